@@ -1,0 +1,99 @@
+"""Log probabilities of the next token, as they are and with a contribution taken away, in bits."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+ROWS = 512
+"""Ablated predictions whose logits are held at once."""
+VOCAB_TILE = 4096
+"""Vocabulary entries whose logits are held at once."""
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """The language-model head: `hidden @ weight.T + bias`."""
+
+    weight: Float[Tensor, "V E"]
+    bias: Float[Tensor, " V"] | None = None
+
+    def logits(self, hidden: Float[Tensor, "T E"], vocab: slice = slice(None)) -> Float[Tensor, "T V"]:
+        logits = hidden @ self.weight[vocab].T
+        return logits if self.bias is None else logits + self.bias[vocab]
+
+
+class RunningLogSumExp:
+    """log Σ exp over a row whose entries come in tiles; never overflows (Milakov & Gimelshein 2018)."""
+
+    def __init__(self, rows: int, like: Tensor) -> None:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        self.maximum = torch.full((rows,), -math.inf, dtype=dtype, device=like.device)
+        self.total = torch.zeros(rows, dtype=dtype, device=like.device)
+
+    def add(self, tile: Float[Tensor, "rows V"]) -> None:
+        """Takes the tile over: its content is lost."""
+        tile = tile.to(self.total.dtype)
+        maximum = torch.maximum(self.maximum, tile.amax(1))
+        self.total *= (self.maximum - maximum).exp_()
+        self.total += tile.sub_(maximum[:, None]).exp_().sum(1)
+        self.maximum = maximum
+
+    def value(self) -> Float[Tensor, " rows"]:
+        return self.maximum + self.total.log()
+
+
+def next_log2_prob(
+    hidden: Float[Tensor, "T E"], next_ids: Int[Tensor, " T"], unembedding: Unembedding
+) -> Float[Tensor, " T"]:
+    """log2 softmax(z[i])[y] of each target's next token, in bits."""
+    return ablated_log2_prob(
+        hidden.new_zeros(len(hidden), hidden.shape[-1]),
+        torch.arange(len(hidden), device=hidden.device),
+        hidden,
+        next_ids,
+        unembedding,
+    )
+
+
+def ablated_log2_prob(
+    vectors: Float[Tensor, "pairs E"],
+    targets: Int[Tensor, " pairs"],
+    hidden: Float[Tensor, "T E"],
+    next_ids: Int[Tensor, " T"],
+    unembedding: Unembedding,
+) -> Float[Tensor, " pairs"]:
+    """log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i, in bits.
+
+    Logits exist for `ROWS` pairs and `VOCAB_TILE` entries at a time; every value is finite.
+    """
+    results = []
+    vocab = len(unembedding.weight)
+    for first in range(0, len(vectors), ROWS):
+        block, index = vectors[first : first + ROWS], targets[first : first + ROWS]
+        begin, end = int(index[0]), int(index[-1]) + 1
+        total = RunningLogSumExp(len(block), block)
+        buffer = block.new_empty(len(block), min(VOCAB_TILE, vocab))
+        for start in range(0, vocab, VOCAB_TILE):
+            tile = slice(start, min(start + VOCAB_TILE, vocab))
+            plain = unembedding.logits(hidden[begin:end], tile)
+            ablated = buffer.view(-1)[: len(block) * plain.shape[1]].view(len(block), -1)
+            torch.index_select(plain, 0, index - begin, out=ablated)
+            ablated.addmm_(block, unembedding.weight[tile].T, alpha=-1)
+            total.add(ablated)
+        results.append(target_logit(block, hidden[index], next_ids[index], unembedding) - total.value())
+    return torch.cat(results) / math.log(2)
+
+
+def target_logit(
+    vectors: Float[Tensor, "pairs E"],
+    hidden: Float[Tensor, "pairs E"],
+    next_ids: Int[Tensor, " pairs"],
+    unembedding: Unembedding,
+) -> Float[Tensor, " pairs"]:
+    """The logit of the next token after the ablation."""
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    logit = ((hidden - vectors).to(dtype) * unembedding.weight[next_ids].to(dtype)).sum(-1)
+    return logit if unembedding.bias is None else logit + unembedding.bias[next_ids]

@@ -1,0 +1,83 @@
+"""The long table that every measure writes: one row per predicted token, source and measure."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.corpus import Window
+
+COLUMNS = (
+    "article",
+    "window",
+    "position",
+    "token",
+    "source_position",
+    "source_token",
+    "distance",
+    "log2_prob",
+    "measure",
+    "score",
+)
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One measure on one window. Targets from `first_target` on are scored; each predicts the next token."""
+
+    measure: str
+    first_target: int
+    decomposition_length: int
+    log2_prob: Float[Tensor, "T-1"]
+    """Of the next token, in bits."""
+    scores: Float[Tensor, "T-1 T"]
+    """(target, source), in the measure's unit."""
+    extra: dict[str, Float[Tensor, "T-1"]]
+    """What is no token (`<bias>`, `<remainder>`)."""
+
+
+def significant(values: Tensor) -> list[float]:
+    """The shortest decimals that come back as the same numbers."""
+    exact = values if values.dtype == torch.float64 else values.float()
+    return [float(digits) for digits in exact.cpu().numpy().astype(str)]
+
+
+def rows(result: Scores, window: Window, tokens: tuple[str, ...]) -> Iterator[Row]:
+    """The table rows of one window, in order of predicted token, then source."""
+    positions = [window.position(index) for index in range(len(tokens))]
+    for target in range(result.first_target, len(tokens) - 1):
+        first = max(0, target - result.decomposition_length + 1)
+        key = (window.article, window.number, positions[target + 1], tokens[target + 1])
+        (log2_prob,) = significant(result.log2_prob[target : target + 1])
+        for k, score in enumerate(significant(result.scores[target, first : target + 1]), first):
+            yield (*key, positions[k], tokens[k], target + 1 - k, log2_prob, result.measure, score)
+        for name, values in result.extra.items():
+            (score,) = significant(values[target : target + 1])
+            yield (*key, None, name, None, log2_prob, result.measure, score)
+
+
+def write_delimited(file: TextIO, delimiter: str) -> Callable[[Iterable[Row]], None]:
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    return writer.writerows
+
+
+def write_jsonl(file: TextIO) -> Callable[[Iterable[Row]], None]:
+    def write(table: Iterable[Row]) -> None:
+        file.writelines(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n" for row in table)
+
+    return write
+
+
+FORMATS: dict[str, Callable[[TextIO], Callable[[Iterable[Row]], None]]] = {
+    "tsv": lambda file: write_delimited(file, "\t"),
+    "csv": lambda file: write_delimited(file, ","),
+    "jsonl": write_jsonl,
+}
+"""Writers by name: opened on a file (the header is written at once), called with rows as they come."""

@@ -1,0 +1,81 @@
+"""How contributions are computed changes nothing in what they are."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from decomp import engine
+from decomp.memory import format_bytes, parse_bytes
+from tests.variants import make_pair, random_ids
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+@pytest.mark.parametrize("kept", [None, 5])
+@pytest.mark.parametrize("memory", ["40KiB", "100KiB", "1GiB"])
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+def test_memory_changes_nothing(variant, memory, kept):
+    _, decomposed = make_pair(variant)
+    ids = random_ids(30)
+    whole = decomposed.decompose(ids, decomposition_length=kept, output_layers=True)
+    parts = decomposed.decompose(ids, decomposition_length=kept, output_layers=True, memory=memory)
+    assert_close(parts.dense(), whole.dense(), **EXACT)
+    for one, other in zip(parts.hidden_layers, whole.hidden_layers, strict=True):
+        assert_close(one.dense(), other.dense(), **EXACT)
+
+
+@pytest.mark.parametrize("width", [1, 4, 64])
+@pytest.mark.parametrize("rows", [1, 16, 1024])
+@pytest.mark.parametrize("kept", [1, 6, 30])
+def test_panel_and_block_sizes_change_nothing(width, rows, kept, monkeypatch):
+    _, decomposed = make_pair("opt")
+    ids = random_ids(30)
+    whole = decomposed.decompose(ids, decomposition_length=kept).dense()
+    monkeypatch.setattr(engine, "PANEL_WIDTH", width)
+    monkeypatch.setattr(engine, "BLOCK_ROWS", rows)
+    assert_close(decomposed.decompose(ids, decomposition_length=kept).dense(), whole, **EXACT)
+
+
+def test_chunks_stream_the_same_contributions():
+    _, decomposed = make_pair("gpt2")
+    ids = random_ids(30)
+    dense = decomposed.decompose(ids).dense()
+    seen = torch.zeros_like(dense)
+    for chunk in decomposed.iter_contributions(ids[None], memory="60KiB"):
+        for target in chunk.targets:
+            sources, rows = chunk.contributions(target)
+            seen[target, sources.start : sources.stop] += rows
+        targets, sources = chunk.pairs()
+        assert_close(dense[targets, sources], chunk.rows, **EXACT)
+    assert_close(seen, dense, **EXACT)
+
+
+def test_chunk_without_the_target():
+    _, decomposed = make_pair("gpt2")
+    chunk = next(decomposed.iter_contributions(random_ids(30)[None], decomposition_length=3, memory="60KiB"))
+    with pytest.raises(ValueError, match="target 29 has no source in range"):
+        chunk.contributions(29)
+
+
+def test_too_little_memory():
+    _, decomposed = make_pair("opt")
+    with pytest.raises(ValueError, match=r"30 tokens needs .* 1 KiB are left: allow more memory"):
+        decomposed.decompose(random_ids(30), memory="1KiB")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1GiB", 2**30), ("1.5 K", 1536), ("800MB", 800 * 2**20), (7, 7), ("12", 12)]
+)
+def test_parse_bytes(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "1.2.3G", 0])
+def test_parse_bytes_refuses(text):
+    with pytest.raises(ValueError, match="memory must be a positive amount such as 800MiB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(("count", "text"), [(5, "5 B"), (1536, "1.5 KiB"), (3 * 2**30, "3 GiB"), (2**42, "4 TiB")])
+def test_format_bytes(count, text):
+    assert format_bytes(count) == text
