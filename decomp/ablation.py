@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ROWS = 512
+ROWS = 1024
 """Ablated predictions whose logits are held at once."""
-VOCAB_TILE = 4096
+VOCAB_TILE = 1024
 """Vocabulary entries whose logits are held at once."""
 
 
@@ -26,20 +26,21 @@ class Unembedding:
 
 
 class RunningLogSumExp:
-    """log Σ exp over a row whose entries come in tiles; never overflows (Milakov & Gimelshein 2018)."""
+    """log Σ exp over rows whose entries come in tiles; never overflows (Milakov & Gimelshein 2018)."""
 
     def __init__(self, rows: int, like: Tensor) -> None:
         dtype = torch.promote_types(like.dtype, torch.float32)
         self.maximum = torch.full((rows,), -math.inf, dtype=dtype, device=like.device)
         self.total = torch.zeros(rows, dtype=dtype, device=like.device)
 
-    def add(self, tile: Float[Tensor, "rows V"]) -> None:
+    def add(self, rows: slice, tile: Float[Tensor, "rows V"]) -> None:
         """Takes the tile over: its content is lost."""
         tile = tile.to(self.total.dtype)
-        maximum = torch.maximum(self.maximum, tile.amax(1))
-        self.total *= (self.maximum - maximum).exp_()
-        self.total += tile.sub_(maximum[:, None]).exp_().sum(1)
-        self.maximum = maximum
+        before, total = self.maximum[rows], self.total[rows]
+        maximum = torch.maximum(before, tile.amax(1))
+        total *= (before - maximum).exp_()
+        total += tile.sub_(maximum[:, None]).exp_().sum(1)
+        before.copy_(maximum)
 
     def value(self) -> Float[Tensor, " rows"]:
         return self.maximum + self.total.log()
@@ -65,26 +66,25 @@ def ablated_log2_prob(
     next_ids: Int[Tensor, " T"],
     unembedding: Unembedding,
 ) -> Float[Tensor, " pairs"]:
-    """log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i, in bits.
+    """log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i (rising), in bits.
 
     Logits exist for `ROWS` pairs and `VOCAB_TILE` entries at a time; every value is finite.
     """
-    results = []
+    begin, end = int(targets[0]), int(targets[-1]) + 1
+    total = RunningLogSumExp(len(vectors), vectors)
     vocab = len(unembedding.weight)
-    for first in range(0, len(vectors), ROWS):
-        block, index = vectors[first : first + ROWS], targets[first : first + ROWS]
-        begin, end = int(index[0]), int(index[-1]) + 1
-        total = RunningLogSumExp(len(block), block)
-        buffer = block.new_empty(len(block), min(VOCAB_TILE, vocab))
-        for start in range(0, vocab, VOCAB_TILE):
-            tile = slice(start, min(start + VOCAB_TILE, vocab))
-            plain = unembedding.logits(hidden[begin:end], tile)
-            ablated = buffer.view(-1)[: len(block) * plain.shape[1]].view(len(block), -1)
-            torch.index_select(plain, 0, index - begin, out=ablated)
-            ablated.addmm_(block, unembedding.weight[tile].T, alpha=-1)
-            total.add(ablated)
-        results.append(target_logit(block, hidden[index], next_ids[index], unembedding) - total.value())
-    return torch.cat(results) / math.log(2)
+    buffer = vectors.new_empty(min(ROWS, len(vectors)) * min(VOCAB_TILE, vocab))
+    for start in range(0, vocab, VOCAB_TILE):
+        tile = slice(start, min(start + VOCAB_TILE, vocab))
+        plain = unembedding.logits(hidden[begin:end], tile)
+        for first in range(0, len(vectors), ROWS):
+            rows = slice(first, min(first + ROWS, len(vectors)))
+            ablated = buffer[: (rows.stop - first) * plain.shape[1]].view(-1, plain.shape[1])
+            torch.index_select(plain, 0, targets[rows] - begin, out=ablated)
+            ablated.addmm_(vectors[rows], unembedding.weight[tile].T, alpha=-1)
+            total.add(rows, ablated)
+    log_prob = target_logit(vectors, hidden[targets], next_ids[targets], unembedding) - total.value()
+    return log_prob / math.log(2)
 
 
 def target_logit(

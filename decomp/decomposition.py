@@ -10,9 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.ablation import Unembedding, ablated_log2_prob, next_log2_prob
-from decomp.engine import FoldedNetwork, propagate
+from decomp.engine import propagate
+from decomp.folding import FoldedNetwork
 from decomp.layout import Panel, pair_indices, pair_offset, sources_of
 from decomp.propagation import OperatingPoint
+
+ROWS_READ = 16384
+"""Contributions read from a file at once."""
 
 
 class Rows(Protocol):
@@ -98,16 +102,13 @@ class Decomposition:
         if len(next_ids) == 0:
             return scores
         plain = self.next_log2_prob()
-        for target in range(first_target, len(next_ids)):
-            sources = self.sources(target)
-            ablated = ablated_log2_prob(
-                self.contributions(target),
-                torch.zeros(len(sources), dtype=torch.long, device=self.hidden.device),
-                self.hidden[target : target + 1],
-                next_ids[target : target + 1],
-                unembedding,
-            )
-            scores[target, sources.start : sources.stop] = plain[target] - ablated
+        targets, sources = (index.to(self.hidden.device) for index in self.pairs())
+        begin, end = (pair_offset(target, self.decomposition_length) for target in (first_target, len(next_ids)))
+        for first in range(begin, end, ROWS_READ):
+            rows = slice(first, min(first + ROWS_READ, end))
+            vectors = self.rows[rows].to(self.hidden)
+            ablated = ablated_log2_prob(vectors, targets[rows], self.hidden, next_ids, unembedding)
+            scores[targets[rows], sources[rows]] = plain[targets[rows]] - ablated
         return scores
 
     def next_ids(self) -> Int[Tensor, "T-1"]:

@@ -1,7 +1,7 @@
 """Contributions of chunks of sources through a frozen network, in place, in bounded memory.
 
-The rules are those of `propagation`; here they are arranged for matrix products. Norms before a
-map are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed
+The rules are those of `propagation`; `attention` and `mlp` arrange them for matrix products. Norms before
+a map are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed
 pairs (see `layout`), so that linear maps meet nothing but real pairs.
 """
 
@@ -12,77 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.layout import Block, Panel, make_panel, source_ranges
+from decomp.attention import STRIP_TARGETS, add_embedding, attend, attend_diagonal
+from decomp.folding import FoldedAttention, FoldedMLP, FoldedNetwork
+from decomp.layout import Panel, make_panel, source_ranges
 from decomp.memory import format_bytes
-from decomp.propagation import (
-    AttentionMaps,
-    FrozenSublayer,
-    Network,
-    Norm,
-    OperatingPoint,
-    Sublayer,
-    finish,
-)
+from decomp.mlp import Reach, transform
+from decomp.propagation import FrozenSublayer, OperatingPoint
+from decomp.workspace import Workspace, bytes_of, normalise_, return_freed_memory
 
 PANEL_WIDTH = 64
 """Sources in a panel at most."""
 BLOCK_ROWS = 1024
-"""Rows that go through the MLP at once."""
-
-
-@dataclass(frozen=True)
-class FoldedAttention:
-    value: Float[Tensor, "D HV"]
-    output: Float[Tensor, "HV D"]
-    heads: int
-    norm_after: Norm | None
-
-
-@dataclass(frozen=True)
-class FoldedMLP:
-    up: Float[Tensor, "F D"]
-    down: Float[Tensor, "F D"]
-    norm_after: Norm | None
-
-
-@dataclass(frozen=True)
-class FoldedNetwork:
-    """A network whose `norm_before` have become part of the weights."""
-
-    network: Network
-    blocks: tuple[tuple[FoldedAttention | FoldedMLP, ...], ...]
-
-
-def fold_sublayer(sublayer: Sublayer) -> FoldedAttention | FoldedMLP:
-    def fold(weight: Tensor) -> Tensor:
-        return weight if sublayer.norm_before is None else sublayer.norm_before.fold_into(weight)
-
-    maps = sublayer.maps
-    if isinstance(maps, AttentionMaps):
-        return FoldedAttention(fold(maps.value.weight), maps.output.weight, maps.heads, sublayer.norm_after)
-    return FoldedMLP(fold(maps.up.weight).T.contiguous(), maps.down.weight, sublayer.norm_after)
-
-
-@torch.no_grad()
-def fold(network: Network) -> FoldedNetwork:
-    return FoldedNetwork(network, tuple(tuple(fold_sublayer(s) for s in block) for block in network.blocks))
-
-
-class Workspace:
-    """Buffers by name, made at the first use and written over at the next ones."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.buffers: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        count = 1
-        for size in shape:
-            count *= size
-        buffer = self.buffers.get(name)
-        if buffer is None or len(buffer) < count:
-            buffer = self.buffers[name] = self.like.new_empty(count)
-        return buffer[:count].view(shape)
+"""Rows that go through one matrix product at most."""
+WORTH_TRIMMING = 2**27
+"""Bytes from which on the allocator is asked for what it holds back: that takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +75,6 @@ Observer = Callable[[int, Sequence[Panel], Tensor], None]
 """Called with the rows after the embedding (0) and after each block (1 …)."""
 
 
-def normalise_rows(rows: Tensor, norm: Norm, inverse_std: Float[Tensor, " T"], block: Block) -> None:
-    """A norm after the residual, where nothing follows to fold it into."""
-    for segment in block.segments:
-        part = rows[segment.rows].view(*segment.shape, -1)
-        scale = inverse_std[segment.targets.start : segment.targets.stop, None]
-        part.copy_(norm(part, scale.expand(segment.shape), affine=False))
-
-
 @dataclass(frozen=True)
 class Propagation:
     """Panels of some texts on their way through the frozen network, all in one buffer of rows."""
@@ -150,169 +85,92 @@ class Propagation:
 
     def run(self, panels: Sequence[Panel], observe: Observer | None = None) -> Float[Tensor, "pairs D"]:
         """The rows before the final norm."""
-        hidden = self.points[0].embedding.shape[-1]
-        rows = self.work("rows", panels[-1].rows.stop, hidden)
+        rows = self.work("rows", panels[-1].rows.stop, self.points[0].embedding.shape[-1])
+        reaches = {text: Reach(tuple(p for p in panels if p.text == text)) for text in sorted({p.text for p in panels})}
         if observe is not None:
-            self.embed(rows, panels)
+            rows.zero_()
+            for panel in panels:
+                add_embedding(rows, panel, self.points[panel.text].embedding)
             observe(0, panels, rows)
         for depth, block in enumerate(self.folded.blocks):
             for place, sublayer in enumerate(block):
-                for panel in panels:
-                    frozen = self.points[panel.text].blocks[depth][place]
-                    if isinstance(sublayer, FoldedAttention):
-                        step = self.attend_diagonal if depth == place == 0 else self.attend
-                        step(rows, panel, sublayer, frozen)
-                    else:
-                        self.transform(rows, panel, sublayer, frozen)
+                for text, reach in reaches.items():
+                    frozen = self.points[text].blocks[depth][place]
+                    self.apply(rows, text, reach, sublayer, frozen, first=depth == place == 0)
             if observe is not None:
                 observe(depth + 1, panels, rows)
         return rows
 
-    def embed(self, rows: Tensor, panels: Sequence[Panel]) -> None:
-        """n[k, k] is the embedding, all else zero."""
-        rows.zero_()
-        for panel in panels:
-            self.add_embedding(rows, panel)
-
-    def add_embedding(self, rows: Tensor, panel: Panel) -> None:
-        embedding = self.points[panel.text].embedding
-        for segment in panel.segments:
-            targets, sources = segment.targets, segment.sources
-            for k in range(max(targets.start, sources.start), min(targets.stop, sources.stop)):
-                rows[segment.row + (k - targets.start) * len(sources) + k - sources.start] += embedding[k]
-
-    def attention_rows(self, block: Block, panel: Panel, frozen: FrozenSublayer) -> Float[Tensor, "H targets middles"]:
-        """A^h[i, j] of the block's targets on the positions that its sources went through, 1/σ folded in."""
-        assert frozen.attention is not None
-        middles = slice(block.sources.start, block.targets.stop)
-        weights = frozen.attention(block.targets.start, block.targets.stop)[:, :, middles]
-        if frozen.inverse_std_before is None:
-            return weights
-        scaled = self.work("attention", *weights.shape)
-        return torch.mul(weights, frozen.inverse_std_before[middles], out=scaled)
-
-    def attend_diagonal(self, rows: Tensor, panel: Panel, sublayer: FoldedAttention, frozen: FrozenSublayer) -> None:
-        """The first attention: source k is still at position k alone, so A^h[i, k] · e[k] W_V^h W_O^h."""
-        embedding = self.points[panel.text].embedding[panel.sources.start : panel.sources.stop]
-        values = (embedding @ sublayer.value).view(len(embedding), sublayer.heads, -1)
-        outputs = sublayer.output.view(sublayer.heads, -1, sublayer.output.shape[-1])
-        carried = torch.einsum("shv,hvd->shd", values, outputs)
-        for block in panel.blocks:
-            weights = self.attention_rows(block, panel, frozen)
-            for segment in block.segments:
-                i, k = segment.targets.start - block.targets.start, segment.sources.start
-                part = weights[:, i : i + len(segment.targets), k - block.sources.start :][:, :, : len(segment.sources)]
-                moved = carried[k - panel.sources.start :][: len(segment.sources)]
-                rows[segment.rows].view(*segment.shape, -1).copy_(
-                    torch.bmm(part.permute(2, 1, 0), moved).transpose(0, 1)
-                )
-        self.add_embedding(rows, panel)
-        self.normalise_after(rows, panel, sublayer, frozen)
-
-    def attend(self, rows: Tensor, panel: Panel, sublayer: FoldedAttention, frozen: FrozenSublayer) -> None:
-        """Values of every pair, mixed over positions by one matrix product per head, projected onto the rows."""
-        values = self.values(rows, panel, sublayer)
-        first_target, first_source = panel.targets.start, panel.sources.start
-        for block in panel.blocks:
-            weights = self.attention_rows(block, panel, frozen)
-            middles = slice(block.sources.start - first_target, block.targets.stop - first_target)
-            kept = slice(block.sources.start - first_source, block.sources.stop - first_source)
-            heads, targets, _ = weights.shape
-            width, head_dim = kept.stop - kept.start, values.shape[-1]
-            mixed = self.work("mixed", heads, targets, width * head_dim)
-            torch.bmm(weights, values[:, middles, kept].flatten(2), out=mixed)
-            outputs = self.work("outputs", block.rows.stop - block.rows.start, heads * head_dim)
-            by_source = mixed.view(heads, targets, width, head_dim)
-            for segment in block.segments:
-                i = segment.targets.start - block.targets.start
-                k = segment.sources.start - block.sources.start
-                part = by_source[:, i : i + len(segment.targets), k : k + len(segment.sources)]
-                place = slice(segment.rows.start - block.rows.start, segment.rows.stop - block.rows.start)
-                outputs[place].view(*segment.shape, heads, head_dim).copy_(part.permute(1, 2, 0, 3))
-            rows[block.rows].addmm_(outputs, sublayer.output)
-        self.normalise_after(rows, panel, sublayer, frozen)
-
-    def values(self, rows: Tensor, panel: Panel, sublayer: FoldedAttention) -> Float[Tensor, "H targets sources V"]:
-        """n W_V, heads first, as a rectangle whose pairs outside of the panel are zero."""
-        head_dim = sublayer.value.shape[1] // sublayer.heads
-        shape = (sublayer.heads, len(panel.targets), len(panel.sources), head_dim)
-        values = self.work("values", *shape)
-        first_target, first_source = panel.targets.start, panel.sources.start
-        for block in panel.blocks:
-            flat = self.work("block", block.rows.stop - block.rows.start, sublayer.value.shape[1])
-            torch.mm(rows[block.rows], sublayer.value, out=flat)
-            for segment in block.segments:
-                targets = slice(segment.targets.start - first_target, segment.targets.stop - first_target)
-                sources = slice(segment.sources.start - first_source, segment.sources.stop - first_source)
-                if len(segment.sources) < len(panel.sources):
-                    values[:, targets].zero_()
-                place = slice(segment.rows.start - block.rows.start, segment.rows.stop - block.rows.start)
-                part = flat[place].view(*segment.shape, sublayer.heads, head_dim)
-                values[:, targets, sources] = part.permute(2, 0, 1, 3)
-        return values
-
-    def transform(self, rows: Tensor, panel: Panel, sublayer: FoldedMLP, frozen: FrozenSublayer) -> None:
-        """W_2 (slope ⊙ W_1 n), added to the rows."""
-        for block in panel.blocks:
-            slope = self.slopes(block, frozen)
-            neurons = self.work("block", block.rows.stop - block.rows.start, len(sublayer.up))
-            torch.mm(rows[block.rows], sublayer.up.T, out=neurons)
-            for segment in block.segments:
-                i = segment.targets.start - block.targets.start
-                place = slice(segment.rows.start - block.rows.start, segment.rows.stop - block.rows.start)
-                neurons[place].view(*segment.shape, -1).mul_(slope[i : i + len(segment.targets), None])
-            rows[block.rows].addmm_(neurons, sublayer.down)
-        self.normalise_after(rows, panel, sublayer, frozen)
-
-    def slopes(self, block: Block, frozen: FrozenSublayer) -> Float[Tensor, "targets F"]:
-        """The slopes of a block's targets, 1/σ of the norm before folded in."""
-        assert frozen.slope is not None
-        targets = slice(block.targets.start, block.targets.stop)
-        slope = frozen.slope[targets]
-        if frozen.inverse_std_before is None:
-            return slope
-        return torch.mul(slope, frozen.inverse_std_before[targets, None], out=self.work("slope", *slope.shape))
-
-    def normalise_after(
-        self, rows: Tensor, panel: Panel, sublayer: FoldedAttention | FoldedMLP, frozen: FrozenSublayer
+    def apply(
+        self,
+        rows: Tensor,
+        text: int,
+        reach: Reach,
+        sublayer: FoldedAttention | FoldedMLP,
+        frozen: FrozenSublayer,
+        first: bool,
     ) -> None:
+        """One sublayer on the rows of one text."""
+        if isinstance(sublayer, FoldedMLP):
+            transform(rows, reach, sublayer, frozen, self.work)
+        else:
+            for panel in reach.panels:
+                if first:
+                    attend_diagonal(rows, panel, self.points[text].embedding, sublayer, frozen, self.work)
+                else:
+                    attend(rows, panel, sublayer, frozen, self.work)
         if sublayer.norm_after is not None:
             assert frozen.inverse_std_after is not None
-            for block in panel.blocks:
-                normalise_rows(rows, sublayer.norm_after, frozen.inverse_std_after, block)
+            for panel in reach.panels:
+                for segment in panel.segments:
+                    part = rows[segment.rows].view(*segment.shape, -1)
+                    place = slice(segment.targets.start, segment.targets.stop)
+                    normalise_(part, sublayer.norm_after, frozen.inverse_std_after[place])
 
-
-def finish_panel(
-    rows: Tensor, panel: Panel, network: Network, point: OperatingPoint, work: Workspace
-) -> Float[Tensor, "pairs E"]:
-    """The final norm and `project_out` of one panel's rows."""
-    final = work("final", panel.rows.stop - panel.rows.start, point.hidden.shape[-1])
-    for segment in panel.segments:
-        inverse_std = point.final_inverse_std
-        if inverse_std is not None:
-            inverse_std = inverse_std[segment.targets.start : segment.targets.stop]
-        done = finish(rows[segment.rows].view(*segment.shape, -1), network, inverse_std, affine=False)
-        place = slice(segment.rows.start - panel.rows.start, segment.rows.stop - panel.rows.start)
-        final[place].view(*segment.shape, -1).copy_(done)
-    return final
+    def finish(self, rows: Float[Tensor, "pairs D"], panel: Panel) -> Float[Tensor, "pairs E"]:
+        """The final norm and `project_out` of one panel's rows, in place where the width stays."""
+        network, point = self.folded.network, self.points[panel.text]
+        if network.final_norm is not None:
+            assert point.final_inverse_std is not None
+            for segment in panel.segments:
+                inverse_std = point.final_inverse_std[segment.targets.start : segment.targets.stop]
+                normalise_(rows[segment.rows].view(*segment.shape, -1), network.final_norm, inverse_std)
+        if network.project_out is None:
+            return rows[panel.rows]
+        final = self.work("final", len(panel), point.hidden.shape[-1])
+        return torch.mm(rows[panel.rows], network.project_out.weight, out=final)
 
 
 def bytes_needed(panel: Panel, folded: FoldedNetwork, point: OperatingPoint) -> int:
     """Bytes of all rows up to this panel's last, and of the buffers that it passes through."""
-    hidden, final = point.embedding.shape[-1], point.hidden.shape[-1]
-    sublayers = [s for block in folded.blocks for s in block]
-    neurons = max((len(s.up) for s in sublayers if isinstance(s, FoldedMLP)), default=0)
-    width = max((s.value.shape[1] for s in sublayers if isinstance(s, FoldedAttention)), default=0)
-    heads = max((s.heads for s in sublayers if isinstance(s, FoldedAttention)), default=0)
-    pairs = panel.rows.stop - panel.rows.start
-    block_rows = max(b.rows.stop - b.rows.start for b in panel.blocks)
-    block_targets = max(len(b.targets) for b in panel.blocks)
-    values = len(panel.targets) * len(panel.sources) * width
-    # The model's own attention function holds scores, masked scores and weights at once.
-    attention = 4 * heads * block_targets * len(point)
-    mixed = block_targets * len(panel.sources) * width
-    numbers = panel.rows.stop * hidden + pairs * final + values + attention + mixed
-    return point.embedding.element_size() * (numbers + block_rows * (neurons + 2 * width + hidden))
+    hidden = point.embedding.shape[-1]
+    neurons = max(len(s.up) for s in folded.mlps)
+    width, heads = max((s.value.shape[1], s.heads) for s in folded.attentions)
+    block_rows, block_targets = max(map(len, panel.blocks)), max(len(b.targets) for b in panel.blocks)
+    strip_targets = max(s[-1].targets.stop - s[0].targets.start for s in panel.strips(STRIP_TARGETS))
+    numbers = {
+        "rows": panel.rows.stop * hidden,
+        "values": len(panel.targets) * len(panel.sources) * width,
+        "mixed": strip_targets * len(panel.sources) * width,
+        # The model's own attention function holds scores, masked scores and weights at once.
+        "attention": 4 * heads * strip_targets * len(point),
+        "outputs, moved": block_rows * (width + hidden),
+        "neurons, slope": (block_rows + block_targets) * neurons,
+        "up, down, joint": (2 * neurons + hidden) * hidden,
+        "final": 0 if folded.network.project_out is None else len(panel) * point.hidden.shape[-1],
+    }
+    return point.embedding.element_size() * sum(numbers.values())
+
+
+def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint]) -> int:
+    """Bytes beside the model and the buffers: folded weights and operating points."""
+    weights = [w for m in folded.mlps for w in (m.up, m.down)] + [a.value for a in folded.attentions]
+    frozen = [f for point in points for block in point.blocks for f in block]
+    return (
+        bytes_of(*weights)
+        + sum(bytes_of(f.slope, f.offset) + (0 if f.attention is None else f.attention.nbytes) for f in frozen)
+        + sum(bytes_of(p.embedding, p.hidden, *p.hidden_layers) for p in points)
+    )
 
 
 def panel_shape(
@@ -328,7 +186,7 @@ def panel_shape(
         if width == block_rows == 1:
             raise ValueError(
                 f"a text of {len(point)} tokens needs {format_bytes(needed)} to propagate one source, "
-                f"{format_bytes(memory)} are left: allow more memory or use a shorter context"
+                f"{format_bytes(max(memory, 0))} are left: allow more memory or use a shorter context"
             )
         width, block_rows = max(1, width // 2), max(1, block_rows // 2)
 
@@ -361,11 +219,13 @@ def propagate(
 ) -> Iterator[Chunk]:
     """Contributions to the final hidden states, chunk by chunk, texts and sources in order.
 
-    `memory`: bytes for the buffers. ValueError if one source at a time does not fit.
+    `memory`: bytes of all that is held beside the model. ValueError if one source at a time does not fit.
     """
-    work = Workspace(points[0].embedding)
-    propagation = Propagation(folded, points, work)
-    for panels in plan(folded, points, decomposition_length, memory):
+    held = bytes_held(folded, points)
+    if held > WORTH_TRIMMING:
+        return_freed_memory()
+    propagation = Propagation(folded, points, Workspace(points[0].embedding))
+    for panels in plan(folded, points, decomposition_length, memory - held):
         rows = propagation.run(panels, observe)
         for panel in panels:
-            yield Chunk(panel, finish_panel(rows, panel, folded.network, points[panel.text], work))
+            yield Chunk(panel, propagation.finish(rows, panel))

@@ -68,6 +68,18 @@ class Block:
     def sources(self) -> range:
         return range(self.segments[0].sources.start, max(s.sources.stop for s in self.segments))
 
+    def __len__(self) -> int:
+        """Rows."""
+        return self.rows.stop - self.rows.start
+
+    def rows_of(self, segment: Segment) -> slice:
+        """Where a segment is among the block's rows."""
+        return slice(segment.rows.start - self.rows.start, segment.rows.stop - self.rows.start)
+
+    def targets_of(self, segment: Segment) -> slice:
+        """Where a segment is among the block's targets."""
+        return slice(segment.targets.start - self.targets.start, segment.targets.stop - self.targets.start)
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -88,6 +100,33 @@ class Panel:
     @property
     def rows(self) -> slice:
         return slice(self.blocks[0].rows.start, self.blocks[-1].rows.stop)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return self.rows.stop - self.rows.start
+
+    def strips(self, targets: int) -> Iterator[tuple[Block, ...]]:
+        """Consecutive blocks of about so many targets together."""
+        strip: list[Block] = []
+        for block in self.blocks:
+            strip.append(block)
+            if block.targets.stop - strip[0].targets.start >= targets:
+                yield tuple(strip)
+                strip = []
+        if strip:
+            yield tuple(strip)
+
+    def diagonal(self) -> tuple[list[int], list[int]]:
+        """Row and source of the pairs whose target is their source."""
+        places, sources = [], []
+        for segment in self.segments:
+            for k in range(
+                max(segment.targets.start, segment.sources.start), min(segment.targets.stop, segment.sources.stop)
+            ):
+                row = segment.row + (k - segment.targets.start) * len(segment.sources)
+                places.append(row + k - segment.sources.start)
+                sources.append(k)
+        return places, sources
 
 
 def segment_runs(sources: range, length: int, decomposition_length: int) -> Iterator[tuple[range, range]]:

@@ -7,7 +7,7 @@ is the linear part, which contributions follow. Shapes: B is dropped, every text
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Float
@@ -98,8 +98,15 @@ class Network:
     project_out: Affine | None
 
 
-AttentionRows = Callable[[int, int], Float[Tensor, "H targets T"]]
-"""Attention weights of the targets [first, last), as the model computed them."""
+class AttentionRows(Protocol):
+    """Attention weights of the targets [first, last), as the model computed them."""
+
+    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,127 +2,25 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedModel
 
 import decomp
 from decomp.ablation import Unembedding
 from decomp.decomposition import Decomposition, assemble
-from decomp.engine import Chunk, FoldedNetwork, fold, propagate
+from decomp.engine import Chunk, propagate
+from decomp.folding import FoldedNetwork, fold
 from decomp.memory import DEFAULT_MEMORY, parse_bytes
-from decomp.propagation import (
-    ActivationRule,
-    Affine,
-    AttentionMaps,
-    FrozenSublayer,
-    MLPMaps,
-    Network,
-    Norm,
-    OperatingPoint,
-    Sublayer,
-    linearise,
-    propagate_stream,
-)
+from decomp.models.recording import recording
+from decomp.models.sites import affine, norm
+from decomp.propagation import ActivationRule, Network, OperatingPoint, propagate_stream
 
-RECORDING = "decomp_recording"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class AttentionSite:
-    """Where one self-attention keeps its weights; `module` has an `eager_attention`."""
-
-    module: Any
-    value: Affine
-    output: Affine
-    heads: int
-
-
-@dataclass(frozen=True)
-class MLPSite:
-    """Where one MLP keeps its weights; `up` gives the pre-activations."""
-
-    up: nn.Module
-    down: nn.Module
-    activation: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Site:
-    """One sublayer as an architecture describes it."""
-
-    body: AttentionSite | MLPSite
-    norm_before: nn.Module | None
-    norm_after: nn.Module | None
-
-    def sublayer(self) -> Sublayer:
-        body = self.body
-        maps: AttentionMaps | MLPMaps
-        if isinstance(body, AttentionSite):
-            maps = AttentionMaps(body.value, body.output, body.heads)
-        else:
-            maps = MLPMaps(affine(body.up), affine(body.down))
-        return Sublayer(maps, norm(self.norm_before), norm(self.norm_after))
-
-
-def affine(module: nn.Module) -> Affine:
-    """The map of a Linear (weights transposed, a view) or a Conv1D."""
-    if not isinstance(module, nn.Linear | Conv1D):
-        raise TypeError(f"expected a Linear or Conv1D, got {type(module).__name__}")
-    weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
-    return Affine(weight.detach(), None if module.bias is None else module.bias.detach())
-
-
-def norm(module: nn.Module | None) -> Norm | None:
-    """The parameters of a LayerNorm."""
-    if module is None:
-        return None
-    if not isinstance(module, nn.LayerNorm):
-        raise TypeError(f"expected a LayerNorm, got {type(module).__name__}")
-    weight, bias = module.weight, module.bias
-    return Norm(None if weight is None else weight.detach(), None if bias is None else bias.detach(), float(module.eps))
-
-
-def recording_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """The model's eager attention; keeps its queries and keys, from which the weights can be had again."""
-    module.recorded = {"query": query, "key": key, "mask": attention_mask, "options": options}
-    return module.eager_attention(query, key, value, attention_mask, **options)
-
-
-AttentionInterface.register(RECORDING, recording_attention)
-AttentionMaskInterface.register(RECORDING, eager_mask)
-
-
-@dataclass(frozen=True)
-class RecomputedAttention:
-    """Attention rows by the model's own function on its own queries and keys, in full rows.
-
-    Weights that the model computed with a float32 softmax come out as the model used them: rows that
-    sum to 1 only to 1e-7 included.
-    """
-
-    module: Any
-    query: Float[Tensor, "1 H T V"]
-    key: Float[Tensor, "1 H T V"]
-    mask: Float[Tensor, "1 1 T T"]
-    options: dict[str, Any]
-
-    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
-        _, weights = self.module.eager_attention(
-            self.query[:, :, first:last], self.key, self.key[..., :0], self.mask[:, :, first:last], **self.options
-        )
-        return weights[0]
 
 
 def model_label(name: str) -> str:
@@ -207,20 +105,17 @@ class DecomposedModel(PreTrainedModel):
         ValueError if the hidden states are not finite.
         """
         check_ids(input_ids, self.max_length() if position_ids is None else None, self.config.vocab_size)
-        with recording(self) as tape:
-            options = {} if position_ids is None else {"position_ids": position_ids[None]}
+        blocks, (final_norm, _) = self.blocks(), self.final_modules()
+        options = {} if position_ids is None else {"position_ids": position_ids[None]}
+        with recording(self, blocks, final_norm, activation_rule, output_layers) as tape:
             hidden = self.base_model(input_ids=input_ids[None], use_cache=False, **options).last_hidden_state[0]
             check_finite(hidden)
-            blocks = tuple(
-                tuple(freeze(site, tape, activation_rule) for site in block.sites()) for block in self.blocks()
-            )
-        final_norm, _ = self.final_modules()
-        states = tuple(tape.inputs[block] for block in self.blocks())
+            frozen = tuple(tuple(tape.frozen(site) for site in block.sites()) for block in blocks)
         return OperatingPoint(
-            embedding=states[0],
-            blocks=blocks,
-            final_inverse_std=tape.inverse_std(final_norm),
-            hidden_layers=(*states, tape.outputs[self.blocks()[-1]]) if output_layers else (),
+            embedding=tape.states[0],
+            blocks=frozen,
+            final_inverse_std=tape.inverse_std.get(final_norm),
+            hidden_layers=tuple(tape.states) if output_layers else (),
             hidden=hidden,
         )
 
@@ -299,63 +194,6 @@ class DecomposedModel(PreTrainedModel):
         points = [self.record(ids, places, activation_rule) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
         yield from propagate(self.folded(), points, length, parse_bytes(memory))
-
-
-class Tape:
-    """What hooks saw during one forward pass."""
-
-    def __init__(self) -> None:
-        self.inputs: dict[nn.Module, Tensor] = {}
-        self.outputs: dict[nn.Module, Tensor] = {}
-
-    def keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self.inputs[module] = hidden.reshape(-1, hidden.shape[-1])
-
-    def keep_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        self.outputs[module] = hidden.reshape(-1, hidden.shape[-1])
-
-    def inverse_std(self, module: nn.Module | None) -> Float[Tensor, " T"] | None:
-        frozen = norm(module)
-        return None if module is None or frozen is None else frozen.inverse_std(self.inputs[module])
-
-
-@contextmanager
-def recording(model: DecomposedModel) -> Iterator[Tape]:
-    """Evaluation mode, eager attention, and hooks on every site, all undone at the end."""
-    tape, handles = Tape(), []
-    attention, training = model.config._attn_implementation, model.training
-    final_norm, _ = model.final_modules()
-    sites = [site for block in model.blocks() for site in block.sites()]
-    norms = [m for site in sites for m in (site.norm_before, site.norm_after) if m is not None]
-    ups = [site.body.up for site in sites if isinstance(site.body, MLPSite)]
-    inputs = [m for m in (*model.blocks(), *norms, final_norm) if m is not None]
-    try:
-        handles += [m.register_forward_pre_hook(tape.keep_input, with_kwargs=True) for m in inputs]
-        handles += [m.register_forward_hook(tape.keep_output) for m in [*ups, model.blocks()[-1]]]
-        model.eval()
-        model.config._attn_implementation = RECORDING
-        yield tape
-    finally:
-        model.config._attn_implementation = attention
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-        for site in sites:
-            if isinstance(site.body, AttentionSite):
-                site.body.module.__dict__.pop("recorded", None)
-
-
-def freeze(site: Site, tape: Tape, rule: ActivationRule) -> FrozenSublayer:
-    """The operating point of one sublayer."""
-    before, after = tape.inverse_std(site.norm_before), tape.inverse_std(site.norm_after)
-    body = site.body
-    if isinstance(body, AttentionSite):
-        return FrozenSublayer(before, after, attention=RecomputedAttention(body.module, **body.module.recorded))
-    slope, intercept = linearise(body.activation, tape.outputs[body.up], rule)
-    offset = affine(body.down)(intercept, affine=False) if intercept.any() else None
-    return FrozenSublayer(before, after, slope=slope, offset=offset)
 
 
 def unpad(

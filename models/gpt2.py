@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
 
-from decomp.models.base import AttentionSite, DecomposedModel, MLPSite, Site, affine
+from decomp.models.base import DecomposedModel
+from decomp.models.sites import AttentionSite, MLPSite, Site, affine
 from decomp.propagation import Affine
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 from transformers.models.opt.modeling_opt import OPTAttention, OPTDecoderLayer, eager_attention_forward
 
-from decomp.models.base import AttentionSite, DecomposedModel, MLPSite, Site, affine
+from decomp.models.base import DecomposedModel
+from decomp.models.sites import AttentionSite, MLPSite, Site, affine
 
 
 class DecomposedOPTAttention(OPTAttention):

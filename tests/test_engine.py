@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp import engine
+from decomp import engine, mlp
 from decomp.memory import format_bytes, parse_bytes
 from tests.variants import make_pair, random_ids
 
@@ -12,7 +12,7 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 
 
 @pytest.mark.parametrize("kept", [None, 5])
-@pytest.mark.parametrize("memory", ["40KiB", "100KiB", "1GiB"])
+@pytest.mark.parametrize("memory", ["500KiB", "600KiB", "1GiB"])
 @pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
 def test_memory_changes_nothing(variant, memory, kept):
     _, decomposed = make_pair(variant)
@@ -41,25 +41,78 @@ def test_chunks_stream_the_same_contributions():
     ids = random_ids(30)
     dense = decomposed.decompose(ids).dense()
     seen = torch.zeros_like(dense)
-    for chunk in decomposed.iter_contributions(ids[None], memory="60KiB"):
+    chunks = 0
+    for chunk in decomposed.iter_contributions(ids[None], memory="500KiB"):
+        chunks += 1
         for target in chunk.targets:
             sources, rows = chunk.contributions(target)
             seen[target, sources.start : sources.stop] += rows
         targets, sources = chunk.pairs()
         assert_close(dense[targets, sources], chunk.rows, **EXACT)
+    assert chunks > 2
     assert_close(seen, dense, **EXACT)
+
+
+def alternate(active, sources, hidden, neurons, device):
+    """A different path from one target to the next."""
+    return ("dense", "sparse", "formed")[sources % 3]
+
+
+PATHS = {
+    "dense": lambda *_: "dense",
+    "sparse": lambda *_: "sparse",
+    "formed": lambda *_: "formed",
+    "mixed": alternate,
+}
+
+
+@pytest.mark.parametrize("kept", [None, 5])
+@pytest.mark.parametrize("memory", ["500KiB", "1GiB"])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "opt-gelu", "gpt2"])
+def test_every_path_through_the_mlp(variant, path, memory, kept, monkeypatch):
+    _, decomposed = make_pair(variant)
+    ids = random_ids(30)
+    monkeypatch.setattr(mlp, "cheapest_path", PATHS["dense"])
+    dense = decomposed.decompose(ids, decomposition_length=kept, output_layers=True)
+    monkeypatch.setattr(mlp, "cheapest_path", PATHS[path])
+    result = decomposed.decompose(ids, decomposition_length=kept, output_layers=True, memory=memory)
+    for layer, expected in zip((*result.hidden_layers, result), (*dense.hidden_layers, dense), strict=True):
+        assert_close(layer.dense(), expected.dense(), **EXACT)
+        assert layer.completeness_gap() <= 1e-10
+
+
+def test_target_without_active_neurons(monkeypatch):
+    _, decomposed = make_pair("opt")
+    with torch.no_grad():
+        for block in decomposed.blocks():
+            block.fc1.bias.fill_(-1e3)
+    monkeypatch.setattr(mlp, "cheapest_path", PATHS["sparse"])
+    assert decomposed.decompose(random_ids(30)).completeness_gap() <= 1e-10
+
+
+@pytest.mark.parametrize(
+    ("active", "sources", "path"),
+    [(3072, 100, "dense"), (3072, 1500, "formed"), (300, 100, "sparse"), (300, 1, "dense"), (0, 50, "sparse")],
+)
+def test_the_cheapest_path(active, sources, path):
+    assert mlp.cheapest_path(active, sources, 768, 3072, "cpu") == path
+
+
+def test_many_small_calls_do_not_pay_on_a_gpu():
+    assert mlp.cheapest_path(300, 64, 768, 3072, "cuda") == "dense"
 
 
 def test_chunk_without_the_target():
     _, decomposed = make_pair("gpt2")
-    chunk = next(decomposed.iter_contributions(random_ids(30)[None], decomposition_length=3, memory="60KiB"))
+    chunk = next(decomposed.iter_contributions(random_ids(30)[None], decomposition_length=3, memory="500KiB"))
     with pytest.raises(ValueError, match="target 29 has no source in range"):
         chunk.contributions(29)
 
 
 def test_too_little_memory():
     _, decomposed = make_pair("opt")
-    with pytest.raises(ValueError, match=r"30 tokens needs .* 1 KiB are left: allow more memory"):
+    with pytest.raises(ValueError, match=r"30 tokens needs .* are left: allow more memory"):
         decomposed.decompose(random_ids(30), memory="1KiB")
 
 

@@ -1,0 +1,35 @@
+"""Models of published shapes with random weights, and gates as dense as asked."""
+
+import torch
+from transformers import GPT2Config, OPTConfig
+
+from decomp.models.base import DecomposedModel
+from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
+from decomp.models.opt import DecomposedOPTForCausalLM
+
+OPT_SHAPES = {"opt-125m": (768, 12, 12), "opt-1.3b": (2048, 24, 32)}
+SHAPES = (*OPT_SHAPES, "gpt2")
+
+
+def make_model(shape: str, active: float = 1.0, seed: int = 0) -> DecomposedModel:
+    """A model in evaluation mode; of an OPT's neurons a share of about `active` have a positive input."""
+    torch.manual_seed(seed)
+    if shape == "gpt2":
+        return DecomposedGPT2LMHeadModel(GPT2Config()).eval()
+    width, layers, heads = OPT_SHAPES[shape]
+    config = OPTConfig(
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        ffn_dim=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=2048,
+    )
+    model = DecomposedOPTForCausalLM(config).eval()
+    # The MLP's input is normalised, so its pre-activations are normal with this deviation.
+    deviation = config.init_std * width**0.5
+    shift = 100.0 if active >= 1 else float(torch.distributions.Normal(0, 1).icdf(torch.tensor(active)))
+    with torch.no_grad():
+        for block in model.blocks():
+            block.fc1.bias.fill_(shift * deviation)
+    return model

@@ -1,0 +1,146 @@
+"""Frozen MLPs on rows, in place: W_2 (slope ⊙ W_1 n) by the cheapest of three exact ways.
+
+`dense`: all neurons, whole blocks of targets at once. `sparse`: at each target only the neurons whose
+slope is not zero; the others contribute exactly nothing. `formed`: at each target the map
+`W_2 diag(slope) W_1` is formed once and applied to all its sources.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.folding import FoldedMLP
+from decomp.layout import Block, Panel, Segment
+from decomp.propagation import FrozenSublayer
+from decomp.workspace import Workspace
+
+Path = Literal["dense", "sparse", "formed"]
+
+GATHER_ROWS = 15
+"""What a target of its own costs beside its products, in source rows of the same products (measured: gathering
+a neuron's weights takes the time of 6 rows, a product of few rows that of 9 more)."""
+LAUNCH_FLOPS = {"cpu": 0, "cuda": 10**9}
+"""What the handful of calls for one target cost on a device, in floating-point operations."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One text's panels, and where each target's rows are in them."""
+
+    panels: tuple[Panel, ...]
+
+    @cached_property
+    def rows(self) -> dict[int, list[slice]]:
+        places: dict[int, list[slice]] = {}
+        for panel in self.panels:
+            for segment in panel.segments:
+                width = len(segment.sources)
+                for t, target in enumerate(segment.targets):
+                    start = segment.row + t * width
+                    places.setdefault(target, []).append(slice(start, start + width))
+        return places
+
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """Sources of each target."""
+        return {target: sum(s.stop - s.start for s in slices) for target, slices in self.rows.items()}
+
+
+def cheapest_path(active: int, sources: int, hidden: int, neurons: int, device: str) -> Path:
+    """By floating-point operations, the overhead of a target of its own included."""
+    apart = LAUNCH_FLOPS.get(device, 0)
+    costs: dict[Path, float] = {
+        "dense": 4 * hidden * neurons * sources,
+        "sparse": 4 * hidden * active * (sources + GATHER_ROWS) + apart,
+        "formed": 2 * hidden**2 * (active + sources + GATHER_ROWS) + 4 * hidden * active * GATHER_ROWS + apart,
+    }
+    return min(costs, key=costs.__getitem__)
+
+
+def choose_paths(reach: Reach, slope: Float[Tensor, "T F"], hidden: int) -> dict[int, Path]:
+    """The cheapest way for each target."""
+    active = slope.count_nonzero(1).tolist()
+    neurons, device = slope.shape[1], slope.device.type
+    return {target: cheapest_path(active[target], n, hidden, neurons, device) for target, n in reach.counts.items()}
+
+
+def transform(rows: Tensor, reach: Reach, sublayer: FoldedMLP, frozen: FrozenSublayer, work: Workspace) -> None:
+    """W_2 (slope ⊙ W_1 n), added to the rows of one text."""
+    assert frozen.slope is not None
+    paths = choose_paths(reach, frozen.slope, rows.shape[1])
+    for panel in reach.panels:
+        for block in panel.blocks:
+            for part in dense_parts(block, paths):
+                transform_block(rows, part, sublayer, frozen, work)
+    for target, path in paths.items():
+        if path != "dense":
+            transform_target(rows, reach.rows[target], target, sublayer, frozen, path == "formed", work)
+
+
+def dense_parts(block: Block, paths: dict[int, Path]) -> Iterator[Block]:
+    """The block's runs of dense targets."""
+    run: list[Segment] = []
+    for segment in block.segments:
+        for dense, group in groupby(segment.targets, lambda target: paths[target] == "dense"):
+            targets = list(group)
+            if dense:
+                row = segment.row + (targets[0] - segment.targets.start) * len(segment.sources)
+                run.append(Segment(range(targets[0], targets[-1] + 1), segment.sources, row))
+            elif run:
+                yield Block(tuple(run))
+                run = []
+    if run:
+        yield Block(tuple(run))
+
+
+def transform_block(rows: Tensor, block: Block, sublayer: FoldedMLP, frozen: FrozenSublayer, work: Workspace) -> None:
+    """All neurons, all of the block's targets."""
+    slope = scaled_slopes(block.targets, frozen, work)
+    neurons = work("neurons", len(block), len(sublayer.up))
+    torch.mm(rows[block.rows], sublayer.up.T, out=neurons)
+    for segment in block.segments:
+        part = neurons[block.rows_of(segment)].view(*segment.shape, -1)
+        part.mul_(slope[block.targets_of(segment), None])
+    rows[block.rows].addmm_(neurons, sublayer.down)
+
+
+def transform_target(
+    rows: Tensor,
+    places: Sequence[slice],
+    target: int,
+    sublayer: FoldedMLP,
+    frozen: FrozenSublayer,
+    formed: bool,
+    work: Workspace,
+) -> None:
+    """The active neurons of one target, gathered once for all its sources; their joint map if `formed`."""
+    (slope,) = scaled_slopes(range(target, target + 1), frozen, work)
+    active = slope.nonzero()[:, 0]
+    hidden, slope = rows.shape[1], slope[active]
+    up = torch.index_select(sublayer.up, 0, active, out=work("up", len(active), hidden))
+    down = torch.index_select(sublayer.down, 0, active, out=work("down", len(active), hidden))
+    if formed:
+        joint = torch.mm(up.mul_(slope[:, None]).T, down, out=work("joint", hidden, hidden))
+    for place in places:
+        part = rows[place]
+        if formed:
+            part.add_(torch.mm(part, joint, out=work("moved", len(part), hidden)))
+        else:
+            neurons = torch.mm(part, up.T, out=work("neurons", len(part), len(active)))
+            part.addmm_(neurons.mul_(slope), down)
+
+
+def scaled_slopes(targets: range, frozen: FrozenSublayer, work: Workspace) -> Float[Tensor, "targets F"]:
+    """Slopes with 1/σ of the norm before folded in."""
+    assert frozen.slope is not None
+    place = slice(targets.start, targets.stop)
+    slope = frozen.slope[place]
+    if frozen.inverse_std_before is None:
+        return slope
+    return torch.mul(slope, frozen.inverse_std_before[place, None], out=work("slope", *slope.shape))

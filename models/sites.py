@@ -1,0 +1,65 @@
+"""Where an architecture keeps what the rules need: its own words for norms, attention and MLP."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from decomp.propagation import Affine, AttentionMaps, MLPMaps, Norm, Sublayer
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Where one self-attention keeps its weights; `module` has an `eager_attention`."""
+
+    module: Any
+    value: Affine
+    output: Affine
+    heads: int
+
+
+@dataclass(frozen=True)
+class MLPSite:
+    """Where one MLP keeps its weights; `up` gives the pre-activations."""
+
+    up: nn.Module
+    down: nn.Module
+    activation: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One sublayer as an architecture describes it."""
+
+    body: AttentionSite | MLPSite
+    norm_before: nn.Module | None
+    norm_after: nn.Module | None
+
+    def sublayer(self) -> Sublayer:
+        body = self.body
+        maps: AttentionMaps | MLPMaps
+        if isinstance(body, AttentionSite):
+            maps = AttentionMaps(body.value, body.output, body.heads)
+        else:
+            maps = MLPMaps(affine(body.up), affine(body.down))
+        return Sublayer(maps, norm(self.norm_before), norm(self.norm_after))
+
+
+def affine(module: nn.Module) -> Affine:
+    """The map of a Linear (weights transposed, a view) or a Conv1D."""
+    if not isinstance(module, nn.Linear | Conv1D):
+        raise TypeError(f"expected a Linear or Conv1D, got {type(module).__name__}")
+    weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
+    return Affine(weight.detach(), None if module.bias is None else module.bias.detach())
+
+
+def norm(module: nn.Module | None) -> Norm | None:
+    """The parameters of a LayerNorm."""
+    if module is None:
+        return None
+    if not isinstance(module, nn.LayerNorm):
+        raise TypeError(f"expected a LayerNorm, got {type(module).__name__}")
+    weight, bias = module.weight, module.bias
+    return Norm(None if weight is None else weight.detach(), None if bias is None else bias.detach(), float(module.eps))
