@@ -12,7 +12,9 @@ from decomp.cli.decompose import command as decompose
 from decomp.cli.deltalp import command as deltalp
 
 LENGTH = 200
-"""Covers every window of the demo corpus."""
+"""Most recent sources kept."""
+DISTANT = 10
+"""Tokens back from which on a source counts as distant."""
 
 
 @click.command("demo")
@@ -42,7 +44,7 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
 
 
 def excerpt(rows: Iterable[dict[str, str]], count: int = 12) -> list[str]:
-    """The predictions that rest most on a single token, in order of reading, with their three strongest sources."""
+    """The predictions that rest most on a distant token, in order of reading, with their three strongest sources."""
 
     def key(row: dict[str, str]) -> tuple[int, int]:
         return int(row["article"]), int(row["position"])
@@ -50,8 +52,11 @@ def excerpt(rows: Iterable[dict[str, str]], count: int = 12) -> list[str]:
     def score(row: dict[str, str]) -> float:
         return float(row["score"])
 
+    def reach(sources: list[dict[str, str]]) -> float:
+        return max((score(row) for row in sources if int(row["distance"]) >= DISTANT), default=0.0)
+
     predictions = [sorted(group, key=score, reverse=True) for _, group in groupby(rows, key)]
-    chosen = sorted(predictions, key=lambda sources: score(sources[0]), reverse=True)[:count]
+    chosen = sorted(predictions, key=reach, reverse=True)[:count]
     lines = ["article  position  token         log2 P   rests on (ΔLP in bits, how many tokens before)"]
     for sources in sorted(chosen, key=lambda sources: key(sources[0])):
         first = sources[0]

@@ -50,7 +50,7 @@ def command(
     from decomp.corpus import read_articles
     from decomp.memory import parse_bytes
     from decomp.models.base import check_decomposition_length
-    from decomp.scores import Request, find_measure
+    from decomp.scores import Request, Text, find_measure
     from decomp.storage import refuse_existing
 
     read_articles(input_file)
@@ -65,11 +65,9 @@ def command(
     with destination(output) as file, progress(sum(len(w.ids) for w in windows), quiet) as bar:
         write = tables.FORMATS[format_name](file)
         for batch in batches(windows, batch_size):
-            texts = [w.ids.to(decomposed.device) for w in batch]
-            results = [
-                measure(decomposed, texts, [w.window.first_target for w in batch], request) for measure in scorers
-            ]
-            for number, window in enumerate(batch):
-                for result in results:
-                    write(tables.rows(result[number], window.window, window.tokens))
-            bar.update(sum(map(len, texts)))
+            texts = [Text(w.ids.to(decomposed.device), w.window.first_target) for w in batch]
+            results = zip(*(measure(decomposed, texts, request) for measure in scorers), strict=True)
+            for window, scores in zip(batch, results, strict=True):
+                for result in scores:
+                    write(tables.rows(result, window.window, window.tokens))
+                bar.update(len(window.ids))

@@ -107,19 +107,21 @@ def windows(ids: torch.Tensor, starts: torch.Tensor, bos: int) -> torch.Tensor:
 
 
 def train(model: PreTrainedModel, ids: torch.Tensor, bos: int, tokens: int, batch: int, peak: float) -> None:
-    """AdamW, linear warm-up and cosine decay, bfloat16 autocast."""
+    """Muon for the matrices of the blocks, AdamW for the rest, warm-up and cosine decay, bfloat16 autocast."""
     steps, warmup = tokens // (batch * CONTEXT), 100
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        lr=peak,
-        betas=(0.9, 0.98),
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps))),
-    )
+    embeddings = ("embed", "wte", "wpe")
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not any(e in n for e in embeddings)]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+    def rate(step: int) -> float:
+        return min((step + 1) / warmup, 0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
     model.train()
     begin = time.time()
     for step in range(steps):
@@ -127,11 +129,12 @@ def train(model: PreTrainedModel, ids: torch.Tensor, bos: int, tokens: int, batc
         rows = windows(ids, starts, bos)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=rows, labels=rows).loss
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         if step % 50 == 0 or step == steps - 1:
             seconds = time.time() - begin
             print(f"step {step}/{steps} bits {loss.item() / math.log(2):.3f} {seconds:.0f} s", flush=True)
@@ -169,7 +172,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Measures of what a prediction rests on, by name."""
 
-from decomp.scores.delta_lp import Measure, Request, delta_lp
+from decomp.scores.delta_lp import Measure, Request, Text, delta_lp
 
-__all__ = ["SCORES", "Measure", "Request", "find_measure"]
+__all__ = ["SCORES", "Measure", "Request", "Text", "find_measure"]
 
 SCORES: dict[str, Measure] = {"delta_lp": delta_lp}
 

@@ -1,16 +1,16 @@
 """ΔLP: the change of the next token's log2 probability when one source is taken away (Oh & Schuler 2023)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.ablation import ablated_log2_prob, next_log2_prob
 from decomp.decomposition import remainder_of
-from decomp.engine import Chunk, propagate
+from decomp.engine import bytes_held, propagate
 from decomp.propagation import ActivationRule, OperatingPoint, propagate_stream
 from decomp.tables import Scores
 
@@ -26,49 +26,80 @@ class Request:
     """Score `<bias>` and `<remainder>` too."""
 
 
-Measure = Callable[[Any, Sequence[Int[Tensor, " T"]], Sequence[int], Request], list[Scores]]
-"""From a decomposed model, texts, the first target to score of each, and the request."""
+@dataclass(frozen=True)
+class Text:
+    """What is scored: the tokens, and the first target whose next token counts."""
+
+    ids: Int[Tensor, " T"]
+    first_target: int = 0
+
+
+Measure = Callable[[Any, Sequence[Text], Request], Iterator[Scores]]
+"""From a decomposed model, texts and the request to the scores of each text, in order."""
 
 
 @torch.no_grad()
-def delta_lp(
-    model: Any, texts: Sequence[Int[Tensor, " T"]], first_targets: Sequence[int], request: Request
-) -> list[Scores]:
+def delta_lp(model: Any, texts: Sequence[Text], request: Request) -> Iterator[Scores]:
     """ΔLP of every (target, source) in bits, contributions consumed as they come (Oh & Schuler 2023)."""
-    points = [model.record(ids, activation_rule=request.activation_rule) for ids in texts]
+    for group in recorded_together(model, texts, request):
+        yield from delta_lp_of_group(model, group, request)
+
+
+def recorded_together(
+    model: Any, texts: Sequence[Text], request: Request
+) -> Iterator[list[tuple[Text, OperatingPoint]]]:
+    """Texts in order, as many at a time as keep their operating points within half of the memory."""
+    group: list[tuple[Text, OperatingPoint]] = []
+    for text in texts:
+        point = model.record(text.ids, activation_rule=request.activation_rule)
+        if group and bytes_held(model.folded(), [point, *(p for _, p in group)]) > request.memory // 2:
+            yield group
+            group = []
+        group.append((text, point))
+    yield group
+
+
+def delta_lp_of_group(model: Any, group: list[tuple[Text, OperatingPoint]], request: Request) -> Iterator[Scores]:
+    texts, points = zip(*group, strict=True)
     unembedding = model.unembedding()
     length = request.decomposition_length or max(map(len, points))
-    plain = [next_log2_prob(p.hidden[:-1], ids[1:], unembedding) for p, ids in zip(points, texts, strict=True)]
-    scores = [p.new_zeros(len(p), len(p) + 1) for p in plain]
+    plain = [next_log2_prob(p.hidden[:-1], t.ids[1:], unembedding) for t, p in group]
+    # One row more than there are predictions: the last target has sources too, and predicts nothing.
+    scores = [
+        p.hidden.new_zeros(len(p), len(p), dtype=log2_prob.dtype) for p, log2_prob in zip(points, plain, strict=True)
+    ]
     kept = [torch.zeros_like(p.hidden) for p in points] if request.extra else []
-
-    def take(chunk: Chunk) -> None:
+    for chunk in propagate(model.folded(), points, length, request.memory):
+        text, point = texts[chunk.text], points[chunk.text]
         targets, sources = chunk.pairs()
         if request.extra:
             kept[chunk.text].index_add_(0, targets, chunk.rows)
-        # Targets rise along the rows: those before the first scored one come first, the last predicts nothing.
-        first, last = torch.searchsorted(targets, torch.tensor([first_targets[chunk.text], len(texts[chunk.text]) - 1]))
-        targets, sources, vectors = targets[first:last], sources[first:last], chunk.rows[first:last]
-        if len(targets):
-            ablated = ablated_log2_prob(vectors, targets, points[chunk.text].hidden, texts[chunk.text][1:], unembedding)
-            scores[chunk.text][targets, sources] = plain[chunk.text][targets] - ablated
+        # Targets rise along the rows.
+        wanted = torch.tensor([text.first_target, len(point) - 1], device=targets.device)
+        scored = slice(*torch.searchsorted(targets, wanted).tolist())
+        if scored.start < scored.stop:
+            i, k = targets[scored], sources[scored]
+            ablated = ablated_log2_prob(chunk.rows[scored], i, point.hidden, text.ids[1:], unembedding)
+            scores[chunk.text][i, k] = plain[chunk.text][i] - ablated
+    for number, (text, point) in enumerate(group):
+        extra = extra_delta_lp(model, text, point, plain[number], kept[number], length) if request.extra else {}
+        yield Scores("delta_lp", text.first_target, length, plain[number], scores[number][:-1], extra)
 
-    for chunk in propagate(model.folded(), points, length, request.memory):
-        take(chunk)
 
-    def extra(text: int, point: OperatingPoint) -> dict[str, Tensor]:
-        if not request.extra:
-            return {}
-        *_, bias = propagate_stream(torch.zeros_like(point.embedding), model.network(), point, affine=True)
-        *_, total = propagate_stream(point.embedding, model.network(), point, affine=False)
-        every = torch.arange(len(point) - 1, device=bias.device)
-        vectors = {"<bias>": bias, "<remainder>": remainder_of(total, kept[text], length)}
-        return {
-            name: plain[text] - ablated_log2_prob(v[:-1], every, point.hidden, texts[text][1:], unembedding)
-            for name, v in vectors.items()
-        }
-
-    return [
-        Scores("delta_lp", first, length, log2_prob, matrix, extra(text, point))
-        for text, (first, log2_prob, matrix, point) in enumerate(zip(first_targets, plain, scores, points, strict=True))
-    ]
+def extra_delta_lp(
+    model: Any,
+    text: Text,
+    point: OperatingPoint,
+    plain: Float[Tensor, "T-1"],
+    kept: Float[Tensor, "T E"],
+    decomposition_length: int,
+) -> dict[str, Float[Tensor, "T-1"]]:
+    """ΔLP in bits of the bias, and of all older sources together."""
+    *_, bias = propagate_stream(torch.zeros_like(point.embedding), model.network(), point, affine=True)
+    *_, total = propagate_stream(point.embedding, model.network(), point, affine=False)
+    every = torch.arange(len(point) - 1, device=bias.device)
+    vectors = {"<bias>": bias, "<remainder>": remainder_of(total, kept, decomposition_length)}
+    return {
+        name: plain - ablated_log2_prob(v[:-1], every, point.hidden, text.ids[1:], model.unembedding())
+        for name, v in vectors.items()
+    }
