@@ -11,7 +11,7 @@ from decomp.cli import options
 from decomp.cli.decompose import command as decompose
 from decomp.cli.deltalp import command as deltalp
 
-LENGTH = 200
+LENGTH = 50
 """Most recent sources kept."""
 DISTANT = 10
 """Tokens back from which on a source counts as distant."""

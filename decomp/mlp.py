@@ -25,8 +25,10 @@ Path = Literal["dense", "sparse", "formed"]
 GATHER_ROWS = 15
 """What a target of its own costs beside its products, in source rows of the same products (measured: gathering
 a neuron's weights takes the time of 6 rows, a product of few rows that of 9 more)."""
-LAUNCH_FLOPS = {"cpu": 0, "cuda": 10**9}
-"""What the handful of calls for one target cost on a device, in floating-point operations."""
+CALL_FLOPS = {"cpu": 2 * 10**6, "cuda": 10**8}
+"""What one call costs beside its arithmetic on a device, in the floating-point operations of its time."""
+CALLS = 3
+"""Calls for each target of its own, and again for each panel that it is in."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Reach:
         return {target: sum(s.stop - s.start for s in slices) for target, slices in self.rows.items()}
 
 
-def cheapest_path(active: int, sources: int, hidden: int, neurons: int, device: str) -> Path:
+def cheapest_path(active: int, sources: int, panels: int, hidden: int, neurons: int, device: str) -> Path:
     """By floating-point operations, the overhead of a target of its own included."""
-    apart = LAUNCH_FLOPS.get(device, 0)
+    apart = CALL_FLOPS.get(device, CALL_FLOPS["cuda"]) * CALLS * (1 + panels)
     costs: dict[Path, float] = {
         "dense": 4 * hidden * neurons * sources,
         "sparse": 4 * hidden * active * (sources + GATHER_ROWS) + apart,
@@ -67,7 +69,10 @@ def choose_paths(reach: Reach, slope: Float[Tensor, "T F"], hidden: int) -> dict
     """The cheapest way for each target."""
     active = slope.count_nonzero(1).tolist()
     neurons, device = slope.shape[1], slope.device.type
-    return {target: cheapest_path(active[target], n, hidden, neurons, device) for target, n in reach.counts.items()}
+    return {
+        target: cheapest_path(active[target], reach.counts[target], len(places), hidden, neurons, device)
+        for target, places in reach.rows.items()
+    }
 
 
 def transform(rows: Tensor, reach: Reach, sublayer: FoldedMLP, frozen: FrozenSublayer, work: Workspace) -> None:

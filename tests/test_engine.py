@@ -53,7 +53,7 @@ def test_chunks_stream_the_same_contributions():
     assert_close(seen, dense, **EXACT)
 
 
-def alternate(active, sources, hidden, neurons, device):
+def alternate(active, sources, *_):
     """A different path from one target to the next."""
     return ("dense", "sparse", "formed")[sources % 3]
 
@@ -96,11 +96,11 @@ def test_target_without_active_neurons(monkeypatch):
     [(3072, 100, "dense"), (3072, 1500, "formed"), (300, 100, "sparse"), (300, 1, "dense"), (0, 50, "sparse")],
 )
 def test_the_cheapest_path(active, sources, path):
-    assert mlp.cheapest_path(active, sources, 768, 3072, "cpu") == path
+    assert mlp.cheapest_path(active, sources, 1, 768, 3072, "cpu") == path
 
 
 def test_many_small_calls_do_not_pay_on_a_gpu():
-    assert mlp.cheapest_path(300, 64, 768, 3072, "cuda") == "dense"
+    assert mlp.cheapest_path(300, 64, 1, 768, 3072, "cuda") == "dense"
 
 
 def test_chunk_without_the_target():
