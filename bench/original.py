@@ -53,7 +53,6 @@ def propagate(network: Network, point: OperatingPoint, kept: int) -> list[Tensor
     return rows
 
 
-@torch.no_grad()
 def delta_lp(
     contributions: Iterator[Tensor], hidden: Tensor, next_ids: Tensor, unembedding: Unembedding
 ) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """What commands do alike: load a model and its windows, show progress."""
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
 
 from decomp.corpus import TokenisedWindow, read_articles, windows_of
 from decomp.models.base import DecomposedModel
@@ -23,11 +26,10 @@ def say(message: str, quiet: bool) -> None:
 
 
 def open_model(name: str, dtype: str, device: str, revision: str | None) -> tuple[DecomposedModel, Any]:
-    """The model and its tokenizer, without what transformers has to say meanwhile."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """The model and its tokenizer, without what transformers and the hub have to say meanwhile."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity(logging.CRITICAL)
     return load_model(name, dtype=dtype, device=device, revision=revision)
 
 

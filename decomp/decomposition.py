@@ -98,10 +98,10 @@ class Decomposition:
         ValueError without an unembedding (a stored decomposition whose unembedding file is missing).
         """
         unembedding, next_ids = self.need_unembedding(), self.next_ids()
-        scores = self.hidden.new_zeros(len(next_ids), len(self))
         if len(next_ids) == 0:
-            return scores
+            return self.hidden.new_zeros(0, len(self))
         plain = self.next_log2_prob()
+        scores = plain.new_zeros(len(next_ids), len(self))
         targets, sources = (index.to(self.hidden.device) for index in self.pairs())
         begin, end = (pair_offset(target, self.decomposition_length) for target in (first_target, len(next_ids)))
         for first in range(begin, end, ROWS_READ):

@@ -46,8 +46,9 @@ class RecomputedAttention:
         return sum(storages.values())
 
     def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
+        # The values do not matter, their width may: some versions of transformers scale by it.
         _, weights = self.module.eager_attention(
-            self.query[:, :, first:last], self.key, self.key[..., :0], self.mask[:, :, first:last], **self.options
+            self.query[:, :, first:last], self.key, self.key, self.mask[:, :, first:last], **self.options
         )
         return weights[0]
 

@@ -188,6 +188,16 @@ def test_store_dtype_halves(done):
     assert 0.5 < sizes[1] / sizes[0] < 0.6
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_precisions(done, dtype):
+    done("decompose", CORPUS, MODEL, 8, "--dtype", dtype)
+    stored = table(done("deltalp", "golden_opt-tiny-pre_0", MODEL, "--format", "tsv"))
+    scored = table(done("score", CORPUS, MODEL, "--decomposition-length", 8, "--dtype", dtype))
+    values = [torch.tensor([float(row["score"]) for row in side]) for side in (stored, scored)]
+    assert len(values[0]) == len(values[1]) == 372
+    assert_close(*values, rtol=0, atol=1e-4 if dtype == "float64" else 0.5)
+
+
 def test_decompose_says_what_it_will_write(run):
     result = run("decompose", CORPUS, MODEL, 8)
     assert "1 windows, 51 tokens; " in result.stderr

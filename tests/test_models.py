@@ -105,6 +105,9 @@ def test_half_precision_runs_and_reports_its_gap(variant, dtype):
     result = decomposed.decompose(random_ids(12))
     assert result.bias.dtype == dtype
     assert 0 < result.completeness_gap() < 0.1 * result.hidden.abs().max().item()
+    delta_lp = result.delta_lp()
+    assert delta_lp.dtype == torch.float32
+    assert_close(delta_lp.isfinite(), torch.ones_like(delta_lp, dtype=torch.bool))
 
 
 def test_cross_attention_is_refused():

@@ -1,0 +1,82 @@
+"""The engine against the original algorithm and the machine's matrix-product peak, in one run.
+
+Dense-equivalent operations: 20·D² a (target, source) pair and layer, whatever is skipped.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+
+import click
+import torch
+
+from bench import original
+from bench.measure import gemm_peak, peak_memory, seconds
+from bench.shapes import SHAPES, make_model
+from decomp.engine import propagate
+from decomp.layout import pair_offset
+from decomp.memory import DEFAULT_MEMORY, format_bytes, parse_bytes
+
+WAYS = ("original", "engine")
+
+
+def measure(
+    way: str, shape: str, length: int, kept: int, active: float, threads: int, memory: int
+) -> tuple[float, int]:
+    """Seconds of one propagation after the recording, and bytes of peak memory beyond the model."""
+    torch.set_num_threads(threads)
+    model = make_model(shape, active)
+    before = peak_memory()
+    point = model.record(torch.randint(4, model.config.vocab_size, (length,)))
+    if way == "original":
+        work: Callable[[], object] = lambda: original.propagate(model.network(), point, kept)  # noqa: E731
+    else:
+        folded = model.folded()
+        work = lambda: [None for _ in propagate(folded, [point], kept, memory)]  # noqa: E731
+    return seconds(work), peak_memory() - before
+
+
+def in_fresh_process(*case: object) -> tuple[float, int]:
+    """Peak memory is a process's own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, case)
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(SHAPES), default="opt-125m", show_default=True)
+@click.option("--length", "lengths", type=int, multiple=True, default=[256], show_default=True, help="Tokens; several.")
+@click.option("--kept", "kepts", type=int, multiple=True, help="Decomposition lengths; several.  [default: all]")
+@click.option("--active", "actives", type=float, multiple=True, default=[1.0], show_default=True, help="Active ReLUs.")
+@click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
+@click.option("--memory", default=DEFAULT_MEMORY, show_default=True, help="Of the engine.")
+@click.option("--original/--no-original", "with_original", default=True, help="Run the original algorithm too.")
+def main(
+    shape: str,
+    lengths: tuple[int, ...],
+    kepts: tuple[int, ...],
+    actives: tuple[float, ...],
+    threads: int,
+    memory: str,
+    with_original: bool,
+) -> None:
+    """Time the propagation of all contributions of one text."""
+    torch.set_num_threads(threads)
+    config = make_model(shape).config
+    click.echo(f"{shape}, {threads} threads, float32; T kept active way seconds GFLOP/s of-peak memory speed-up")
+    for length in lengths:
+        for kept in kepts or (length,):
+            for active in actives:
+                pairs = pair_offset(length, min(kept, length))
+                operations = pairs * 20 * config.hidden_size**2 * config.num_hidden_layers
+                peak, first = gemm_peak(), None
+                for way in WAYS if with_original else WAYS[1:]:
+                    time, held = in_fresh_process(way, shape, length, kept, active, threads, parse_bytes(memory))
+                    first = time if first is None else first
+                    rate = operations / time
+                    click.echo(
+                        f"{length:5} {kept:5} {active:5.2f}  {way:9} {time:8.2f} {rate / 1e9:8.1f} {rate / peak:6.2f} "
+                        f"{format_bytes(held):>10} {first / time:6.2f}"
+                    )
+
+
+if __name__ == "__main__":
+    main()
