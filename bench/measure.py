@@ -1,8 +1,8 @@
 """Seconds, peaks of the machine, and peak memory."""
 
-import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -27,6 +27,13 @@ def gemm_peak(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int
     return 2 * size**3 / seconds(lambda: torch.mm(a, b, out=out), repeat=3)
 
 
-def peak_memory() -> int:
-    """Bytes this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident_bytes(field: str) -> int:
+    """`VmRSS` now or `VmHWM` at most since the last reset, of this process (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def reset_peak() -> int:
+    """Forget the peak so far; the bytes held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_bytes("VmRSS")

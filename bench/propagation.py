@@ -10,7 +10,7 @@ import click
 import torch
 
 from bench import original
-from bench.measure import gemm_peak, peak_memory, seconds
+from bench.measure import gemm_peak, reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
 from decomp.engine import propagate
 from decomp.layout import pair_offset
@@ -25,14 +25,14 @@ def measure(
     """Seconds of one propagation after the recording, and bytes of peak memory beyond the model."""
     torch.set_num_threads(threads)
     model = make_model(shape, active)
-    before = peak_memory()
+    before = reset_peak()
     point = model.record(torch.randint(4, model.config.vocab_size, (length,)))
     if way == "original":
         work: Callable[[], object] = lambda: original.propagate(model.network(), point, kept)  # noqa: E731
     else:
         folded = model.folded()
         work = lambda: [None for _ in propagate(folded, [point], kept, memory)]  # noqa: E731
-    return seconds(work), peak_memory() - before
+    return seconds(work), resident_bytes("VmHWM") - before
 
 
 def in_fresh_process(*case: object) -> tuple[float, int]:
