@@ -123,8 +123,8 @@ class Output:
         return (pt_unembedding_path if self.format_name == "pt" else unembedding_path)(self.folder, self.model)
 
     def prepare(self, windows: int, overwrite: bool) -> None:
-        """Make the folder; refuse, or with `overwrite` remove, files of these names."""
-        from decomp.storage import refuse_existing
+        """Make the folder; refuse files of these names, or with `overwrite` remove all of an earlier run."""
+        from decomp.storage import numbered, refuse_existing, stored_identifiers
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +136,9 @@ class Output:
             for path in self.paths(number):
                 refuse_existing(path, overwrite)
         if overwrite:
+            for number in numbered(f"{self.corpus}_{self.model}", stored_identifiers(self.folder)):
+                for path in self.paths(number):
+                    path.unlink(missing_ok=True)
             self.shared_path().unlink(missing_ok=True)
 
     def size(self, windows: "list[TokenisedWindow]", length: int, unembedding: "Unembedding") -> int:

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,17 +68,15 @@ def command(
 
 def find(identifier: str, folder: Path) -> dict[str, Path]:
     """The stored file of that identifier, or all windows of that run, in order."""
-    from decomp.storage import stored_identifiers
+    from decomp.storage import numbered, stored_identifiers
 
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: give the one that decomp decompose wrote, with --output-dir")
     stored = stored_identifiers(folder)
     if identifier in stored:
         return {identifier: stored[identifier]}
-    numbered = {name: re.fullmatch(re.escape(identifier) + r"_(\d+)", name) for name in stored}
-    windows = sorted((int(match[1]), name) for name, match in numbered.items() if match)
-    if windows:
-        return {name: stored[name] for _, name in windows}
+    if windows := numbered(identifier, stored):
+        return {name: stored[name] for _, name in sorted(windows.items())}
     near = difflib.get_close_matches(identifier, stored, n=5, cutoff=0.3)
     known = f"near ones are {', '.join(near)}" if near else f"the folder has {len(stored)} decompositions"
     raise ValueError(f"no decomposition {identifier!r} in {folder}: {known}")

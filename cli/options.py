@@ -46,7 +46,7 @@ window_options = together(
     ),
     click.option("--bos/--no-bos", default=True, help="Begin windows with the beginning-of-sequence token (default)."),
     click.option(
-        "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Windows computed together."
+        "--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Windows computed together."
     ),
 )
 

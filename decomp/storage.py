@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +106,21 @@ def save_unembedding(unembedding: Unembedding, path: Path, about: Mapping[str, s
     write_safetensors(path, tensors, {"kind": "unembedding", "about": dict(about)})
 
 
-def load_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
-    """ValueError if it belongs to another model than `about` says."""
+def open_unembedding(path: Path, about: Mapping[str, str]) -> Any:
+    """The open file. ValueError if it belongs to another model than `about` says."""
     file, header = read_header(path, "unembedding")
     if header["about"].get("weights") != about.get("weights"):
         raise ValueError(
             f"{path} is of another model ({header['about'].get('model')}, weights {header['about'].get('weights')}) "
-            f"than the decomposition ({about.get('model')}, weights {about.get('weights')}): decompose again"
+            f"than the decomposition ({about.get('model')}, weights {about.get('weights')}): "
+            "decompose again, into another folder"
         )
+    return file
+
+
+def load_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
+    """ValueError if it belongs to another model than `about` says."""
+    file = open_unembedding(path, about)
     return Unembedding(file.get_tensor("weight"), file.get_tensor("bias") if "bias" in set(file.keys()) else None)
 
 
@@ -127,7 +135,8 @@ def narrowed(contributions: Tensor, dtype: torch.dtype | None) -> Tensor:
 def save(result: Decomposition, path: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
     """Write `path`, and the unembedding beside it unless that is there.
 
-    ValueError for an existing file, a folder that can't be written, or contributions that `dtype` can't hold.
+    ValueError for an existing file, an unembedding of another model, a folder that can't be written, or
+    contributions that `dtype` can't hold.
     """
     refuse_existing(path, overwrite)
     rows = narrowed(result.rows[: pair_offset(len(result), result.decomposition_length)], dtype)
@@ -146,7 +155,9 @@ def save(result: Decomposition, path: Path, *, dtype: torch.dtype | None = None,
     }
     if result.unembedding is not None:
         beside = unembedding_path(path.parent, result.about.get("model", "model"))
-        if not beside.exists():
+        if beside.exists():
+            open_unembedding(beside, result.about)
+        else:
             save_unembedding(result.unembedding, beside, result.about)
     write_safetensors(path, tensors, about)
 
@@ -257,3 +268,9 @@ def stored_identifiers(folder: Path) -> dict[str, Path]:
     """Identifiers of the decompositions in a folder, either format."""
     ours = {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.stem.endswith("_unembedding")}
     return {p.stem[2:]: p for p in folder.glob("d_*.pt")} | ours
+
+
+def numbered(run: str, identifiers: Iterable[str]) -> dict[int, str]:
+    """The identifiers `{run}_{n}`, by n."""
+    matches = (re.fullmatch(re.escape(run) + r"_(\d+)", name) for name in identifiers)
+    return {int(match[1]): match[0] for match in matches if match}

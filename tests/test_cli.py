@@ -219,6 +219,15 @@ def test_existing_output(done, run):
     assert decomp.load("output/golden_opt-tiny-pre_0.safetensors").decomposition_length == 9
 
 
+def test_overwriting_leaves_no_window_of_the_longer_run(done, tmp_path):
+    corpus = tmp_path / "c.txt"
+    corpus.write_text("!ARTICLE\nA\n!ARTICLE\nB\n")
+    done("decompose", corpus, MODEL, 8)
+    corpus.write_text("!ARTICLE\nA\n")
+    done("decompose", corpus, MODEL, 8, "--overwrite")
+    assert sorted(os.listdir("output")) == ["c_opt-tiny-pre_0.safetensors", "opt-tiny-pre_unembedding.safetensors"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)

@@ -147,6 +147,9 @@ def test_unembedding_of_another_model(stored, result):
     storage.save_unembedding(result.unembedding, beside, {**result.about, "weights": "feed"})
     with pytest.raises(ValueError, match=r"is of another model .*weights feed.*: decompose again"):
         decomp.load(stored)
+    with pytest.raises(ValueError, match="into another folder"):
+        result.save(stored.with_name("second.safetensors"))
+    assert not stored.with_name("second.safetensors").exists()
 
 
 def test_without_its_unembedding(stored, result):
