@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
@@ -16,6 +17,11 @@ class DecomposedGPT2Attention(GPT2Attention):
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
     ) -> tuple[Tensor, Tensor]:
         if self.reorder_and_upcast_attn:
+            if query.dtype == torch.float64:
+                raise ValueError(
+                    "reorder_and_upcast_attn fixes the attention of this GPT-2 to float32, transformers does not run it "
+                    "in float64: use float32"
+                )
             return self._upcast_and_reordered_attn(query, key, value, attention_mask)
         return eager_attention_forward(self, query, key, value, attention_mask, **options)
 

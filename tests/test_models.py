@@ -115,6 +115,12 @@ def test_cross_attention_is_refused():
         DecomposedGPT2LMHeadModel(GPT2Config(add_cross_attention=True, n_layer=1, n_embd=8, n_head=2))
 
 
+def test_upcast_attention_in_float64_is_refused():
+    _, decomposed = make_pair("gpt2", reorder_and_upcast_attn=True)
+    with pytest.raises(ValueError, match=r"does not run it in float64: use float32"):
+        decomposed.decompose(random_ids(5))
+
+
 def test_unsupported_architecture_lists_the_supported(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match=r"type 'bert', which can't be decomposed: supported are opt, gpt2"):
