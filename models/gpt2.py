@@ -19,8 +19,8 @@ class DecomposedGPT2Attention(GPT2Attention):
         if self.reorder_and_upcast_attn:
             if query.dtype == torch.float64:
                 raise ValueError(
-                    "reorder_and_upcast_attn fixes the attention of this GPT-2 to float32, transformers does not run it "
-                    "in float64: use float32"
+                    "reorder_and_upcast_attn fixes the attention of this GPT-2 to float32, "
+                    "transformers does not run it in float64: use float32"
                 )
             return self._upcast_and_reordered_attn(query, key, value, attention_mask)
         return eager_attention_forward(self, query, key, value, attention_mask, **options)
