@@ -123,7 +123,7 @@ def test_score_is_decompose_and_deltalp(done, long_corpus):
     done("decompose", long_corpus, MODEL, 20)
     stored = table(done("deltalp", "long_opt-tiny-pre", MODEL, "--format", "tsv"))
     scored = table(done("score", long_corpus, MODEL, "--decomposition-length", 20))
-    assert {row["window"] for row in scored} == {"0", "1", "2"} or len({row["window"] for row in scored}) > 1
+    assert "1" in {row["window"] for row in scored}
     assert [{**row, "score": 0, "log2_prob": 0} for row in stored] == [
         {**row, "score": 0, "log2_prob": 0} for row in scored
     ]
