@@ -5,8 +5,8 @@ import torch
 
 from bench import original
 from bench.measure import gemm_peak, seconds
-from decomp.ablation import Unembedding, ablated_log2_prob
-from decomp.layout import pair_indices
+from decomp.core.ablation import Unembedding, ablated_log2_prob
+from decomp.core.pairs import pair_indices
 
 
 @click.command()

@@ -7,9 +7,9 @@ import torch
 
 from bench.measure import reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
-from decomp.locate.edges import EdgeRequest, edge_scores
-from decomp.locate.prompts import PromptPair
-from decomp.memory import DEFAULT_MEMORY, format_bytes, parse_bytes
+from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
+from decomp.locate.edges.prompts import PromptPair
+from decomp.locate.edges.scoring import EdgeRequest, edge_scores
 
 RUNS = {
     "mask 0": ({"mask_value": 0.0}, 1),

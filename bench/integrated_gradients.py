@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.measure import gemm_peak, seconds
 from bench.shapes import SHAPES, make_model
+from decomp.measures import SCORES, GradientOptions, Request, Text
 from decomp.models.base import DecomposedModel
-from decomp.scores import SCORES, GradientOptions, Request, Text
 
 BASELINE = 5
 """A token: captum's baselines are token ids here."""

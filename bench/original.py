@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from decomp.ablation import Unembedding
-from decomp.propagation import AttentionMaps, FrozenSublayer, Network, OperatingPoint, Sublayer
+from decomp.core.ablation import Unembedding
+from decomp.core.rules import AttentionMaps, FrozenSublayer, Network, OperatingPoint, Sublayer
 
 
 def reached(source: int, length: int, kept: int) -> slice:

@@ -12,9 +12,9 @@ import torch
 from bench import original
 from bench.measure import gemm_peak, reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
-from decomp.engine import propagate
-from decomp.layout import pair_offset
-from decomp.memory import DEFAULT_MEMORY, format_bytes, parse_bytes
+from decomp.core.engine import propagate
+from decomp.core.pairs import pair_offset
+from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
 
 WAYS = ("original", "engine")
 

@@ -14,18 +14,19 @@ from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from decomp.batches import in_batches
 from decomp.cli.options import request_of
-from decomp.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
-from decomp.corpus import TokenisedWindow, Unit, beginning_of_sequence, continued, windows_of
-from decomp.files import complete_or_absent
-from decomp.inputs import Article
-from decomp.items import Item, tokenise
+from decomp.corpus.articles import Article
+from decomp.corpus.batches import in_batches
+from decomp.corpus.contrast_items import Item, tokenise
+from decomp.corpus.windows import TokenisedWindow, Unit, beginning_of_sequence, continued, windows_of
+from decomp.io.files import complete_or_absent
+from decomp.measures import Measure, Request, Text
+from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
+from decomp.measures.result import Scores
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
-from decomp.scores import Measure, Request, Text
-from decomp.table_files import format_of, table_writer
-from decomp.tables import Scores, Writer
+from decomp.tables.columns import Writer
+from decomp.tables.files import format_of, table_writer
 
 
 def say(message: str, quiet: bool) -> None:

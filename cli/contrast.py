@@ -39,10 +39,11 @@ def command(
     Writes the table of decomp score with, in front, the item, its phenomenon, the foil, log2 P(target) −
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     """
-    from decomp import contrast, tables
     from decomp.cli.common import contrastive_requests, destination, open_contrasts, open_model, progress, say
-    from decomp.files import refuse_existing
-    from decomp.items import read_items
+    from decomp.corpus.contrast_items import read_items
+    from decomp.io.files import refuse_existing
+    from decomp.measures import contrast
+    from decomp.tables import columns as tables
 
     read = read_items(items)[:limit]
     requests = contrastive_requests(asked, multi_token)

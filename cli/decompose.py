@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decomp.cli import options
-from decomp.memory import format_bytes
+from decomp.io.amounts import format_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from decomp.ablation import Unembedding
-    from decomp.corpus import TokenisedWindow
-    from decomp.decomposition import Decomposition
-    from decomp.runs import Shard, WindowFiles
+    from decomp.core.ablation import Unembedding
+    from decomp.core.decomposition import Decomposition
+    from decomp.corpus.windows import TokenisedWindow
+    from decomp.runs.run import Shard, WindowFiles
 
 
 @click.command("decompose")
@@ -76,16 +76,16 @@ def command(
     """
     import torch
 
-    from decomp.batches import in_batches
     from decomp.cli.common import open_model, open_windows, say
     from decomp.cli.running import locally, planned, request_of_run, work_through
-    from decomp.cost import cost_model
-    from decomp.inputs import InputFormat, corpus_name, read_articles
-    from decomp.manifests import start_or_resume
-    from decomp.memory import parse_bytes
+    from decomp.corpus.articles import InputFormat, corpus_name, read_articles
+    from decomp.corpus.batches import in_batches
+    from decomp.io.amounts import parse_bytes
     from decomp.models.base import check_decomposition_length, model_label
     from decomp.models.loading import parse_dtype
-    from decomp.runs import Run
+    from decomp.runs.cost import cost_model
+    from decomp.runs.manifest import start_or_resume
+    from decomp.runs.run import Run
 
     articles = read_articles(input_file, InputFormat(input_format, text_field, id_field))
     check_decomposition_length(decomposition_length, 1)
@@ -139,7 +139,7 @@ class Output:
         return f"{self.corpus}_{self.model}_{number}"
 
     def paths(self, number: int) -> tuple[Path, ...]:
-        from decomp.storage import SUFFIX, pt_paths
+        from decomp.core.storage import SUFFIX, pt_paths
 
         if self.format_name == "pt":
             return pt_paths(self.folder, self.identifier(number))
@@ -147,15 +147,15 @@ class Output:
 
     def shared_path(self) -> Path:
         """The unembedding, once for all windows."""
-        from decomp.storage import pt_unembedding_path, unembedding_path
+        from decomp.core.storage import pt_unembedding_path, unembedding_path
 
         return (pt_unembedding_path if self.format_name == "pt" else unembedding_path)(self.folder, self.model)
 
     def prepare(self, windows: int, overwrite: bool) -> None:
         """Make the folder; refuse files of these names that are no run's, or with `overwrite` remove them."""
-        from decomp.files import refuse_existing
-        from decomp.runs import MANIFEST
-        from decomp.storage import numbered, stored_identifiers
+        from decomp.core.storage import numbered, stored_identifiers
+        from decomp.io.files import refuse_existing
+        from decomp.runs.run import MANIFEST
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,20 +174,20 @@ class Output:
             refuse_existing(there[0], overwrite)
 
     def run_folder(self) -> Path:
-        from decomp.runs import SUFFIX
+        from decomp.runs.run import SUFFIX
 
         return self.folder / f"{self.corpus}_{self.model}{SUFFIX}"
 
     def store(self) -> "WindowFiles":
         """The files of which a window has all when it is done."""
-        from decomp.runs import WindowFiles
+        from decomp.runs.run import WindowFiles
 
         # Any number will do: the last one in a name is the window's.
         return WindowFiles(tuple("{n}".join(path.name.rsplit("0", 1)) for path in self.paths(0)))
 
     def size(self, windows: "list[TokenisedWindow]", length: int, unembedding: "Unembedding") -> int:
         """Bytes that the run will write."""
-        from decomp.layout import pair_offset
+        from decomp.core.pairs import pair_offset
 
         vocab, hidden = unembedding.weight.shape
         item, full = self.dtype.itemsize, unembedding.weight.element_size()
@@ -211,8 +211,8 @@ class Output:
     def write(self, number: int, result: "Decomposition", window: "TokenisedWindow") -> None:
         from safetensors import SafetensorError
 
-        from decomp.files import CannotWriteError
-        from decomp.storage import save_pt
+        from decomp.core.storage import save_pt
+        from decomp.io.files import CannotWriteError
 
         place = {"window": json.dumps(asdict(window.window)), "places": json.dumps(window.places)}
         about = {**result.about, **place, "model": self.model, "corpus": self.corpus}

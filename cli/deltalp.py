@@ -11,8 +11,8 @@ import click
 from decomp.cli import options
 
 if TYPE_CHECKING:
-    from decomp.corpus import Window
-    from decomp.decomposition import Decomposition
+    from decomp.core.decomposition import Decomposition
+    from decomp.corpus.windows import Window
 
 
 @click.command("deltalp")
@@ -44,11 +44,12 @@ def command(
     IDENTIFIER is {corpus}_{model}_{n}, or {corpus}_{model} for all windows of a run. MODEL gives the
     tokenizer, for files without token strings (--format pt of decompose).
     """
-    from decomp import tables
     from decomp.cli.common import destination, progress
-    from decomp.files import refuse_existing
-    from decomp.front import PLACE_COLUMNS
-    from decomp.original_text import lines
+    from decomp.io.files import refuse_existing
+    from decomp.measures.result import Scores
+    from decomp.tables import columns as tables
+    from decomp.tables.front import PLACE_COLUMNS
+    from decomp.tables.original_text import lines
 
     paths = find(identifier, output_dir)
     if output is not None:
@@ -59,7 +60,7 @@ def command(
         for number, (name, path) in enumerate(paths.items()):
             result, window, tokens = open_stored(path, model, number)
             matrix = result.delta_lp(window.targets.start)
-            scores = tables.Scores(
+            scores = Scores(
                 "delta_lp", window.targets, result.decomposition_length, result.next_log2_prob(), matrix, {}
             )
             if write is None:
@@ -72,7 +73,7 @@ def command(
 
 def find(identifier: str, folder: Path) -> dict[str, Path]:
     """The stored file of that identifier, or all windows of that run, in order."""
-    from decomp.storage import numbered, stored_identifiers
+    from decomp.core.storage import numbered, stored_identifiers
 
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: give the one that decomp decompose wrote, with --output-dir")
@@ -88,9 +89,9 @@ def find(identifier: str, folder: Path) -> dict[str, Path]:
 
 def open_stored(path: Path, model: str, number: int) -> "tuple[Decomposition, Window, tuple[str, ...]]":
     """A stored decomposition, its window, and its tokens; those of `.pt` files by the model's tokenizer."""
-    from decomp.corpus import Window
+    from decomp.core.storage import load, load_pt, pt_unembedding_path, unembedding_path
+    from decomp.corpus.windows import Window
     from decomp.models.base import model_label
-    from decomp.storage import load, load_pt, pt_unembedding_path, unembedding_path
 
     label = model_label(model)
     if path.suffix == ".pt":
@@ -115,7 +116,7 @@ def stored_places(result: "Decomposition", tokens: Sequence[str]) -> list[tuple[
 
 def read_tokens(path: Path, result: "Decomposition", model: str, number: int) -> "tuple[Window, tuple[str, ...]]":
     """Token strings from the model's tokenizer, and a window of which nothing more is known."""
-    from decomp.corpus import Window
+    from decomp.corpus.windows import Window
     from decomp.models.loading import load_config, load_tokenizer
 
     tokenizer, ids = load_tokenizer(model), result.input_ids

@@ -49,14 +49,14 @@ def command(
     n: the loss L, and its share of the way from all edges ablated (0) to none (1).
     """
     from decomp.cli.common import destination, open_model, progress
-    from decomp.files import refuse_existing
-    from decomp.locate.behaviour import Setting
-    from decomp.locate.edge_check import COLUMNS, check_edges, default_counts, rankings
-    from decomp.locate.edge_table import read_edges
-    from decomp.locate.graph import graph_of
-    from decomp.locate.prompts import read_prompts
-    from decomp.memory import parse_bytes
-    from decomp.tables import FORMATS
+    from decomp.io.amounts import parse_bytes
+    from decomp.io.files import refuse_existing
+    from decomp.locate.edges.behaviour import Setting
+    from decomp.locate.edges.checking import COLUMNS, check_edges, default_counts, rankings
+    from decomp.locate.edges.graph import graph_of
+    from decomp.locate.edges.prompts import read_prompts
+    from decomp.locate.edges.rows import read_edges
+    from decomp.tables.columns import FORMATS
 
     if output is not None:
         refuse_existing(output, overwrite)

@@ -64,13 +64,13 @@ def command(
     where ablating the edge harms the answer. Writes one row per edge.
     """
     from decomp.cli.common import destination, open_model, progress, say
-    from decomp.files import refuse_existing
-    from decomp.locate.drawing import check_picture, draw, write_subgraph
-    from decomp.locate.edge_table import COLUMNS, edge_rows, summary
-    from decomp.locate.edges import EdgeRequest, edge_scores, ranked
-    from decomp.locate.prompts import read_prompts
-    from decomp.memory import parse_bytes
-    from decomp.tables import FORMATS
+    from decomp.io.amounts import parse_bytes
+    from decomp.io.files import refuse_existing
+    from decomp.locate.edges.prompts import read_prompts
+    from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
+    from decomp.locate.edges.scoring import EdgeRequest, edge_scores, ranked
+    from decomp.report.circuits import check_picture, draw, write_subgraph
+    from decomp.tables.columns import FORMATS
 
     request = EdgeRequest(**asked, memory=parse_bytes(memory))
     request.check([])

@@ -11,7 +11,8 @@ from decomp.cli import options
 
 if TYPE_CHECKING:
     from decomp.evaluation.agreement import Agreement
-    from decomp.tables import Row, Scores
+    from decomp.measures.result import Scores
+    from decomp.tables.columns import Row
 
 
 @click.command("agreement")
@@ -48,11 +49,11 @@ def command(
     with one source, or with equal scores for all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
     from decomp.cli.common import destination, open_model, open_windows, progress, scored
-    from decomp.corpus import only_target
+    from decomp.corpus.articles import read_articles
+    from decomp.corpus.windows import only_target
     from decomp.evaluation.intervals import COLUMNS, estimates
-    from decomp.files import refuse_existing
-    from decomp.inputs import read_articles
-    from decomp.tables import FORMATS
+    from decomp.io.files import refuse_existing
+    from decomp.tables.columns import FORMATS
 
     articles = read_articles(input_file)
     measures, request = options.request_of(asked)

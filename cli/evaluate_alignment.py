@@ -11,7 +11,7 @@ import click
 from decomp.cli import options
 
 if TYPE_CHECKING:
-    from decomp.tables import Row
+    from decomp.tables.columns import Row
 
 MODEL, RANDOM = "<model>", "<random>"
 """What has metrics and is no measure: the model itself, and scores in random order."""
@@ -61,12 +61,12 @@ def command(
         progress,
         say,
     )
-    from decomp.contrast import log2_odds, prompt_scores, scored
+    from decomp.corpus.contrast_items import read_items
     from decomp.evaluation.alignment import alignment, random_alignment
     from decomp.evaluation.intervals import COLUMNS, estimates
-    from decomp.files import refuse_existing
-    from decomp.items import read_items
-    from decomp.tables import FORMATS
+    from decomp.io.files import refuse_existing
+    from decomp.measures.contrast import log2_odds, prompt_scores, scored
+    from decomp.tables.columns import FORMATS
 
     read = list(chain.from_iterable(read_items(path)[:limit] for path in items))
     requests = contrastive_requests(asked, multi_token)

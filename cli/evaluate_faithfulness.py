@@ -16,8 +16,9 @@ from decomp.cli import options
 if TYPE_CHECKING:
     import torch
 
-    from decomp.corpus import TokenisedWindow
-    from decomp.tables import Row, Scores
+    from decomp.corpus.windows import TokenisedWindow
+    from decomp.measures.result import Scores
+    from decomp.tables.columns import Row
 
 METRICS = ("comprehensiveness", "sufficiency")
 RANDOM = "<random>"
@@ -80,13 +81,13 @@ def command(
     import torch
 
     from decomp.cli.common import destination, open_model, open_windows, progress, scored
+    from decomp.corpus.articles import read_articles
     from decomp.evaluation.faithfulness import perturbation_curves
     from decomp.evaluation.intervals import COLUMNS
-    from decomp.files import refuse_existing
-    from decomp.functions import find_function
-    from decomp.inputs import read_articles
-    from decomp.scores.request import token_id
-    from decomp.tables import FORMATS
+    from decomp.io.files import refuse_existing
+    from decomp.measures.functions import find_function
+    from decomp.measures.request import token_id
+    from decomp.tables.columns import FORMATS
 
     articles = read_articles(input_file)
     measures, request = options.request_of(asked)
@@ -154,8 +155,8 @@ def rankings(
     """Of the sources that are kept for a target: each measure's, and random ones."""
     import torch
 
+    from decomp.core.pairs import sources_of
     from decomp.evaluation.faithfulness import rank_sources
-    from decomp.layout import sources_of
 
     kept = sources_of(target, scores[0].decomposition_length)
     ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}

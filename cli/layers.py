@@ -10,7 +10,7 @@ from decomp.cli import options
 
 if TYPE_CHECKING:
     from decomp.locate.facts import Fact
-    from decomp.locate.layer_rows import LayerRow
+    from decomp.locate.layers.rows import LayerRow
     from decomp.models.base import DecomposedModel
 
 
@@ -79,15 +79,15 @@ def command(
     embedding and bias, add up to the logit difference at the last position exactly.
     """
     from decomp.cli.common import destination, open_model, progress
-    from decomp.corpus import beginning_of_sequence
-    from decomp.files import refuse_existing
-    from decomp.functions import find_function
+    from decomp.corpus.windows import beginning_of_sequence
+    from decomp.io.amounts import parse_bytes
+    from decomp.io.files import refuse_existing
     from decomp.locate.facts import read_facts
-    from decomp.locate.layer_rows import LayerRow, MeanRow, aggregate
-    from decomp.locate.layers import check_linear
-    from decomp.locate.plots import check_picture, heat_map, save_picture
-    from decomp.memory import parse_bytes
-    from decomp.tables import FORMATS
+    from decomp.locate.layers.rows import LayerRow, MeanRow, aggregate
+    from decomp.locate.layers.scoring import check_linear
+    from decomp.measures.functions import find_function
+    from decomp.report.plots import check_picture, heat_map, save_picture
+    from decomp.tables.columns import FORMATS
 
     find_function(function)
     if "direct" in measures:
@@ -127,8 +127,8 @@ def scored(
     memory: int,
 ) -> "Iterator[list[LayerRow]]":
     """The rows of each measure and fact."""
-    from decomp.locate.layer_rows import direct_rows, gradient_rows
-    from decomp.locate.layers import direct_shares, gradient_x_activation
+    from decomp.locate.layers.rows import direct_rows, gradient_rows
+    from decomp.locate.layers.scoring import direct_shares, gradient_x_activation
 
     if "gradient_x_activation" in measures:
         results = gradient_x_activation(model, facts, function, components, memory)

@@ -8,7 +8,7 @@ import click
 @click.command("measures")
 def command() -> None:
     """List the measures: what each one is, its unit, the functions it takes (its own first), and its source."""
-    from decomp.scores import SCORES
+    from decomp.measures import SCORES
 
     for measure in SCORES.values():
         functions = sorted(measure.functions, key=lambda name: name != measure.default)

@@ -56,12 +56,12 @@ def command(
     random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
     """
     from decomp.cli.common import destination, open_model, progress
-    from decomp.corpus import beginning_of_sequence
-    from decomp.files import refuse_existing
-    from decomp.locate.items import read_asked
-    from decomp.locate.suppression import CheckRow, check_items, check_unrelated, match, read_neurons
-    from decomp.memory import parse_bytes
-    from decomp.tables import FORMATS
+    from decomp.corpus.windows import beginning_of_sequence
+    from decomp.io.amounts import parse_bytes
+    from decomp.io.files import refuse_existing
+    from decomp.locate.neurons.checking import CheckRow, check_items, check_unrelated, match, read_neurons
+    from decomp.locate.neurons.items import read_asked
+    from decomp.tables.columns import FORMATS
 
     budget = parse_bytes(memory)
     if output is not None:

@@ -10,7 +10,7 @@ import click
 from decomp.cli import options
 
 if TYPE_CHECKING:
-    from decomp.locate.items import Asked
+    from decomp.locate.neurons.items import Asked
 
 
 @click.command("find")
@@ -95,14 +95,14 @@ def command(
     rank; `residual` says how far the scores of a layer are from what all its neurons give (`effect`).
     """
     from decomp.cli.common import destination, open_model, progress, say
-    from decomp.corpus import beginning_of_sequence
-    from decomp.files import refuse_existing
-    from decomp.locate.items import read_asked
-    from decomp.locate.neuron_rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
-    from decomp.locate.neurons import RESIDUAL_WARNED, integrated_gradients
-    from decomp.locate.plots import check_picture, layer_histogram, save_picture
-    from decomp.memory import parse_bytes
-    from decomp.tables import FORMATS
+    from decomp.corpus.windows import beginning_of_sequence
+    from decomp.io.amounts import parse_bytes
+    from decomp.io.files import refuse_existing
+    from decomp.locate.neurons.items import read_asked
+    from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
+    from decomp.locate.neurons.scoring import RESIDUAL_WARNED, integrated_gradients
+    from decomp.report.plots import check_picture, layer_histogram, save_picture
+    from decomp.tables.columns import FORMATS
 
     budget = parse_bytes(memory)
     if picture is not None:

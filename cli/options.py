@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from decomp.runs import Shard
-    from decomp.scores import Measure, Request
+    from decomp.measures import Measure, Request
+    from decomp.runs.run import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +31,7 @@ def article_position(value: str) -> int | str:
 
 
 def share_of_work(value: "str | Shard") -> "Shard":
-    from decomp.runs import Shard, parse_shard
+    from decomp.runs.run import Shard, parse_shard
 
     try:
         return value if isinstance(value, Shard) else parse_shard(value)
@@ -335,9 +335,9 @@ def request_of(asked: Mapping[str, Any]) -> "tuple[list[Measure], Request]":
 
     ValueError for an unknown measure, or a function that one does not take.
     """
-    from decomp.memory import parse_bytes
+    from decomp.io.amounts import parse_bytes
+    from decomp.measures import AttentionOptions, GradientOptions, OcclusionOptions, Request, find_measure
     from decomp.models.base import check_decomposition_length
-    from decomp.scores import AttentionOptions, GradientOptions, OcclusionOptions, Request, find_measure
 
     def filled(family: type) -> Any:
         return family(**{field.name: asked[field.name] for field in fields(family)})

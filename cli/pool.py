@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from decomp.corpus import TokenisedWindow
-from decomp.runs import Batch
-from decomp.work import Outcome, outcomes
+from decomp.corpus.windows import TokenisedWindow
+from decomp.runs.run import Batch
+from decomp.runs.work import Outcome, outcomes
 
 ATTEMPTS = 3
 """Times that a unit is tried again after its worker has died."""

@@ -12,11 +12,11 @@ import transformers
 from tqdm import tqdm
 
 from decomp.cli.common import say
-from decomp.corpus import TokenisedWindow
-from decomp.cost import CostModel
+from decomp.corpus.windows import TokenisedWindow
 from decomp.models.base import DecomposedModel
-from decomp.runs import Batch, PlannedWindow, Run, Shard
-from decomp.work import Outcome, journal_of, keep, outcomes
+from decomp.runs.cost import CostModel
+from decomp.runs.run import Batch, PlannedWindow, Run, Shard
+from decomp.runs.work import Outcome, journal_of, keep, outcomes
 
 T = TypeVar("T")
 

@@ -10,25 +10,25 @@ from typing import Any
 
 import torch
 
-from decomp.batches import in_batches
 from decomp.cli.common import let_write, open_model, open_windows, say, scored, table
 from decomp.cli.options import input_of, request_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
-from decomp.corpus import TokenisedWindow, only_target
-from decomp.cost import CostModel, cost_model
-from decomp.files import complete_or_absent, refuse_existing
-from decomp.front import Front
-from decomp.inputs import Article, InputFormat, read_articles
-from decomp.manifests import start_or_resume
+from decomp.corpus.articles import Article, InputFormat, read_articles
+from decomp.corpus.batches import in_batches
+from decomp.corpus.windows import TokenisedWindow, only_target
+from decomp.corpus.words import check_white_space, read_words
+from decomp.io.files import complete_or_absent, refuse_existing
+from decomp.measures import Measure, Request
+from decomp.measures.registry import check_foils
+from decomp.measures.surprisal import begins_word
 from decomp.models.base import DecomposedModel
-from decomp.runs import MANIFEST, PlannedWindow, Run, Shard, TableParts
-from decomp.scores import Measure, Request
-from decomp.scores.registry import check_foils
-from decomp.surprisal import begins_word
-from decomp.table_files import format_of, open_table
-from decomp.tables import FORMATS, Row
-from decomp.words import check_white_space, read_words
+from decomp.runs.cost import CostModel, cost_model
+from decomp.runs.manifest import start_or_resume
+from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
+from decomp.tables.columns import FORMATS, Row
+from decomp.tables.files import format_of, open_table
+from decomp.tables.front import Front
 
 Compute = Callable[[list[TokenisedWindow]], bytes]
 """From the windows of a batch to their piece of the table."""

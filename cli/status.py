@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from decomp.runs import Run
-    from decomp.status import Amount
+    from decomp.runs.run import Run
+    from decomp.runs.status import Amount
 
 SHOWN = 20
 """Failures listed at most."""
@@ -21,13 +21,13 @@ def command(folder: Path) -> None:
 
     FOLDER is what --run was given, or the --output-dir of decomp decompose.
     """
-    from decomp.manifests import runs_in
+    from decomp.runs.manifest import runs_in
 
     click.echo("\n\n".join("\n".join(report(run)) for run in runs_in(folder)))
 
 
 def report(run: "Run") -> list[str]:
-    from decomp.status import status_of
+    from decomp.runs.status import status_of
 
     status = status_of(run)
     request = run.request

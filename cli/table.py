@@ -36,9 +36,9 @@ def command(
     bias; shares are of the sum of all absolute scores.
     """
     from decomp.cli.common import table as table_to
-    from decomp.files import refuse_existing
-    from decomp.table_files import open_table
-    from decomp.table_streams import merge, summarise, summary_columns, thin_out
+    from decomp.io.files import refuse_existing
+    from decomp.tables.files import open_table
+    from decomp.tables.operations import merge, summarise, summary_columns, thin_out
 
     opened = [open_table(path) for path in tables]
     if output is not None:

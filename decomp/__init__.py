@@ -4,20 +4,20 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decomp.corpus import windows_of
-    from decomp.decomposition import Decomposition
-    from decomp.inputs import read_articles
+    from decomp.core.decomposition import Decomposition
+    from decomp.core.storage import load
+    from decomp.corpus.articles import read_articles
+    from decomp.corpus.windows import windows_of
+    from decomp.measures import SCORES
     from decomp.models import load_model
-    from decomp.scores import SCORES
-    from decomp.storage import load
 
 PUBLIC = {
-    "Decomposition": "decomp.decomposition",
-    "SCORES": "decomp.scores",
-    "load": "decomp.storage",
+    "Decomposition": "decomp.core.decomposition",
+    "SCORES": "decomp.measures",
+    "load": "decomp.core.storage",
     "load_model": "decomp.models",
-    "read_articles": "decomp.inputs",
-    "windows_of": "decomp.corpus",
+    "read_articles": "decomp.corpus.articles",
+    "windows_of": "decomp.corpus.windows",
 }
 """Public names and their modules, imported on first use: `import decomp` must not import torch."""
 

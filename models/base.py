@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 import decomp
-from decomp.ablation import Unembedding
-from decomp.decomposition import Decomposition, assemble
-from decomp.engine import Chunk, propagate
-from decomp.folding import FoldedNetwork
-from decomp.memory import DEFAULT_MEMORY, parse_bytes
+from decomp.core.ablation import Unembedding
+from decomp.core.decomposition import Decomposition, assemble
+from decomp.core.engine import Chunk, propagate
+from decomp.core.folding import FoldedNetwork
+from decomp.core.rules import ActivationRule, Affine, Network, OperatingPoint, propagate_stream
+from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.models.patching import Patch, patching
 from decomp.models.recording import recording, running
 from decomp.models.sites import AttentionSite, MLPSite, affine, norm
-from decomp.propagation import ActivationRule, Affine, Network, OperatingPoint, propagate_stream
 
 T = TypeVar("T")
 SUBLAYERS: dict[str, type[AttentionSite | MLPSite]] = {"attention": AttentionSite, "mlp": MLPSite}

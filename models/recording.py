@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from decomp.core.rules import ActivationRule, FrozenSublayer, linearise
 from decomp.models.sites import AttentionSite, MLPSite, Site, affine, norm
-from decomp.propagation import ActivationRule, FrozenSublayer, linearise
 
 RECORDING = "decomp_recording"
 

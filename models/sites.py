@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from decomp.propagation import Affine, AttentionMaps, MLPMaps, Norm, Sublayer
+from decomp.core.rules import Affine, AttentionMaps, MLPMaps, Norm, Sublayer
 
 
 @dataclass(frozen=True)

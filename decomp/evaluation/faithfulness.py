@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decomp.functions import AttributedFunction
-from decomp.scores.occlusion import function_values, hidden_without, texts_at_once
+from decomp.measures.functions import AttributedFunction
+from decomp.measures.occlusion import function_values, hidden_without, texts_at_once
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Of the sources: the bins of DeYoung et al. 2020."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from decomp.tables import Row
+from decomp.tables.columns import Row
 
 RESAMPLES = 1000
 BLOCKS = 10

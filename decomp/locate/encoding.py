@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from decomp.records import Record
+from decomp.io.records import Record
 
 
 def text_of(record: Record, column: str) -> str:

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decomp.items import spaced
+from decomp.corpus.contrast_items import spaced
+from decomp.io.records import Record, read_records
 from decomp.locate.encoding import check_length, common_start, encode, text_of
-from decomp.records import Record, read_records
 
 REQUIRED = ("subject", "target_true", "target_false")
 ROLES = ("bos", "before", "first_subject", "middle_subject", "last_subject", "first_after", "further", "last")

@@ -1,0 +1,1 @@
+"""The decomposition itself: rules, operators, pairs, the engine, its result."""

@@ -1,0 +1,195 @@
+"""The decomposition of one text: contributions, bias and hidden states, and what is asked of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decomp.core.ablation import Unembedding, ablated_log2_prob, next_log2_prob
+from decomp.core.engine import propagate
+from decomp.core.folding import FoldedNetwork
+from decomp.core.pairs import Panel, pair_indices, pair_offset, sources_of
+from decomp.core.rules import OperatingPoint
+
+ROWS_READ = 16384
+"""Contributions read from a file at once."""
+
+
+class Rows(Protocol):
+    """Packed contributions, in memory or in a file: `rows[a:b]` gives a tensor."""
+
+    def __getitem__(self, index: slice, /) -> Float[Tensor, "pairs E"]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """`hidden[i] = Σ_k contributions(i)[k] + bias[i] + remainder()[i]` (Oh & Schuler 2023).
+
+    `rows` holds the contributions of all (target, source) pairs, target by target, without the empty
+    triangle. Targets and sources are positions in `input_ids`.
+    """
+
+    input_ids: Int[Tensor, " T"]
+    decomposition_length: int
+    rows: Rows
+    bias: Float[Tensor, "T E"]
+    hidden: Float[Tensor, "T E"]
+    older: Float[Tensor, "T E"]
+    hidden_layers: tuple["Decomposition", ...] = ()
+    """The same after the embedding and after each block (before the final norm), where asked for."""
+    unembedding: Unembedding | None = None
+    tokens: tuple[str, ...] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    """How it was made."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def sources(self, target: int) -> range:
+        """The sources kept for one target, oldest first. ValueError for a target outside of the text."""
+        if not 0 <= target < len(self):
+            raise ValueError(f"target {target} is not in the text: its targets are 0 to {len(self) - 1}")
+        return sources_of(target, self.decomposition_length)
+
+    def contributions(self, target: int) -> Float[Tensor, "sources E"]:
+        """One vector per source of one target, a view; `sources(target)` says which."""
+        count = len(self.sources(target))
+        offset = pair_offset(target, self.decomposition_length)
+        return self.rows[offset : offset + count].to(self.hidden.dtype)
+
+    def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Target and source of each row."""
+        return pair_indices(len(self), self.decomposition_length)
+
+    def dense(self) -> Float[Tensor, "T T E"]:
+        """All contributions as (target, source, hidden); zero where a source is in the future or not kept."""
+        dense = self.hidden.new_zeros(len(self), len(self), self.hidden.shape[-1])
+        for target in range(len(self)):
+            sources = self.sources(target)
+            dense[target, sources.start : sources.stop] = self.contributions(target)
+        return dense
+
+    def remainder(self) -> Float[Tensor, "T E"]:
+        """The sum over the sources older than the decomposition length; zero where it covers the text."""
+        return self.older
+
+    def total(self) -> Float[Tensor, "T E"]:
+        """Contributions, bias and remainder added up: what `hidden` must be."""
+        kept = torch.stack([self.contributions(target).sum(0) for target in range(len(self))])
+        return kept + self.bias + self.older
+
+    def completeness_gap(self) -> float:
+        """Largest absolute difference between `hidden` and `total()`."""
+        return (self.hidden - self.total()).abs().max().item()
+
+    def next_log2_prob(self) -> Float[Tensor, "T-1"]:
+        """log2 probability of each target's next token, in bits. ValueError without an unembedding."""
+        return next_log2_prob(self.hidden[:-1], self.next_ids(), self.need_unembedding())
+
+    def delta_lp(self, first_target: int = 0) -> Float[Tensor, "T-1 T"]:
+        """ΔLP of each (target, source) in bits (Oh & Schuler 2023): the log2 probability of the
+        target's next token minus that with the source taken away; zero where no source is kept, and for
+        targets before `first_target`.
+
+        ValueError without an unembedding (a stored decomposition whose unembedding file is missing).
+        """
+        unembedding, next_ids = self.need_unembedding(), self.next_ids()
+        if len(next_ids) == 0:
+            return self.hidden.new_zeros(0, len(self))
+        plain = self.next_log2_prob()
+        scores = plain.new_zeros(len(next_ids), len(self))
+        targets, sources = (index.to(self.hidden.device) for index in self.pairs())
+        begin, end = (pair_offset(target, self.decomposition_length) for target in (first_target, len(next_ids)))
+        for first in range(begin, end, ROWS_READ):
+            rows = slice(first, min(first + ROWS_READ, end))
+            vectors = self.rows[rows].to(self.hidden)
+            ablated = ablated_log2_prob(vectors, targets[rows], self.hidden, next_ids, unembedding)
+            scores[targets[rows], sources[rows]] = plain[targets[rows]] - ablated
+        return scores
+
+    def next_ids(self) -> Int[Tensor, "T-1"]:
+        return self.input_ids[1:].to(self.hidden.device)
+
+    def need_unembedding(self) -> Unembedding:
+        if self.unembedding is None:
+            raise ValueError("this decomposition has no unembedding, which log probabilities need: see decomp.load")
+        return self.unembedding
+
+    def save(self, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
+        """Write the decomposition, and its unembedding beside it if it is not there yet; see `decomp.load`.
+
+        `dtype`: of the stored contributions, their own by default. `hidden_layers` are not stored.
+        """
+        from decomp.core.storage import save
+
+        save(self, Path(path), dtype=dtype, overwrite=overwrite)
+
+    @classmethod
+    def from_streams(
+        cls,
+        input_ids: Int[Tensor, " T"],
+        decomposition_length: int,
+        point: OperatingPoint,
+        bias: Sequence[Float[Tensor, "T _"]],
+        total: Sequence[Float[Tensor, "T _"]],
+        rows: Sequence[Float[Tensor, "pairs _"]],
+        unembedding: Unembedding,
+        about: Mapping[str, str],
+    ) -> "Decomposition":
+        """From what was propagated: last the final states, before that every layer if asked for."""
+        length = min(decomposition_length, len(input_ids))
+
+        def at(layer: int, hidden: Tensor, **more: object) -> Decomposition:
+            targets, _ = pair_indices(len(input_ids), length)
+            kept = torch.zeros_like(hidden).index_add_(0, targets.to(hidden.device), rows[layer])
+            older = remainder_of(total[layer], kept, length)
+            return cls(input_ids, length, rows[layer], bias[layer], hidden, older, about=about, **more)  # type: ignore[arg-type]
+
+        layers = tuple(at(layer, hidden) for layer, hidden in enumerate(point.hidden_layers))
+        return at(-1, point.hidden, hidden_layers=layers, unembedding=unembedding)
+
+
+def remainder_of(
+    total: Float[Tensor, "T E"], kept: Float[Tensor, "T E"], decomposition_length: int
+) -> Float[Tensor, "T E"]:
+    """What the kept sources leave of the sum over all sources; zero for targets that keep all of theirs."""
+    older = total - kept
+    older[:decomposition_length] = 0
+    return older
+
+
+def assemble(
+    folded: FoldedNetwork,
+    points: Sequence[OperatingPoint],
+    decomposition_length: int,
+    memory: int,
+    every_layer: bool,
+) -> list[list[Float[Tensor, "pairs _"]]]:
+    """Per text the packed contributions, first of every layer where asked for, then of the final states."""
+    packed: list[list[Tensor]] = []
+    for point in points:
+        pairs = pair_offset(len(point), min(decomposition_length, len(point)))
+        layers = len(folded.network.blocks) + 1 if every_layer else 0
+        inner = [point.embedding.new_empty(pairs, point.embedding.shape[-1]) for _ in range(layers)]
+        packed.append([*inner, point.hidden.new_empty(pairs, point.hidden.shape[-1])])
+
+    def keep(layer: int, panel: Panel, rows: Tensor) -> None:
+        width = min(decomposition_length, len(points[panel.text]))
+        for segment in panel.segments:
+            part = rows[segment.row - panel.rows.start :][: len(segment.targets) * len(segment.sources)]
+            for t, target in enumerate(segment.targets):
+                start = pair_offset(target, width) + segment.sources.start - sources_of(target, width).start
+                count = len(segment.sources)
+                packed[panel.text][layer][start : start + count] = part[t * count : (t + 1) * count]
+
+    def observe(layer: int, panels: Sequence[Panel], rows: Tensor) -> None:
+        for panel in panels:
+            keep(layer, panel, rows[panel.rows])
+
+    for chunk in propagate(folded, points, decomposition_length, memory, observe if every_layer else None):
+        keep(-1, chunk.panel, chunk.rows)
+    return packed

@@ -1,0 +1,247 @@
+"""Contributions of chunks of sources through a frozen network, in place, in bounded memory.
+
+The rules are those of `propagation`; `attention` and `mlp` arrange them for matrix products. Norms before
+a map are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed
+pairs (see `layout`), so that linear maps meet nothing but real pairs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decomp.core.attention import STRIP_TARGETS, add_embedding, attend, attend_diagonal
+from decomp.core.folding import FoldedMLP, FoldedNetwork
+from decomp.core.mlp import Reach, transform
+from decomp.core.pairs import Panel, joined, make_panel, source_ranges, within
+from decomp.core.rules import Norm, OperatingPoint
+from decomp.core.workspace import Workspace, bytes_of, normalise_, return_freed_memory
+from decomp.io.amounts import format_bytes
+
+PANEL_WIDTH = 64
+"""Sources in a panel at most."""
+BLOCK_ROWS = 1024
+"""Rows that go through one matrix product at most."""
+USABLE = 0.8
+"""Share of the memory that is planned for: allocator and libraries hold some more than they are asked for."""
+WORTH_TRIMMING = 2**27
+"""Bytes from which on the allocator is asked for what it holds back: that takes milliseconds."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The contributions of a range of sources of one text. `rows` is written over by the next chunk."""
+
+    panel: Panel
+    rows: Float[Tensor, "pairs D"]
+
+    @property
+    def text(self) -> int:
+        return self.panel.text
+
+    @property
+    def sources(self) -> range:
+        return self.panel.sources
+
+    @property
+    def targets(self) -> range:
+        return self.panel.targets
+
+    def segments(self) -> Iterator[tuple[range, range, Float[Tensor, "targets sources D"]]]:
+        """Targets, their sources, and the contributions between them (views)."""
+        for segment in self.panel.segments:
+            rows = self.rows[within(segment.rows, self.panel.rows)]
+            yield segment.targets, segment.sources, rows.view(*segment.shape, -1)
+
+    def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Target and source of each row."""
+        grids = [torch.cartesian_prod(indices(s.targets), indices(s.sources)).view(-1, 2) for s in self.panel.segments]
+        targets, sources = torch.cat(grids).to(self.rows.device).unbind(1)
+        return targets.contiguous(), sources.contiguous()
+
+    def contributions(self, target: int) -> tuple[range, Float[Tensor, "sources D"]]:
+        """The sources of this chunk that reach one target, and their contributions (a view)."""
+        for targets, sources, rows in self.segments():
+            if target in targets:
+                return sources, rows[target - targets.start]
+        raise ValueError(f"target {target} has no source in {self.sources}: it has some for {self.targets}")
+
+
+def indices(values: range) -> Int[Tensor, " n"]:
+    return torch.arange(values.start, values.stop)
+
+
+Observer = Callable[[int, Sequence[Panel], Tensor], None]
+"""Called with the rows after the embedding (0) and after each block (1 …)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels of neighbouring texts whose buffers fit into memory together."""
+
+    panels: tuple[Panel, ...]
+    block_rows: int
+    """Rows that go through one matrix product, of several texts too where these are short."""
+
+    @property
+    def reaches(self) -> dict[int, Reach]:
+        return {text: Reach(tuple(panels)) for text, panels in groupby(self.panels, lambda panel: panel.text)}
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """A group of panels on its way through the frozen network, in one buffer of rows."""
+
+    folded: FoldedNetwork
+    points: Sequence[OperatingPoint]
+    memory: int
+    work: Workspace
+
+    def run(self, group: Group, observe: Observer | None = None) -> Float[Tensor, "pairs D"]:
+        """The rows before the final norm."""
+        panels, reaches = group.panels, group.reaches
+        rows = self.work("rows", panels[-1].rows.stop, self.points[0].embedding.shape[-1])
+        if observe is not None:
+            rows.zero_()
+            for panel in panels:
+                add_embedding(rows, panel, self.points[panel.text].embedding)
+            observe(0, panels, rows)
+        for depth, block in enumerate(self.folded.blocks(self.memory)):
+            for place, sublayer in enumerate(block):
+                frozen = [point.blocks[depth][place] for point in self.points]
+                if isinstance(sublayer, FoldedMLP):
+                    transform(rows, reaches, sublayer, frozen, group.block_rows, self.work)
+                elif depth == place == 0:
+                    for panel in panels:
+                        embedding = self.points[panel.text].embedding
+                        attend_diagonal(rows, panel, embedding, sublayer, frozen[panel.text], self.work)
+                else:
+                    for together in joined(panels, group.block_rows):
+                        attend(rows, together, sublayer, frozen, group.block_rows, self.work)
+                if sublayer.norm_after is not None:
+                    normalise_panels(rows, panels, sublayer.norm_after, [f.inverse_std_after for f in frozen])
+            if observe is not None:
+                observe(depth + 1, panels, rows)
+        return rows
+
+    def finish(self, rows: Float[Tensor, "pairs D"], panel: Panel) -> Float[Tensor, "pairs E"]:
+        """The final norm and `project_out` of one panel's rows, in place where the width stays."""
+        network, point = self.folded.network, self.points[panel.text]
+        if network.final_norm is not None:
+            normalise_panels(rows, [panel], network.final_norm, [p.final_inverse_std for p in self.points])
+        if network.project_out is None:
+            return rows[panel.rows]
+        final = self.work("final", len(panel), point.hidden.shape[-1])
+        return torch.mm(rows[panel.rows], network.project_out.weight, out=final)
+
+
+def normalise_panels(
+    rows: Tensor, panels: Sequence[Panel], norm: Norm, inverse_stds: Sequence[Float[Tensor, " T"] | None]
+) -> None:
+    """A norm that nothing linear follows, in place. `inverse_stds`: by text."""
+    for panel in panels:
+        inverse_std = inverse_stds[panel.text]
+        assert inverse_std is not None
+        for segment in panel.segments:
+            place = slice(segment.targets.start, segment.targets.stop)
+            normalise_(rows[segment.rows].view(*segment.shape, -1), norm, inverse_std[place])
+
+
+def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: OperatingPoint) -> Counter[str]:
+    """Bytes of all rows up to this panel's last, and of each buffer that it passes through."""
+    hidden = point.embedding.shape[-1]
+    neurons, width, heads = folded.widest
+    run_rows = max(*map(len, panel.blocks), min(panel.rows.stop, block_rows))
+    block_targets = max(len(b.targets) for b in panel.blocks)
+    strip_targets = max(s[-1].targets.stop - s[0].targets.start for s in panel.strips(STRIP_TARGETS))
+    rectangle = len(panel.targets) * len(panel.sources)
+    # Panels share products up to so many rows; their rectangles are held at once.
+    rectangles = max(rectangle, -(-run_rows * rectangle // len(panel)))
+    numbers = {
+        "rows": panel.rows.stop * hidden,
+        "values": rectangles * width,
+        "mixed": strip_targets * len(panel.sources) * width,
+        # The model's own attention function holds scores, masked scores and weights at once.
+        "attention": 4 * heads * strip_targets * len(point),
+        "outputs, moved": run_rows * (width + hidden),
+        "neurons, slope": (run_rows + block_targets) * neurons,
+        "up, down, joint": (2 * neurons + hidden) * hidden,
+        "final": 0 if folded.network.project_out is None else len(panel) * point.hidden.shape[-1],
+    }
+    item = point.embedding.element_size()
+    return Counter({name: item * count for name, count in numbers.items()})
+
+
+def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint], memory: int) -> int:
+    """Bytes beside the model and the buffers: folded weights and operating points."""
+    frozen = [f for point in points for block in point.blocks for f in block]
+    return (
+        folded.bytes_held(memory)
+        + sum(bytes_of(f.slope, f.offset) + (0 if f.attention is None else f.attention.nbytes) for f in frozen)
+        + sum(bytes_of(p.embedding, p.hidden, *p.hidden_layers) for p in points)
+    )
+
+
+def panel_shape(
+    folded: FoldedNetwork, point: OperatingPoint, decomposition_length: int, memory: int
+) -> tuple[int, int]:
+    """The largest panel width and block rows whose buffers fit into `memory` bytes; ValueError if none do."""
+    width, block_rows = PANEL_WIDTH, BLOCK_ROWS
+    while True:
+        largest = make_panel(0, range(min(width, len(point))), len(point), decomposition_length, 0, block_rows)
+        needed = buffer_sizes(largest, block_rows, folded, point).total()
+        if needed <= memory:
+            return width, block_rows
+        if width == block_rows == 1:
+            raise ValueError(
+                f"a text of {len(point)} tokens needs {format_bytes(needed)} to propagate one source, "
+                f"{format_bytes(max(memory, 0))} are left: allow more memory or use a shorter context"
+            )
+        width, block_rows = max(1, width // 2), max(1, block_rows // 2)
+
+
+def plan(
+    folded: FoldedNetwork, points: Sequence[OperatingPoint], decomposition_length: int, memory: int
+) -> Iterator[Group]:
+    """Groups of panels whose buffers fit into `memory` bytes."""
+    group, sizes = Group((), 1), Counter[str]()
+    for text, point in enumerate(points):
+        width, block_rows = panel_shape(folded, point, decomposition_length, memory)
+        for sources in source_ranges(len(point), width):
+            row = group.panels[-1].rows.stop if group.panels else 0
+            panel = make_panel(text, sources, len(point), decomposition_length, row, block_rows)
+            run_rows = max(group.block_rows, block_rows)
+            larger = sizes | buffer_sizes(panel, run_rows, folded, point)
+            if group.panels and larger.total() > memory:
+                yield group
+                group, run_rows = Group((), 1), block_rows
+                panel = make_panel(text, sources, len(point), decomposition_length, 0, block_rows)
+                larger = buffer_sizes(panel, block_rows, folded, point)
+            group, sizes = Group((*group.panels, panel), run_rows), larger
+    yield group
+
+
+@torch.no_grad()
+def propagate(
+    folded: FoldedNetwork,
+    points: Sequence[OperatingPoint],
+    decomposition_length: int,
+    memory: int,
+    observe: Observer | None = None,
+) -> Iterator[Chunk]:
+    """Contributions to the final hidden states, chunk by chunk, texts and sources in order.
+
+    `memory`: bytes of all that is held beside the model. ValueError if one source at a time does not fit.
+    """
+    held = bytes_held(folded, points, memory)
+    if held > WORTH_TRIMMING:
+        return_freed_memory()
+    propagation = Propagation(folded, points, memory, Workspace(points[0].embedding))
+    for group in plan(folded, points, decomposition_length, int(USABLE * memory) - held):
+        rows = propagation.run(group, observe)
+        for panel in group.panels:
+            yield Chunk(panel, propagation.finish(rows, panel))

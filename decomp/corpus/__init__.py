@@ -1,0 +1,1 @@
+"""Text: articles, words, windows of tokens, contrast items."""

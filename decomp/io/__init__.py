@@ -1,0 +1,1 @@
+"""Files: the tables that people bring, files that are complete or absent, amounts of memory."""

@@ -1,0 +1,1 @@
+"""Which edges of the network a behaviour rests on."""

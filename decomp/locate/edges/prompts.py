@@ -1,0 +1,97 @@
+"""Prompt pairs: a clean prompt, a corrupt one of as many tokens, right and wrong answers (auto-circuit's JSON)."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from decomp.corpus.windows import beginning_of_sequence
+from decomp.io.records import read_text
+from decomp.locate.encoding import check_length, encode
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    clean: Int[Tensor, " T"]
+    corrupt: Int[Tensor, " T"]
+    answers: Int[Tensor, " answers"]
+    wrong_answers: Int[Tensor, " wrong"]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+
+def read_prompts(path: Path, tokenizer: Any, config: Any, bos: bool = True) -> list[PromptPair]:
+    """The pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}`.
+
+    ValueError, with the prompt's number, for a malformed file, pairs of unequal length, an answer that is
+    not one token, prompts longer than the context.
+    """
+    first = [beginning_of_sequence(tokenizer, config)] if bos else []
+    pairs = []
+    for place, item in read_items(path):
+        pairs.append(tokenise(place, item, tokenizer, first))
+        check_length(place, len(pairs[-1]), config.max_position_embeddings)
+    return pairs
+
+
+def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        prompts = json.loads(read_text(path))["prompts"]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path} must be an object {{"prompts": [...]}}') from error
+    if not isinstance(prompts, list) or not prompts:
+        raise ValueError(f"{path} has no prompts: expected a list of at least one pair")
+    for number, item in enumerate(prompts):
+        place = f"{path}, prompt {number}"
+        check_item(place, item)
+        yield place, item
+
+
+def check_item(place: str, item: Any) -> None:
+    expected = {"clean": str, "corrupt": str, "answers": list, "wrong_answers": list}
+    if not isinstance(item, dict):
+        raise ValueError(f"{place} must be an object with {', '.join(expected)}, it is {json.dumps(item)[:40]}")
+    for name, kind in expected.items():
+        value = item.get(name)
+        if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
+            what = "a string" if kind is str else "a list of strings"
+            raise ValueError(f"{place}: {name!r} must be {what}, it is {json.dumps(value)[:40]}")
+    if not item["answers"]:
+        raise ValueError(f"{place} has no answers: give at least one")
+
+
+def tokenise(place: str, item: Mapping[str, Any], tokenizer: Any, first: Sequence[int]) -> PromptPair:
+    def shown(tokens: Sequence[int]) -> str:
+        return " ".join(tokenizer.convert_ids_to_tokens(tokens))
+
+    def one_token(name: str, text: str) -> int:
+        ids = encode(tokenizer, text)
+        if len(ids) != 1:
+            raise ValueError(
+                f"{place}: {name} must be of one token each, {text!r} is {len(ids)} ({shown(ids)}); "
+                "most begin with a space"
+            )
+        return ids[0]
+
+    def answers(name: str) -> Int[Tensor, " answers"]:
+        return torch.tensor([one_token(name, text) for text in item[name]], dtype=torch.long)
+
+    clean, corrupt = (encode(tokenizer, item[side]) for side in ("clean", "corrupt"))
+    if len(clean) != len(corrupt):
+        raise ValueError(
+            f"{place}: clean has {len(clean)} tokens, corrupt {len(corrupt)}, they must be as many: "
+            f"{shown(clean)} | {shown(corrupt)}"
+        )
+    if not clean:
+        raise ValueError(f"{place}: the prompts have no tokens")
+    return PromptPair(
+        torch.tensor([*first, *clean]), torch.tensor([*first, *corrupt]), answers("answers"), answers("wrong_answers")
+    )

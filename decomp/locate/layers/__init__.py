@@ -1,0 +1,1 @@
+"""Which layers write an answer."""

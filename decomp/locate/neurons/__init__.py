@@ -1,0 +1,1 @@
+"""Which neurons of the MLPs a text rests on."""

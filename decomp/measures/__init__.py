@@ -1,0 +1,15 @@
+"""Measures of what a prediction rests on, by name."""
+
+from decomp.measures.registry import SCORES, Measure, find_measure
+from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
+
+__all__ = [
+    "SCORES",
+    "AttentionOptions",
+    "GradientOptions",
+    "Measure",
+    "OcclusionOptions",
+    "Request",
+    "Text",
+    "find_measure",
+]

@@ -1,0 +1,59 @@
+"""Attention weights as they are, and rolled out over layers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.measures.maps import (
+    LayerMap,
+    heads_of,
+    layers_of,
+    normalise_rows,
+    recorded,
+    refuse_heads,
+    rollouts_of,
+    scored,
+)
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+from decomp.measures.transformed import AttentionStep, attention_steps, blockwise
+
+
+def mean_over_heads(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+    return step.weights(targets).mean(0)
+
+
+def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -> LayerMap:
+    """A^h[i, j] as the model computed it, or its mean over heads."""
+    # The model's own attention function holds scores, masked scores and weights at once.
+    numbers = 4 * steps[0].maps.heads
+    return blockwise(steps, memory, numbers, AttentionStep.weights if every_head else mean_over_heads)
+
+
+@torch.no_grad()
+def attention(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Attention weights of the last layer, of each, or their mean; heads averaged, or each."""
+    for text, point in recorded(model, texts, request):
+        steps = attention_steps(model.network(), point)
+        weights = weight_maps(steps, request.memory, request.attention.heads == "each")
+        maps = heads_of(layers_of(len(steps), text.targets, request, weights), request)
+        yield scored("attention", model, text, point, request, maps)
+
+
+def with_residual(weights: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
+    """0.5 W + 0.5 I of the mean over heads W, rows summing to 1 (Abnar & Zuidema 2020, section 3)."""
+    return normalise_rows(weights + torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
+
+
+@torch.no_grad()
+def attention_rollout(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Products of the layers' attention weights with their residuals (Abnar & Zuidema 2020, eq. 1)."""
+    refuse_heads("attention_rollout", request)
+    for text, point in recorded(model, texts, request):
+        steps = attention_steps(model.network(), point)
+        weights = weight_maps(steps, request.memory, every_head=False)
+        maps = (with_residual(weights(layer, range(len(point)))) for layer in range(len(steps)))
+        yield scored("attention_rollout", model, text, point, request, rollouts_of(maps, text.targets, request))

@@ -1,0 +1,63 @@
+"""Norms of what attention carries, beside its weights (Kobayashi et al. 2020, 2021)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.measures.maps import heads_of, layers_of, recorded, refuse_heads, scored
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+from decomp.measures.transformed import AttentionStep, attention_steps, blockwise
+
+
+def norm_of_sum(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+    """‖Σ_h α^h[i, j] f^h(x_j)‖ (Kobayashi et al. 2020)."""
+    return step.transformed(targets).norm(dim=-1)
+
+
+def norm_of_heads(step: AttentionStep, targets: range) -> Float[Tensor, "H targets T"]:
+    """‖α^h[i, j] f^h(x_j)‖ of each head (Kobayashi et al. 2020)."""
+    outputs = step.maps.output.weight.view(step.maps.heads, -1, step.inputs.shape[-1])
+    norms = torch.stack([(v @ o).norm(dim=-1) for v, o in zip(step.values.unbind(1), outputs, strict=True)])
+    return step.weights(targets) * norms[:, None]
+
+
+@torch.no_grad()
+def attention_norm(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Norm of the weighted value vectors: of their sum over heads, or of each head (Kobayashi et al. 2020).
+
+    Of the last layer, of each, or the mean of the layers' norms.
+    """
+    rows = norm_of_heads if request.attention.heads == "each" else norm_of_sum
+    for text, point in recorded(model, texts, request):
+        steps = attention_steps(model.network(), point)
+        compute = blockwise(steps, request.memory, 4 * point.embedding.shape[-1], rows)
+        maps = heads_of(layers_of(len(steps), text.targets, request, compute), request)
+        yield scored("attention_norm", model, text, point, request, maps)
+
+
+def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+    """‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ with the linear part of the LayerNorm (Kobayashi et al. 2021)."""
+    vectors = step.transformed_and_residual(targets)
+    if step.sublayer.norm_after is not None:
+        assert step.frozen.inverse_std_after is not None
+        inverse_std = step.frozen.inverse_std_after[targets.start : targets.stop, None].expand(vectors.shape[:-1])
+        vectors = step.sublayer.norm_after(vectors, inverse_std, affine=False)
+    return vectors.norm(dim=-1)
+
+
+@torch.no_grad()
+def attention_norm_resln(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Norm of what reaches a position through attention, residual and LayerNorm (Kobayashi et al. 2021).
+
+    In pre-LayerNorm blocks no norm follows the sum: theirs is inside of f.
+    """
+    refuse_heads("attention_norm_resln", request)
+    for text, point in recorded(model, texts, request):
+        steps = attention_steps(model.network(), point)
+        compute = blockwise(steps, request.memory, 6 * point.embedding.shape[-1], norm_with_residual_and_norm)
+        maps = layers_of(len(steps), text.targets, request, compute)
+        yield scored("attention_norm_resln", model, text, point, request, maps)

@@ -1,0 +1,176 @@
+"""Contrast items as texts that measures are asked about (Yin & Neubig 2022), and scores of what the texts share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.ablation import next_log2_prob
+from decomp.corpus.contrast_items import TokenisedItem
+from decomp.corpus.windows import Window
+from decomp.measures import Measure, Request, Text, find_measure
+from decomp.measures.result import Scores
+
+MultiToken = Literal["first", "sum"]
+MULTI_TOKEN: tuple[str, ...] = get_args(MultiToken)
+"""`first`: the first token that differs, after the tokens that target and foil share. `sum`: teacher forcing,
+log2 P(target) − log2 P(foil) added up over their tokens."""
+
+MEASURES = (
+    "delta_lp",
+    "decomposed_logit",
+    "gradient_norm",
+    "input_x_gradient",
+    "integrated_gradients",
+    "occlusion",
+    "alti_logit",
+)
+"""Asked by default. In log-odds ΔLP is the contrastive decomposition, in bits: the normalisers cancel."""
+CONTRASTIVE = ("contrast_log2_prob", "contrast_logit")
+COLUMNS = ("item", "phenomenon", "foil", "log2_odds", "prefers_target", "multi_token")
+"""In front of the long table's own."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One item as it is asked about: one text whose target has a foil, or the target's text and the foil's."""
+
+    item: TokenisedItem
+    texts: tuple[Text, ...]
+    context: int
+    """Tokens that target and foil share."""
+    target: tuple[int, ...]
+    foil: tuple[int, ...]
+
+    def combine(self, scores: Sequence[Scores]) -> Scores:
+        """One measure's scores of the texts as those of one prediction after the context."""
+        return scores[0] if len(scores) == 1 else summed_difference(scores[0], scores[1], self.context)
+
+    def tokens(self, tokenizer: Any) -> tuple[str, ...]:
+        """The context's, and what is predicted as one."""
+        context = tokenizer.convert_ids_to_tokens(self.texts[0].ids[: self.context].tolist())
+        return (*context, joined(self.target, tokenizer))
+
+    def window(self) -> Window:
+        has_bos = self.item.has_bos
+        return Window(self.item.item.number, 0, 0, self.context + 1 - has_bos, 0, has_bos)
+
+
+def joined(ids: Sequence[int], tokenizer: Any) -> str:
+    return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
+
+
+def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.device | None = None) -> Contrast | None:
+    """None where `first` finds no token that differs: target and foil begin alike, and one ends there."""
+
+    def tensor(ids: Sequence[int]) -> Tensor:
+        return torch.tensor(ids, dtype=torch.long, device=device)
+
+    begin = len(item.prompt)
+    if multi_token == "sum":
+        texts = tuple(
+            Text(tensor(item.prompt + word), range(begin - 1, begin + len(word) - 1))
+            for word in (item.target, item.foil)
+        )
+        return Contrast(item, texts, begin, item.target, item.foil)
+    pairs = enumerate(zip(item.target, item.foil, strict=False))
+    same = next((place for place, (target, foil) in pairs if target != foil), None)
+    if same is None:
+        return None
+    ids = tensor(item.prompt + item.target[: same + 1])
+    foils = ids[1:].clone()
+    foils[-1] = item.foil[same]
+    text = Text(ids, range(len(ids) - 2, len(ids) - 1), foils)
+    return Contrast(item, (text,), begin + same, item.target[same : same + 1], item.foil[same : same + 1])
+
+
+def summed_difference(target: Scores, foil: Scores, context: int) -> Scores:
+    """Scores of teacher-forced targets added up, the target's minus the foil's, over the sources in the context.
+
+    `<continuation>`: what target and foil owe to their own earlier tokens.
+    """
+
+    def summed(of: Scores, values: Float[Tensor, "T-1 *S"]) -> Float[Tensor, "*S"]:
+        return values[of.targets.start : of.targets.stop].sum(0)
+
+    of_target, of_foil = summed(target, target.scores), summed(foil, foil.scores)
+    log2_prob, scores = of_target.new_zeros(context), of_target.new_zeros(context, context + 1)
+    log2_prob[-1] = summed(target, target.log2_prob)
+    scores[-1, :context] = of_target[:context] - of_foil[:context]
+    extra = {name: summed(target, values) - summed(foil, foil.extra[name]) for name, values in target.extra.items()}
+    extra["<continuation>"] = of_target[context:].sum() - of_foil[context:].sum()
+    rows = {name: torch.cat([log2_prob.new_zeros(context - 1), value[None]]) for name, value in extra.items()}
+    return Scores(target.measure, range(context - 1, context), target.decomposition_length, log2_prob, scores, rows)
+
+
+def log2_odds(model: Any, contrast: Contrast) -> Float[Tensor, ""]:
+    """log2 P(target) − log2 P(foil) in bits: above 0 where the model prefers the target."""
+    log2_probs = []
+    for text in contrast.texts:
+        targets = slice(text.targets.start, text.targets.stop)
+        hidden = model.record(text.ids).hidden[targets]
+        words = [text.ids[1:]] if text.foils is None else [text.ids[1:], text.foils]
+        log2_probs += [next_log2_prob(hidden, word[targets], model.unembedding()).sum() for word in words]
+    target, foil = log2_probs
+    return target - foil
+
+
+def contrastive_request(measure: Measure, request: Request, multi_token: MultiToken) -> Request:
+    """The request with the function by which this measure explains a contrast: that of its default function.
+
+    ValueError for a function that is no contrast, and for a measure that has none or can't be summed.
+    """
+    if request.function not in (None, *CONTRASTIVE):
+        raise ValueError(f"{request.function} is no contrast of target and foil: use {' or '.join(CONTRASTIVE)}")
+    if multi_token == "first":
+        if measure.functions and not set(CONTRASTIVE) & set(measure.functions):
+            raise ValueError(f"{measure.name} takes the functions {', '.join(measure.functions)}: none is a contrast")
+        own = measure.default and f"contrast_{measure.default}"
+        return replace(request, function=request.function or own)
+    if request.function == "contrast_logit":
+        raise ValueError("teacher forcing adds up log2 probabilities, not logits: use --multi-token first")
+    if measure.name == "gradient_norm" or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
+        raise ValueError(
+            f"{measure.name} can't be added up over the tokens of target and foil, "
+            "only signed scores of log2 probabilities can: use --multi-token first"
+        )
+    return replace(request, function="log2_prob")
+
+
+def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
+    """Those of `MEASURES` that make sense."""
+    if multi_token == "first":
+        return MEASURES
+    return tuple(n for n in MEASURES if n != "gradient_norm" and "log2_prob" in find_measure(n).functions)
+
+
+def contrastive_scores(
+    model: Any, contrasts: Sequence[Contrast], measure: Measure, request: Request
+) -> Iterator[list[Scores]]:
+    """One measure on each item, in order; `request` as `contrastive_request` gives it."""
+    results = measure(model, [text for contrast in contrasts for text in contrast.texts], request)
+    for contrast in contrasts:
+        parts = [next(results) for _ in contrast.texts]
+        yield [contrast.combine(scores) for scores in zip(*parts, strict=True)]
+
+
+def scored(
+    model: Any, contrasts: Sequence[Contrast], requests: Sequence[tuple[Measure, Request]], batch_size: int
+) -> Iterator[tuple[Contrast, list[Scores]]]:
+    """Each item and what all measures say of it, some items computed together."""
+    for first in range(0, len(contrasts), batch_size):
+        batch = contrasts[first : first + batch_size]
+        asking = (contrastive_scores(model, batch, *request) for request in requests)
+        for contrast, *results in zip(batch, *asking, strict=True):
+            yield contrast, list(chain.from_iterable(results))
+
+
+def prompt_scores(contrast: Contrast, scores: Scores) -> Float[np.ndarray, " tokens"]:
+    """What one measure gives the prompt's own tokens, without the beginning-of-sequence token."""
+    tokens = slice(int(contrast.item.has_bos), len(contrast.item.prompt))
+    return scores.scores[scores.targets.start, tokens].double().cpu().numpy()

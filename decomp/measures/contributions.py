@@ -1,0 +1,90 @@
+"""Measures that read contributions as they come: ΔLP, and the additive shares of a linear function."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.decomposition import remainder_of
+from decomp.core.engine import bytes_held, propagate
+from decomp.core.rules import OperatingPoint, propagate_stream
+from decomp.measures.readout import Readout
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+from decomp.measures.units import WordSums, targets_covered, tokens_reached, units_reached
+
+Recorded = tuple[Text, OperatingPoint]
+
+
+@torch.no_grad()
+def delta_lp(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """F(z[i]) − F(z[i] − U n[i, k]) of every (target, source), contributions consumed as they come; for
+    `log2_prob` this is ΔLP in bits (Oh & Schuler 2023)."""
+    for group in recorded_together(model, texts, request):
+        yield from score_group(model, group, request, "delta_lp", additive=False)
+
+
+@torch.no_grad()
+def decomposed_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """n[i, k] · u_y (contrastive: u_y − u_foil); with bias, head bias and remainder, rows sum to the function."""
+    for group in recorded_together(model, texts, request):
+        yield from score_group(model, group, request, "decomposed_logit", additive=True)
+
+
+def recorded_together(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
+    """Texts in order, as many at a time as keep their operating points within half of the memory."""
+    group: list[Recorded] = []
+    for text in texts:
+        point = model.record(text.ids, activation_rule=request.activation_rule)
+        if group and bytes_held(model.folded(), [point, *(p for _, p in group)], request.memory) > request.memory // 2:
+            yield group
+            group = []
+        group.append((text, point))
+    yield group
+
+
+def score_group(
+    model: Any, group: list[Recorded], request: Request, measure: str, additive: bool
+) -> Iterator[list[Scores]]:
+    """What contributions are worth: their share in the function (`additive`), or its change without them."""
+    texts, points = zip(*group, strict=True)
+    length = max(tokens_reached(text, request) for text in texts)
+    readouts = [Readout.of(text, point.hidden, request.function, model.unembedding()) for text, point in group]
+    worth, extra = Readout.product if additive else Readout.change, additive or request.extra
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    # One row more than there are predictions: the last target has sources too, and predicts nothing.
+    scores = [p.hidden.new_zeros(len(p), text.units, dtype=dtype) for text, p in group]
+    kept = [torch.zeros_like(p.hidden) for p in points] if extra else []
+    sums = [None if t.words is None else WordSums(t.words, units_reached(t, request) + request.span - 1) for t in texts]
+    for chunk in propagate(model.folded(), points, length, request.memory):
+        text, readout, words = texts[chunk.text], readouts[chunk.text], sums[chunk.text]
+        for targets, sources, rows in [(*chunk.pairs(), chunk.rows)] if words is None else words.add(chunk):
+            if extra:
+                kept[chunk.text].index_add_(0, targets, rows)
+            # Targets rise along the rows.
+            wanted = torch.tensor([text.targets.start, text.targets.stop], device=targets.device)
+            scored = slice(*torch.searchsorted(targets, wanted).tolist())
+            if scored.start < scored.stop:
+                i, k = targets[scored], sources[scored]
+                scores[chunk.text][i, k] = worth(readout, rows[scored], i)
+    for number, ((text, point), readout) in enumerate(zip(group, readouts, strict=True)):
+        every = torch.arange(len(point) - 1, device=model.device)
+        reach = units_reached(text, request)
+        vectors = extra_vectors(model, point, kept[number], targets_covered(text, reach)) if extra else {}
+        shares = {name: worth(readout, vector[:-1], every) for name, vector in vectors.items()}
+        if additive and readout.head_bias is not None:
+            shares["<head_bias>"] = readout.head_bias
+        if additive and reach >= text.units:
+            shares.pop("<remainder>")
+        yield [Scores(measure, text.targets, reach, readout.log2_prob, scores[number][:-1], shares)]
+
+
+def extra_vectors(
+    model: Any, point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int
+) -> dict[str, Float[Tensor, "T E"]]:
+    """The bias, and the sum of all older sources, of which the first `covered` targets have none."""
+    *_, bias = propagate_stream(torch.zeros_like(point.embedding), model.network(), point, affine=True)
+    *_, total = propagate_stream(point.embedding, model.network(), point, affine=False)
+    return {"<bias>": bias, "<remainder>": remainder_of(total, kept, covered)}

@@ -1,0 +1,98 @@
+"""Token-by-token maps of a text's layers, and how they become scores."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.ablation import next_log2_prob
+from decomp.core.rules import OperatingPoint
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+
+LayerMap = Callable[[int, range], Float[Tensor, "*H T T"]]
+"""From a layer and the targets wanted to its map; rows of other targets may be anything."""
+
+
+def recorded(model: Any, texts: Sequence[Text], request: Request) -> Iterator[tuple[Text, OperatingPoint]]:
+    """Each text's operating point with the states of every layer.
+
+    ValueError for a model that does not record its attention weights.
+    """
+    if not hasattr(model, "record"):
+        raise ValueError(
+            f"a {type(model).__name__} does not record the attention weights that this measure needs: "
+            "load the model with decomp.load_model"
+        )
+    for text in texts:
+        yield text, model.record(text.ids, activation_rule=request.activation_rule, output_layers=True)
+
+
+def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -> dict[str, Float[Tensor, "*H T T"]]:
+    """The map of the last layer, the mean over layers, or each layer's, by label."""
+    layers = request.attention.layers
+    if layers == "last":
+        return {str(count - 1): compute(count - 1, targets)}
+    maps = (compute(layer, targets) for layer in range(count))
+    return {"mean": mean(maps, count)} if layers == "mean" else {str(layer): m for layer, m in enumerate(maps)}
+
+
+def mean(maps: Iterable[Tensor], count: int) -> Tensor:
+    total, *rest = (m / count for m in maps)
+    for m in rest:
+        total += m
+    return total
+
+
+def heads_of(maps: Mapping[str, Float[Tensor, "*H T T"]], request: Request) -> Mapping[str, Float[Tensor, "T T"]]:
+    """Each head's map labelled `layer.head`, where heads are asked for one by one."""
+    if request.attention.heads == "mean":
+        return maps
+    return {f"{label}.{head}": one for label, m in maps.items() for head, one in enumerate(m)}
+
+
+def refuse_heads(measure: str, request: Request) -> None:
+    """ValueError where scores of each head are asked of a measure that has none."""
+    if request.attention.heads == "each":
+        raise ValueError(f"{measure} takes all heads of a layer together: ask for it without --heads each")
+
+
+def scored(
+    measure: str,
+    model: Any,
+    text: Text,
+    point: OperatingPoint,
+    request: Request,
+    maps: Mapping[str, Float[Tensor, "T T"]],
+) -> list[Scores]:
+    """One result per map, named `measure[label]`, or `measure` for what is asked for by default."""
+    log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], model.unembedding())
+    length = request.decomposition_length or len(point)
+    plain = request.attention.layers == "last" and request.attention.heads == "mean"
+    return [
+        Scores(measure if plain else f"{measure}[{label}]", text.targets, length, log2_prob, m[:-1], {})
+        for label, m in maps.items()
+    ]
+
+
+def normalise_rows(scores: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
+    """Rows that sum to 1; a row of zeros says that its target rests on itself."""
+    total = scores.sum(-1, keepdim=True)
+    itself = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
+    return torch.where(total > 0, scores / total.where(total > 0, 1), itself)
+
+
+def rollout(maps: Iterable[Float[Tensor, "T T"]]) -> Iterator[Float[Tensor, "T T"]]:
+    """M^l = C^l · … · C^1 after each layer (Abnar & Zuidema 2020, eq. 1)."""
+    through = None
+    for m in maps:
+        through = m if through is None else m @ through
+        yield through
+
+
+def rollouts_of(maps: Iterable[Float[Tensor, "T T"]], targets: range, request: Request) -> dict[str, Tensor]:
+    """The rollout through all layers, the mean of the rollouts through 1, 2, … layers, or each of these."""
+    every = list(rollout(maps))
+    return layers_of(len(every), targets, request, lambda layer, _: every[layer])

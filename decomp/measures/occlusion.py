@@ -1,0 +1,111 @@
+"""Occlusion: what a prediction loses when a source is not there (Li et al. 2016; Yin & Neubig 2022)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decomp.core.ablation import Unembedding, next_log2_prob
+from decomp.core.rules import AttentionMaps, MLPMaps, Network
+from decomp.measures.functions import AttributedFunction, find_function
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+
+WORKING_SET = 2**26
+"""Bytes of a batch beyond which fresh pages cost more than larger products win."""
+
+
+def hidden_without(
+    model: Any, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
+) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+    """The hidden state that predicts after each target without what is removed, and where no context is left.
+
+    With a token in the removed ones' place it is the target's own. With `mask` their keys are hidden from
+    every later position in every layer, as in a forward pass over the shortened text with the original
+    positions: where the target itself is removed, the last position that is left predicts.
+    """
+    batch = ids.expand(removed.shape)
+    if not isinstance(replacement, str):
+        hidden = model.hidden_without(batch.masked_fill(removed, replacement))
+        return hidden, torch.zeros_like(removed)
+    assert replacement == "mask", "a token is given by its id"
+    hidden = model.hidden_without(batch, removed)
+    places = torch.arange(len(ids), device=ids.device).where(~removed, -1)
+    last = places.cummax(1).values
+    return hidden.take_along_dim(last.clamp(min=0)[..., None], 1), last < 0
+
+
+def function_values(
+    hidden: Float[Tensor, "N E"],
+    empty: Bool[Tensor, " N"],
+    tokens: Int[Tensor, " N"],
+    foils: Int[Tensor, " N"] | None,
+    unembedding: Unembedding,
+    function: AttributedFunction,
+    memory: int,
+) -> Float[Tensor, " N"]:
+    """The function of each prediction; an empty context predicts every token alike."""
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    step = max(1, memory // (4 * len(unembedding.weight) * dtype.itemsize))
+    values = hidden.new_empty(len(hidden), dtype=dtype)
+    for first in range(0, len(hidden), step):
+        rows = slice(first, first + step)
+        logits = unembedding.logits(hidden[rows]).to(dtype).masked_fill_(empty[rows, None], 0)
+        values[rows] = function(logits, tokens[rows], None if foils is None else foils[rows])
+    return values
+
+
+def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> int:
+    """How many texts one eager forward pass takes within `memory` bytes, about; at least one."""
+    sublayers = [sublayer.maps for block in network.blocks for sublayer in block]
+    heads = max(maps.heads for maps in sublayers if isinstance(maps, AttentionMaps))
+    neurons = max((maps.up.weight.shape[1] for maps in sublayers if isinstance(maps, MLPMaps)), default=0)
+    hidden = max(len(maps.value.weight) for maps in sublayers if isinstance(maps, AttentionMaps))
+    each = itemsize * length * (4 * heads * length + 2 * length + 3 * neurons + 10 * hidden)
+    return max(1, min(memory, WORKING_SET) // each)
+
+
+def sources_asked(text: Text, decomposition_length: int) -> range:
+    """Every source that some target of the text keeps."""
+    return range(max(0, text.targets.start - decomposition_length + 1), text.targets.stop)
+
+
+@torch.no_grad()
+def occlusion(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """F(x) − F(x without k) for each source k of each target, masked or replaced (see `hidden_without`).
+
+    The first token alone has no context left without itself: it is compared with the uniform distribution.
+    """
+    for text in texts:
+        yield [occlusion_of(model, text, request)]
+
+
+def occlusion_of(model: Any, text: Text, request: Request) -> Scores:
+    function, unembedding = find_function(request.function or "log2_prob"), model.unembedding()
+    length = request.decomposition_length or len(text.ids)
+    ids, next_ids = text.ids[: text.targets.stop], text.ids[1 : text.targets.stop + 1]
+    foils = None if text.foils is None else text.foils[: len(next_ids)]
+    (hidden,) = model.hidden_without(text.ids[None])
+    log2_prob = next_log2_prob(hidden[:-1], text.ids[1:], unembedding)
+    scores = log2_prob.new_zeros(len(text.ids) - 1, len(text.ids))
+    if not text.targets:
+        return Scores("occlusion", text.targets, length, log2_prob, scores, {})
+
+    def values(hidden: Tensor, empty: Tensor, targets: Tensor) -> Tensor:
+        chosen = None if foils is None else foils[targets]
+        return function_values(hidden, empty, next_ids[targets], chosen, unembedding, function, request.memory // 2)
+
+    places = torch.arange(len(ids), device=ids.device)
+    plain = values(hidden[: len(ids)], torch.zeros_like(places, dtype=torch.bool), places)
+    asked = sources_asked(text, length)
+    step = texts_at_once(model.network(), len(ids), hidden.element_size(), request.memory // 2)
+    for first in range(asked.start, asked.stop, step):
+        sources = places[first : min(first + step, asked.stop)]
+        without, empty = hidden_without(model, ids, places == sources[:, None], request.occlusion.replacement)
+        kept = (places >= sources[:, None]) & (places >= text.targets.start) & (places < sources[:, None] + length)
+        source, target = kept.nonzero().unbind(1)
+        lost = plain[target] - values(without[kept], empty[kept], target)
+        scores[target, sources[source]] = lost.to(scores.dtype)
+    return Scores("occlusion", text.targets, length, log2_prob, scores, {})

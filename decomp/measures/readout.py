@@ -1,0 +1,88 @@
+"""Attributed functions as seen from the final hidden states: values, gradients, and changes under ablation."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decomp.core.ablation import ROWS, Unembedding, ablated_log2_prob, next_log2_prob
+from decomp.measures.functions import find_function
+from decomp.measures.request import Text
+
+LINEAR = ("logit", "contrast_logit", "contrast_log2_prob")
+"""Functions that are linear in the hidden state, since normalisers cancel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """One function of the next token (and foil) of each hidden state."""
+
+    function: str
+    unembedding: Unembedding
+    hidden: Float[Tensor, "N E"]
+    next_ids: Int[Tensor, " N"]
+    foils: Int[Tensor, " N"] | None = None
+
+    @classmethod
+    def of(cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding) -> "Readout":
+        """Of all targets of a text that predict a token."""
+        assert function is not None
+        return cls(function, unembedding, hidden[: len(text.ids) - 1], text.ids[1:], text.foils)
+
+    @cached_property
+    def log2_prob(self) -> Float[Tensor, " N"]:
+        """Of the next token, in bits, whatever the function."""
+        return next_log2_prob(self.hidden, self.next_ids, self.unembedding)
+
+    @cached_property
+    def linear(self) -> Float[Tensor, "N E"]:
+        """The vectors whose products with the hidden states are a linear function, but for the head's bias."""
+        return self.contrast(self.unembedding.weight)
+
+    @property
+    def head_bias(self) -> Float[Tensor, " N"] | None:
+        """What the head's bias adds to a linear function, where there is one."""
+        bias = self.unembedding.bias
+        return None if bias is None else self.contrast(bias)
+
+    def contrast(self, values: Float[Tensor, "V *E"]) -> Float[Tensor, "N *E"]:
+        """`values` of the next token, minus those of the foil, in bits: what the function makes of the vocabulary."""
+        chosen = values[self.next_ids]
+        if self.function != "logit":
+            assert self.foils is not None
+            chosen = chosen - values[self.foils]
+        return chosen / math.log(2) if self.function == "contrast_log2_prob" else chosen
+
+    def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+        """F(z[i]) − F(z[i] − U v) for each vector v taken away from its target i (rising)."""
+        if self.function in LINEAR:
+            return self.product(vectors, targets)
+        ablated = ablated_log2_prob(vectors, targets, self.hidden, self.next_ids, self.unembedding)
+        plain = self.log2_prob[targets]
+        return plain - ablated if self.function == "log2_prob" else plain.exp2() - ablated.exp2()
+
+    def product(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+        """The share of each vector in a linear function of its target."""
+        dtype = torch.promote_types(vectors.dtype, torch.float32)
+        parts = zip(vectors.split(ROWS), targets.split(ROWS), strict=True)
+        return torch.cat([torch.linalg.vecdot(v.to(dtype), self.linear[i].to(dtype)) for v, i in parts])
+
+    def gradients(self, targets: range, memory: int) -> tuple[Float[Tensor, " n"], Float[Tensor, "n E"]]:
+        """Values of some targets, and their gradients with respect to the hidden states."""
+        vocab = len(self.unembedding.weight)
+        # Logits, their exponentials, and the gradients of both.
+        block = max(1, memory // (4 * vocab * self.hidden.element_size()))
+        # A text may predict nothing.
+        values, gradients = [self.hidden.new_zeros(0)], [self.hidden[:0]]
+        for start in range(targets.start, targets.stop, block):
+            rows = slice(start, min(start + block, targets.stop))
+            with torch.enable_grad():
+                hidden = self.hidden[rows].detach().requires_grad_()
+                foils = None if self.foils is None else self.foils[rows]
+                value = find_function(self.function)(self.unembedding.logits(hidden), self.next_ids[rows], foils)
+                gradients += torch.autograd.grad(value.sum(), hidden)
+            values.append(value.detach())
+        return torch.cat(values), torch.cat(gradients)

@@ -1,0 +1,226 @@
+"""The measures by name: what each is, whose it is, and where it is computed. Imports no torch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from decomp.measures.request import Request, ScoreFunction, Text
+
+if TYPE_CHECKING:
+    from decomp.measures.result import Scores
+
+FUNCTION_NAMES = ("logit", "log2_prob", "prob", "contrast_logit", "contrast_log2_prob")
+"""All of `decomp.measures.functions`."""
+CHAINED = ("log2_prob", "contrast_log2_prob")
+"""Those that add up over tokens that are predicted one after the other."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure; the module that computes it is imported at the first call."""
+
+    name: str
+    implementation: str
+    """`module:function` under `decomp.measures`."""
+    line: str
+    citation: str
+    unit: str
+    functions: tuple[str, ...] = ()
+    """The attributed functions that it takes; none where it explains no number (attention)."""
+    default: str | None = None
+    advice: str = ""
+    """For who asks for another function."""
+    together: Literal["own", "sum"] | None = None
+    """How sources are taken together as words: by the measure itself, or by adding up; None where neither holds."""
+
+    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
+        """Scores of each text, in order, named `measure:function` where the function is not the default.
+
+        ValueError for a function that it does not take, a contrastive one without foils, or words or spans
+        where they are not defined.
+        """
+        function = self.function_of(request)
+        check_foils(function, all(text.foils is not None for text in texts))
+        if request.span > 1 or any(text.words is not None for text in texts):
+            self.check_together(request)
+        label = "" if function == self.default else f":{function}"
+        for text, scores in zip(texts, self.compute(model, texts, replace(request, function=function)), strict=True):
+            yield [replace(s, measure=s.measure + label) for s in self.in_units(scores, text, request)]
+
+    def compute(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
+        """Scores with single tokens as targets, and also as sources where those of a word add up."""
+        from decomp.measures.units import tokens_reached  # imports torch
+
+        if self.together == "sum" and request.decomposition_length is not None:
+            length = max(tokens_reached(text, request) for text in texts)
+            request = replace(request, decomposition_length=length)
+        module, name = self.implementation.split(":")
+        compute: ScoreFunction = getattr(import_module(f"decomp.measures.{module}"), name)
+        return compute(model, texts, request)
+
+    def in_units(self, scores: "list[Scores]", text: Text, request: Request) -> "list[Scores]":
+        """Scores of words and spans, where these are asked for."""
+        if text.words is None and request.span == 1:
+            return scores
+        from decomp.measures.units import predicted_together  # imports torch
+
+        return [predicted_together(s, text, request, self.together == "sum") for s in scores]
+
+    def function_of(self, request: Request) -> str | None:
+        """The attributed function asked for. ValueError for one that the measure does not take."""
+        if request.function is None or request.function in self.functions:
+            return request.function or self.default
+        if request.function not in FUNCTION_NAMES:
+            raise ValueError(f"unknown function {request.function!r}: choose one of {', '.join(FUNCTION_NAMES)}")
+        if not self.functions:
+            raise ValueError(f"{self.name} explains no function of the logits: ask for it without {request.function}")
+        raise ValueError(
+            f"{self.name} takes the functions {', '.join(self.functions)}, not {request.function}{self.advice}"
+        )
+
+    def check_together(self, request: Request) -> None:
+        """ValueError where the measure is not defined for words and spans."""
+        if self.together is None or (self.together == "sum" and request.gradients.reduce == "norm"):
+            raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
+        if self.function_of(request) not in CHAINED:
+            raise ValueError(f"{self.function_of(request)} of tokens does not add up to that of words: score log2_prob")
+        if self.together == "own" and request.span > 1 and request.extra:
+            raise ValueError(f"{self.name} is not defined for rows that are no token and spans: leave out one")
+
+
+def check_foils(function: str | None, given: bool) -> None:
+    """ValueError for a contrastive function where no foils are given."""
+    if function is not None and function.startswith("contrast") and not given:
+        raise ValueError(f"{function} contrasts the next token with a foil, and there is none: see decomp contrast")
+
+
+MEASURES = (
+    Measure(
+        "delta_lp",
+        "contributions:delta_lp",
+        "change of the function when a source's contribution is taken away; of log2_prob, this is ΔLP",
+        "Oh & Schuler 2023",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+        together="own",
+    ),
+    Measure(
+        "decomposed_logit",
+        "contributions:decomposed_logit",
+        "share of a source's contribution in the logit, or in a contrast of logits; rows sum to it",
+        "Oh & Schuler 2023",
+        "logit, or that of the function",
+        ("logit", "contrast_logit", "contrast_log2_prob"),
+        "logit",
+        ": no sum over sources makes it; delta_lp takes sources away instead",
+    ),
+    Measure(
+        "gradient_norm",
+        "gradients:gradient_norm",
+        "norm of the gradient with respect to a source's embedding",
+        "Simonyan et al. 2014; Yin & Neubig 2022 (contrastive)",
+        "bits, or that of the function, per unit of embedding",
+        FUNCTION_NAMES,
+        "log2_prob",
+    ),
+    Measure(
+        "input_x_gradient",
+        "gradients:input_x_gradient",
+        "product of a source's embedding with the gradient",
+        "Denil et al. 2014; Yin & Neubig 2022 (contrastive)",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+        together="sum",
+    ),
+    Measure(
+        "integrated_gradients",
+        "gradients:integrated_gradients",
+        "gradient times embedding, integrated from a baseline; rows sum to the change of the function",
+        "Sundararajan et al. 2017",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+        together="sum",
+    ),
+    Measure(
+        "discretized_ig",
+        "gradients:discretized_ig",
+        "integrated gradients along a path through embeddings of real words",
+        "Sanyal & Ren 2021",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+        together="sum",
+    ),
+    Measure(
+        "attention",
+        "attention:attention",
+        "attention weights: --layers and --heads choose which",
+        "Vaswani et al. 2017",
+        "share of the attention",
+    ),
+    Measure(
+        "attention_rollout",
+        "attention:attention_rollout",
+        "attention weights with the residual, multiplied over layers",
+        "Abnar & Zuidema 2020",
+        "share",
+    ),
+    Measure(
+        "attention_norm",
+        "attention_norm:attention_norm",
+        "norm of the value vectors that attention carries",
+        "Kobayashi et al. 2020",
+        "L2 norm of a hidden vector",
+    ),
+    Measure(
+        "attention_norm_resln",
+        "attention_norm:attention_norm_resln",
+        "norm of what reaches the target by attention, residual and LayerNorm",
+        "Kobayashi et al. 2021",
+        "L2 norm of a hidden vector",
+    ),
+    Measure(
+        "value_zeroing",
+        "value_zeroing:value_zeroing",
+        "how much a layer's output turns when the source's value vectors are zero",
+        "Mohebbi et al. 2023",
+        "share",
+    ),
+    Measure(
+        "value_zeroing_rollout",
+        "value_zeroing:value_zeroing_rollout",
+        "the same, multiplied over layers",
+        "Mohebbi et al. 2023",
+        "share",
+    ),
+    Measure(
+        "alti_logit",
+        "alti:alti_logit",
+        "what the attention of all layers adds to the logit, tracked to its sources",
+        "Ferrando et al. 2023",
+        "logit, or that of the function",
+        ("logit", "contrast_logit", "contrast_log2_prob"),
+        "logit",
+    ),
+    Measure(
+        "occlusion",
+        "occlusion:occlusion",
+        "change of the function when the source is masked, or replaced",
+        "Li et al. 2016; Yin & Neubig 2022",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+    ),
+)
+SCORES = {measure.name: measure for measure in MEASURES}
+
+
+def find_measure(name: str) -> Measure:
+    """ValueError, with the known ones, for an unknown name."""
+    if name not in SCORES:
+        raise ValueError(f"unknown measure {name!r}: choose one of {', '.join(SCORES)}")
+    return SCORES[name]

@@ -1,0 +1,116 @@
+"""What every measure is asked with, and what it gives back. Imports no torch: commands read the defaults."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Int
+    from torch import Tensor
+
+    from decomp.core.rules import ActivationRule
+    from decomp.measures.result import Scores
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """How gradients are taken, and along which path to the baseline."""
+
+    positions: bool = False
+    """With respect to the sum of token and position embedding, not to the token embedding alone."""
+    reduce: Literal["sum", "norm"] = "sum"
+    """Over hidden: the signed sum, or the norm."""
+    norm: Literal["l1", "l2"] = "l2"
+    steps: int = 20
+    """Nodes of the path from baseline to input."""
+    quadrature: str = "gauss-legendre"
+    baseline: str | int = "zero"
+    """`zero`, `mean` (of all embeddings), or a token by its id; see `with_token_ids` for its name."""
+    strategy: Literal["greedy", "maxcount"] = "greedy"
+    """How discretised integrated gradients choose among neighbours."""
+    neighbors: int = 500
+    """Nearest embeddings that discretised integrated gradients choose among."""
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Which attention weights count."""
+
+    layers: Literal["last", "mean", "each"] = "last"
+    heads: Literal["mean", "each"] = "mean"
+
+
+@dataclass(frozen=True)
+class OcclusionOptions:
+    """What takes the place of a source."""
+
+    replacement: str | int = "mask"
+    """`mask` (its key is hidden, positions stay), or a token by its id."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every measure is asked with."""
+
+    decomposition_length: int | None = None
+    activation_rule: "ActivationRule" = "tangent"
+    memory: int = 2**30
+    extra: bool = False
+    """Score `<bias>` and `<remainder>` too."""
+    function: str | None = None
+    """The attributed function by name (see `decomp.measures.functions`); None for the measure's own default."""
+    span: int = 1
+    """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
+    gradients: GradientOptions = field(default_factory=GradientOptions)
+    attention: AttentionOptions = field(default_factory=AttentionOptions)
+    occlusion: OcclusionOptions = field(default_factory=OcclusionOptions)
+
+    def with_token_ids(self, tokenizer: Any) -> "Request":
+        """Baseline and replacement that are named by a token, as its id."""
+        gradients, occlusion = self.gradients, self.occlusion
+        return replace(
+            self,
+            gradients=replace(gradients, baseline=token_id(gradients.baseline, tokenizer, ("zero", "mean"))),
+            occlusion=replace(occlusion, replacement=token_id(occlusion.replacement, tokenizer, ("mask",))),
+        )
+
+
+def token_id(name: str | int, tokenizer: Any, kept: Sequence[str]) -> str | int:
+    """The id of `pad`, `unk`, or a text that is one token; names in `kept` stay. ValueError if there is none."""
+    if isinstance(name, int) or name in kept:
+        return name
+    if name in ("pad", "unk"):
+        special = getattr(tokenizer, f"{name}_token_id")
+        if special is None:
+            raise ValueError(f"the tokenizer has no {name} token: choose {', '.join(kept)}, or a token such as ' the'")
+        return int(special)
+    ids = tokenizer(name, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ValueError(f"{name!r} is {len(ids)} tokens, not one: choose {', '.join(kept)}, pad, unk, or one token")
+    return int(ids[0])
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is scored: the tokens, and the targets whose next token counts."""
+
+    ids: "Int[Tensor, ' T']"
+    targets: range
+    foils: "Int[Tensor, 'T-1'] | None" = None
+    """Per target the token that the next one is contrasted with, for contrastive functions."""
+    words: "Int[Tensor, ' T'] | None" = None
+    """Per token its word, rising from 0 without gaps: words are then the targets and sources of the scores."""
+
+    @property
+    def units(self) -> int:
+        """Words, or tokens."""
+        return len(self.ids) if self.words is None else int(self.words[-1]) + 1
+
+
+class ScoreFunction(Protocol):
+    """From a decomposed model, texts and the request to the scores of each text, in order: usually one,
+    several where a measure is asked for in parts (heads). The request's function is never None."""
+
+    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]": ...

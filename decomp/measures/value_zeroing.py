@@ -1,0 +1,65 @@
+"""Value zeroing: how much a layer's output turns when one token's value vectors are zero (Mohebbi et al. 2023)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.rules import MLPMaps, OperatingPoint
+from decomp.measures.maps import LayerMap, layers_of, normalise_rows, recorded, refuse_heads, rollouts_of, scored
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+from decomp.measures.transformed import AttentionStep, attention_steps, blockwise
+
+
+def cosine_distance(x: Float[Tensor, "*rows D"], y: Float[Tensor, "*rows D"]) -> Float[Tensor, " *rows"]:
+    """1 − cos(x, y), as half the squared distance of the unit vectors: small ones are not lost in rounding."""
+    unit = torch.nn.functional.normalize
+    return (unit(x, dim=-1) - unit(y, dim=-1)).square().sum(-1) / 2
+
+
+def zeroed_rows(model: Any, step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+    """1 − cos of the block's output with and without the value vectors of j, in all heads (Mohebbi et al. 2023, eq. 4).
+
+    The block's input is the model's own; its output is taken before any final norm.
+    """
+    place = slice(targets.start, targets.stop)
+    whole = step.total[place]
+    zeroed = whole[:, None] - step.transformed(targets)[:, : targets.stop]
+    changed, plain = (model.after_attention(step.layer, x) for x in (zeroed, whole))
+    distance = cosine_distance(changed, plain[:, None])
+    rows = distance.new_zeros(len(targets), len(step.inputs))
+    rows[:, : targets.stop] = distance
+    return rows
+
+
+def zeroing_maps(model: Any, point: OperatingPoint, memory: int) -> LayerMap:
+    """The rows of each layer's map, which sum to 1."""
+    network = model.network()
+    neurons = max(s.maps.up.weight.shape[1] for b in network.blocks for s in b if isinstance(s.maps, MLPMaps))
+    numbers = 6 * point.embedding.shape[-1] + 2 * neurons
+    compute = blockwise(
+        attention_steps(network, point), memory, numbers, lambda step, targets: zeroed_rows(model, step, targets)
+    )
+    return lambda layer, targets: normalise_rows(compute(layer, targets))
+
+
+@torch.no_grad()
+def value_zeroing(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Value zeroing in the last layer, in each, or the mean over layers (Mohebbi et al. 2023)."""
+    refuse_heads("value_zeroing", request)
+    for text, point in recorded(model, texts, request):
+        maps = layers_of(len(point.blocks), text.targets, request, zeroing_maps(model, point, request.memory))
+        yield scored("value_zeroing", model, text, point, request, maps)
+
+
+@torch.no_grad()
+def value_zeroing_rollout(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Products of the layers' maps; they hold the residual already (Mohebbi et al. 2023, section 3)."""
+    refuse_heads("value_zeroing_rollout", request)
+    for text, point in recorded(model, texts, request):
+        zeroing, every = zeroing_maps(model, point, request.memory), range(len(point))
+        maps = (zeroing(layer, every) for layer in range(len(point.blocks)))
+        yield scored("value_zeroing_rollout", model, text, point, request, rollouts_of(maps, text.targets, request))

@@ -1,0 +1,1 @@
+"""Work that can be interrupted: runs, their manifests and parts, status, cost."""

@@ -1,0 +1,33 @@
+"""What a window costs, predicted from its length: the arithmetic of its (target, source) pairs and of its tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from decomp.core.pairs import pair_offset
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Of a network's shape and the decomposition length (None for all sources)."""
+
+    layers: int
+    hidden: int
+    vocab: int
+    """0 where pairs meet no unembedding."""
+    decomposition_length: int | None
+
+    def pairs(self, tokens: int) -> int:
+        return pair_offset(tokens, min(tokens, self.decomposition_length or tokens))
+
+    def __call__(self, tokens: int) -> int:
+        """Floating-point operations: 20 D² per pair and block (values, output, MLP), 2 V D for its logits;
+        24 D² per token and block for the recorded pass, 2 V D for the model's own logits."""
+        logits = 2 * self.vocab * self.hidden
+        block = self.layers * self.hidden**2
+        return self.pairs(tokens) * (20 * block + logits) + tokens * (24 * block + logits)
+
+
+def cost_model(model: Any, decomposition_length: int | None, with_logits: bool = True) -> CostModel:
+    config = model.config
+    vocab = config.vocab_size if with_logits else 0
+    return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)

@@ -1,0 +1,102 @@
+"""What was asked of a run, written once by whoever comes first, and compared by all others."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
+from decomp.runs.run import MANIFEST, STORES, SUFFIX, PlannedWindow, Run
+
+FORMAT_VERSION = 1
+
+
+def manifest_of(run: Run) -> dict[str, Any]:
+    columns = [field.name for field in fields(PlannedWindow)]
+    kind = next(kind for kind, store in STORES.items() if isinstance(run.store, store))
+    return {
+        "version": FORMAT_VERSION,
+        "request": run.request,
+        "batch_ends": [batch.stop for batch in run.batches],
+        "unit_cost": run.unit_cost,
+        "store": {"kind": kind, **asdict(run.store)},
+        "windows": dict(zip(columns, map(list, zip(*map(astuple, run.windows), strict=True)), strict=True)),
+    }
+
+
+def open_run(folder: Path) -> Run:
+    """ValueError for a folder without a manifest, a damaged one, or one of a newer package."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        version, run = manifest["version"], run_of(folder, manifest)
+    except OSError as error:
+        raise ValueError(f"{folder} is no run: can't read {path} ({error.strerror})") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: remove {folder}, or choose another folder") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has version {version}, this package reads up to {FORMAT_VERSION}: upgrade it")
+    return run
+
+
+def run_of(folder: Path, manifest: dict[str, Any]) -> Run:
+    store = dict(manifest["store"])
+    make = STORES[store.pop("kind")]
+    return Run(
+        folder,
+        manifest["request"],
+        [PlannedWindow(*row) for row in zip(*manifest["windows"].values(), strict=True)],
+        [range(*ends) for ends in pairwise([0, *manifest["batch_ends"]])],
+        manifest["unit_cost"],
+        make(**{name: tuple(value) if isinstance(value, list) else value for name, value in store.items()}),
+    )
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The run of this folder, or those beside decompositions. ValueError if there is none."""
+    folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*{SUFFIX}"))
+    return [open_run(f) for f in folders or [folder]]
+
+
+def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
+    """The run in `wanted.folder`, made if it is not there; several processes may do so at once.
+
+    ValueError for another request than the run's, with the difference, or a folder that holds something else.
+    """
+    folder = wanted.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise CannotWriteError(f"can't make the folder {folder}: {error.strerror}") from error
+    path = folder / MANIFEST
+    if overwrite and path.exists():
+        wanted.remove()
+    elif there and not path.exists():
+        raise ValueError(f"{folder} is no run, and not empty: choose another folder")
+    if not path.exists():
+        content = json.dumps(manifest_of(wanted), ensure_ascii=True, indent=1).encode()
+        write_whole(path, content, keep_existing=True)
+    remove_abandoned(folder)
+    run = open_run(folder)
+    if different := differences(run.request, json.loads(json.dumps(wanted.request))):
+        raise ValueError(
+            f"{folder} is the run of another request ({'; '.join(different)}): ask the same, choose another folder, "
+            "or give --overwrite to begin anew"
+        )
+    return run
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`options.stride: 10 in the run, 20 asked`."""
+    lines = []
+    for key in sorted({*there, *asked}):
+        old, new = there.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {json.dumps(old)} in the run, {json.dumps(new)} asked")
+    return lines

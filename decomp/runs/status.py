@@ -1,0 +1,93 @@
+"""How a run is getting on, from its parts and its journals."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from decomp.runs.run import Run, Shard, parse_shard
+from decomp.runs.work import journal_entries
+
+RECENT = 600
+"""Seconds of work that the rate is taken from, or as many as three of the longest parts."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Of work, done or to do."""
+
+    windows: int
+    targets: int
+    pairs: int
+    cost: int
+
+
+def amount(run: Run, windows: Iterable[int]) -> Amount:
+    chosen = [run.windows[number] for number in windows]
+    return Amount(
+        len(chosen), sum(w.targets for w in chosen), sum(w.pairs for w in chosen), sum(w.cost for w in chosen)
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """One shard's share."""
+
+    shard: Shard
+    total: Amount
+    done: Amount
+    last: float
+    """When it last wrote, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Status:
+    total: Amount
+    done: Amount
+    pairs_per_second: float | None
+    seconds_left: float | None
+    failed: dict[range, str]
+    """Windows that are still to be done, and why the last try failed."""
+    shares: list[Share]
+
+
+def status_of(run: Run) -> Status:
+    done, entries = run.done(), journal_entries(run)
+    total, finished = amount(run, range(len(run.windows))), amount(run, done)
+    pairs_per_second, cost_per_second = rates(run, [e for e in entries if "first" in e and e["error"] is None])
+    left = None if cost_per_second is None else (total.cost - finished.cost) / cost_per_second
+    return Status(total, finished, pairs_per_second, left, failures(done, entries), shares(run, done, entries))
+
+
+def failures(done: set[int], entries: Sequence[dict[str, Any]]) -> dict[range, str]:
+    failed = {range(e["first"], e["stop"]): e["error"] for e in entries if e.get("error") is not None}
+    return {windows: failed[windows] for windows in sorted(failed, key=min) if not done.issuperset(windows)}
+
+
+def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """Pairs and operations per second of the time in which any process worked, lately."""
+    if not parts:
+        return None, None
+    lately = max(e["time"] for e in parts) - max(RECENT, 3 * max(e["seconds"] for e in parts))
+    recent = [e for e in parts if e["time"] >= lately]
+    busy = covered([(e["time"] - e["seconds"], e["time"]) for e in recent])
+    worked = amount(run, (number for e in recent for number in range(e["first"], e["stop"])))
+    return worked.pairs / busy, worked.cost / busy
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union."""
+    total, reached = 1e-9, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def shares(run: Run, done: set[int], entries: Sequence[dict[str, Any]]) -> list[Share]:
+    """Of the shards that anyone began."""
+    last = {entry["shard"]: entry["time"] for entry in entries}
+    found = []
+    for shard in sorted((parse_shard(text) for text in last), key=lambda shard: (shard.count, shard.index)):
+        own = [number for batch in run.share(shard) for number in batch]
+        found.append(Share(shard, amount(run, own), amount(run, done.intersection(own)), last[str(shard)]))
+    return found

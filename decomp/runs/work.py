@@ -1,0 +1,105 @@
+"""Working through a run: what comes of each piece of it, and a journal of how long it took and what failed."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decomp.io.files import CannotWriteError
+from decomp.runs.run import Batch, Run, Shard
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of consecutive windows: their part, or why there is none."""
+
+    windows: range
+    content: bytes
+    error: str | None
+    seconds: float
+    host: str
+    pid: int
+
+
+def outcomes(unit: Sequence[Batch], compute: Callable[[Batch], bytes]) -> Iterator[Outcome]:
+    """Compute the batches of one unit. One that fails cuts the part in two; so does an interruption."""
+    first, contents, began = unit[0].start, list[bytes](), time.monotonic()
+
+    def outcome(windows: range, error: BaseException | None = None) -> Outcome:
+        nonlocal began
+        since, began = began, time.monotonic()
+        content, reason = (b"".join(contents), None) if error is None else (b"", describe(error))
+        return Outcome(windows, content, reason, began - since, host(), os.getpid())
+
+    for batch in unit:
+        try:
+            contents.append(compute(batch))
+        except CannotWriteError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if contents:
+                yield outcome(range(first, batch.start))
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            yield outcome(batch, error)
+            first = batch.stop
+            contents.clear()
+    if contents:
+        yield outcome(range(first, unit[-1].stop))
+
+
+def describe(error: BaseException) -> str:
+    """A person's mistake in its own words, anything else with its kind."""
+    message = " ".join(str(error).split())
+    return message if type(error) is ValueError else f"{type(error).__name__}: {message}"
+
+
+def host() -> str:
+    return socket.gethostname()
+
+
+@dataclass(frozen=True)
+class Journal:
+    """One process's account of a run, for people to look at: a JSON object a line."""
+
+    path: Path
+    shard: Shard
+
+    def add(self, **entry: Any) -> None:
+        """CannotWriteError, a ValueError, where there is no room."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": time.time(), "shard": str(self.shard), **entry}) + "\n")
+        except OSError as error:
+            raise CannotWriteError(f"can't write {self.path}: {error.strerror}") from error
+
+
+def journal_of(run: Run, shard: Shard, **about: Any) -> Journal:
+    """This process's, begun with the means that it has."""
+    journal = Journal(run.folder / "journal" / f"{host()}-{os.getpid()}.jsonl", shard)
+    journal.add(host=host(), pid=os.getpid(), **about)
+    return journal
+
+
+def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
+    """Write the part, if there is one, then the account of it."""
+    if outcome.error is None:
+        run.store.write(run.folder, outcome.windows, outcome.content)
+    account = {name: getattr(outcome, name) for name in ("error", "seconds", "host", "pid")}
+    journal.add(first=outcome.windows.start, stop=outcome.windows.stop, **account)
+
+
+def journal_entries(run: Run) -> list[dict[str, Any]]:
+    """Of all processes, by time; a line that was cut off is passed over."""
+    entries = []
+    for path in (run.folder / "journal").glob("*.jsonl"):
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+    return sorted((e for e in entries if isinstance(e, dict) and "time" in e), key=lambda entry: entry["time"])

@@ -1,0 +1,1 @@
+"""The long table: columns, files, operations on tables."""

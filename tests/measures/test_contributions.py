@@ -1,0 +1,87 @@
+"""ΔLP and additive shares under every attributed function, against their definitions on whole decompositions."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from decomp.measures import SCORES, Request, Text
+from decomp.measures.functions import FUNCTIONS
+from tests.variants import VOCAB, make_pair, random_ids
+
+VARIANTS = ["opt", "opt-post-norm", "gpt2", "gpt2-relu"]
+
+
+def text_of(length, first=0):
+    foils = torch.randint(4, VOCAB, (length - 1,), generator=torch.Generator().manual_seed(3))
+    return Text(random_ids(length), range(first, length - 1), foils)
+
+
+def with_head_bias(model):
+    torch.manual_seed(0)
+    head = nn.Linear(model.lm_head.in_features, VOCAB, dtype=torch.float64)
+    head.weight = model.lm_head.weight
+    model.lm_head = head
+    return model
+
+
+def one(name, model, text, **request):
+    ((scores,),) = SCORES[name](model, [text], Request(**request))
+    return scores
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_delta_lp_of_every_function(variant, function):
+    model = with_head_bias(make_pair(variant)[1])
+    text = text_of(9, first=2)
+    result = model.decompose(text.ids)
+    n, unembedding = result.dense(), model.unembedding()
+    scores = one("delta_lp", model, text, function=function, extra=True)
+
+    def value(i, vector):
+        logits = unembedding.logits((result.hidden[i] - vector)[None])
+        return FUNCTIONS[function](logits, text.ids[i + 1 : i + 2], text.foils[i : i + 1])[0]
+
+    for i in text.targets:
+        plain = value(i, torch.zeros_like(n[0, 0]))
+        expected = torch.stack([plain - value(i, n[i, k]) for k in range(len(text.ids))])
+        assert_close(scores.scores[i], expected, rtol=0, atol=1e-10)
+        assert_close(scores.extra["<bias>"][i], plain - value(i, result.bias[i]), rtol=0, atol=1e-10)
+    assert scores.scores[:2].count_nonzero() == 0
+    assert scores.measure == ("delta_lp" if function == "log2_prob" else f"delta_lp:{function}")
+
+
+@pytest.mark.parametrize("kept", [None, 3])
+@pytest.mark.parametrize("function", ["logit", "contrast_logit", "contrast_log2_prob"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_decomposed_logit_sums_to_the_function(variant, function, kept):
+    plain, model = map(with_head_bias, make_pair(variant))
+    text = text_of(9)
+    scores = one("decomposed_logit", model, text, function=function, decomposition_length=kept)
+    rows = ["<bias>", "<remainder>", "<head_bias>"] if kept else ["<bias>", "<head_bias>"]
+    assert list(scores.extra) == rows
+    total = scores.scores.sum(1) + sum(scores.extra.values())
+    with torch.no_grad():
+        logits = plain(text.ids[None]).logits[0, :-1]
+    assert_close(total, FUNCTIONS[function](logits, text.ids[1:], text.foils), rtol=0, atol=1e-10)
+    if function == "logit":
+        result = model.decompose(text.ids, decomposition_length=kept)
+        expected = torch.einsum("ike,ie->ik", result.dense()[:-1], model.lm_head.weight[text.ids[1:]])
+        assert_close(scores.scores, expected.detach(), rtol=0, atol=1e-10)
+
+
+def test_no_head_bias_no_row():
+    scores = one("decomposed_logit", make_pair("gpt2")[1], text_of(5))
+    assert list(scores.extra) == ["<bias>"]
+
+
+@pytest.mark.parametrize("name", ["delta_lp", "decomposed_logit"])
+def test_texts_together_are_texts_alone(name):
+    model = make_pair("opt-post-norm")[1]
+    texts = [text_of(9), text_of(4), text_of(12, first=5)]
+    together = [scores for (scores,) in SCORES[name](model, texts, Request(extra=True))]
+    for text, scores in zip(texts, together, strict=True):
+        alone = one(name, model, text, extra=True)
+        assert_close(scores.scores, alone.scores, rtol=0, atol=1e-10)
+        assert_close(scores.extra["<bias>"], alone.extra["<bias>"], rtol=0, atol=1e-10)

@@ -1,0 +1,193 @@
+"""Occlusion against forward passes over shortened texts, loops over replaced ones, and captum."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from decomp.measures import SCORES, OcclusionOptions, Request, Text
+from decomp.measures import occlusion as module
+from decomp.measures.functions import FUNCTIONS
+from decomp.measures.occlusion import function_values, texts_at_once
+from decomp.models.base import shared_length
+from tests.variants import VOCAB, make_pair, random_ids
+
+LENGTH = 9
+EXACT = {"rtol": 0, "atol": 1e-10}
+VARIANTS = ["opt", "opt-post-norm", "opt-pre-norm-projected", "gpt2", "gpt2-inverse-layer"]
+
+
+def occlusion(model, ids, targets=None, foils=None, replacement="mask", **options):
+    request = Request(occlusion=OcclusionOptions(replacement), **options)
+    text = Text(ids, range(len(ids) - 1) if targets is None else targets, foils)
+    ((result,),) = SCORES["occlusion"](model, [text], request)
+    return result
+
+
+@torch.no_grad()
+def plain_logits(plain, ids, places):
+    return plain(input_ids=ids[None], position_ids=places[None]).logits[0]
+
+
+def by_shortened_texts(plain, ids, function, foils):
+    """F(x) − F(x without k), the plain model run on the text without k, positions as they were."""
+    places = torch.arange(len(ids))
+    whole = plain_logits(plain, ids, places)
+    scores = torch.zeros(len(ids) - 1, len(ids), dtype=torch.float64)
+    for i in range(len(ids) - 1):
+        token, foil = ids[i + 1, None], None if foils is None else foils[i, None]
+        plain_value = FUNCTIONS[function](whole[i, None], token, foil)
+        for k in range(i + 1):
+            left = places[(places != k) & (places <= i)]
+            logits = plain_logits(plain, ids[left], left)[-1:] if len(left) else torch.zeros_like(whole[:1])
+            scores[i, k] = (plain_value - FUNCTIONS[function](logits, token, foil))[0]
+    return scores
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_masked_is_a_forward_over_the_shortened_text(variant, function, double_softmax):
+    plain, model = make_pair(variant)
+    ids, foils = random_ids(LENGTH), random_ids(LENGTH, seed=7)[1:]
+    result = occlusion(model, ids, foils=foils, function=function)
+    assert_close(result.scores, by_shortened_texts(plain, ids, function, foils), **EXACT)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_replaced_by_a_loop(variant, function):
+    plain, model = make_pair(variant)
+    ids, foils, token = random_ids(LENGTH), random_ids(LENGTH, seed=7)[1:], 5
+    places = torch.arange(LENGTH)
+    expected = torch.zeros(LENGTH - 1, LENGTH, dtype=torch.float64)
+    value = FUNCTIONS[function]
+    whole = value(plain_logits(plain, ids, places)[:-1], ids[1:], foils)
+    for k in range(LENGTH - 1):
+        changed = ids.clone()
+        changed[k] = token
+        without = value(plain_logits(plain, changed, places)[:-1], ids[1:], foils)
+        expected[k:, k] = (whole - without)[k:]
+    result = occlusion(model, ids, foils=foils, replacement=token, function=function)
+    assert_close(result.scores, expected, **EXACT)
+
+
+@pytest.mark.parametrize("variant", ["opt", "gpt2"])
+def test_replaced_as_captum_has_it(variant):
+    captum = pytest.importorskip("captum.attr")
+    plain, model = make_pair(variant)
+    ids, token = random_ids(LENGTH), 5
+    scores = occlusion(model, ids, replacement=token).scores
+    for i in (0, 3, LENGTH - 2):
+
+        @torch.no_grad()
+        def log2_prob(prefix, i=i):
+            return FUNCTIONS["log2_prob"](plain(prefix).logits[:, -1], ids[i + 1].expand(len(prefix)))
+
+        ablation = captum.FeatureAblation(log2_prob)
+        shares = ablation.attribute(ids[None, : i + 1], baselines=token)
+        assert_close(scores[i, : i + 1], shares[0].double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2", "gpt2-upcast"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nothing_removed_is_the_recorded_pass(variant, dtype):
+    if variant == "gpt2-upcast" and dtype == torch.float64:
+        pytest.skip("transformers does not run it")
+    _, model = make_pair(variant, dtype, **({"reorder_and_upcast_attn": True} if variant == "gpt2-upcast" else {}))
+    ids = random_ids(LENGTH)
+    hidden = model.record(ids).hidden
+    assert_close(model.hidden_without(ids[None])[0], hidden, rtol=0, atol=0)
+    nothing = torch.zeros(2, LENGTH, dtype=torch.bool)
+    both = model.hidden_without(torch.stack([ids, random_ids(LENGTH, seed=4)]), nothing)
+    assert_close(both[0], hidden, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_texts_begin_with_is_computed_once(variant, double_softmax):
+    _, model = make_pair(variant)
+    ids = random_ids(LENGTH).repeat(3, 1)
+    ids[1, 6] = 5
+    removed = torch.zeros_like(ids, dtype=torch.bool)
+    removed[0, 4] = removed[2, [5, 7]] = True
+    assert shared_length(ids, removed) == 4
+    assert shared_length(ids, None) == 6
+    assert shared_length(ids[:1].expand(2, -1), None) == LENGTH - 1
+    together = model.hidden_without(ids, removed)
+    for text, without, hidden in zip(ids, removed, together, strict=True):
+        assert_close(hidden, model.hidden_without(text[None], without[None])[0], **EXACT)
+
+
+def test_the_model_is_left_as_it_was():
+    _, model = make_pair("opt")
+    model.train()
+    before = model.config._attn_implementation
+    model.hidden_without(random_ids(4)[None])
+    assert model.training
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("replacement", ["mask", 5])
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+def test_memory_changes_nothing(variant, replacement, monkeypatch, double_softmax):
+    _, model = make_pair(variant)
+    ids = random_ids(LENGTH)
+    plenty = occlusion(model, ids, replacement=replacement)
+    for count in (1, 4):
+        monkeypatch.setattr(module, "texts_at_once", lambda *sizes, count=count: count)
+        assert_close(occlusion(model, ids, replacement=replacement).scores, plenty.scores, **EXACT)
+
+
+@pytest.mark.parametrize("variant", ["opt", "gpt2"])
+def test_only_what_is_asked_for(variant, double_softmax):
+    _, model = make_pair(variant)
+    ids = random_ids(LENGTH)
+    whole = occlusion(model, ids)
+    some = occlusion(model, ids, range(4, 6), decomposition_length=3)
+    assert some.decomposition_length == 3
+    kept = torch.zeros(LENGTH - 1, LENGTH, dtype=torch.bool)
+    kept[4, 2:5] = kept[5, 3:6] = True
+    assert_close(some.scores, whole.scores.masked_fill(~kept, 0), **EXACT)
+    assert_close(some.log2_prob, whole.log2_prob, rtol=0, atol=0)
+    nothing = occlusion(model, ids, range(3, 3))
+    assert_close(nothing.scores, torch.zeros_like(whole.scores), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["opt", "gpt2"])
+def test_texts_together_are_each_alone(variant):
+    _, model = make_pair(variant)
+    texts = [Text(random_ids(n, seed=n), range(n - 1)) for n in (5, 11, 1, 8)]
+    for text, (together,) in zip(texts, SCORES["occlusion"](model, texts, Request()), strict=True):
+        assert_close(together.scores, occlusion(model, text.ids).scores, rtol=0, atol=0)
+
+
+def test_a_context_of_nothing_is_uniform():
+    _, model = make_pair("gpt2")
+    result = occlusion(model, random_ids(LENGTH))
+    expected = result.log2_prob[0] + torch.tensor(VOCAB, dtype=torch.float64).log2()
+    assert_close(result.scores[0, 0], expected, **EXACT)
+
+
+def test_logits_a_few_at_a_time():
+    _, model = make_pair("gpt2")
+    hidden, empty = torch.randn(7, 24, dtype=torch.float64), torch.tensor([False] * 6 + [True])
+    tokens, foils = torch.arange(7), torch.arange(7) + 1
+    unembedding = model.unembedding()
+    for function in FUNCTIONS.values():
+        logits = unembedding.logits(hidden)
+        logits[6] = 0
+        few = function_values(hidden, empty, tokens, foils, unembedding, function, memory=VOCAB * 8 * 4 * 2)
+        assert_close(few, function(logits, tokens, foils), **EXACT)
+
+
+def test_how_many_texts_fit():
+    _, model = make_pair("gpt2")
+    # 10 positions, 4 heads, 96 neurons, 24 wide: 10 · (160 + 20 + 288 + 240) numbers.
+    assert texts_at_once(model.network(), 10, 8, 5 * 8 * 7080 + 1) == 5
+    assert texts_at_once(model.network(), 10, 8, 1) == 1
+    assert texts_at_once(model.network(), 10, 8, 2**40) == 2**26 // (8 * 7080)
+
+
+def test_half_precision():
+    _, model = make_pair("gpt2", torch.bfloat16)
+    scores = occlusion(model, random_ids(LENGTH)).scores
+    assert scores.dtype == torch.float32
+    assert_close(scores.isfinite(), torch.ones_like(scores, dtype=torch.bool))

@@ -1,0 +1,67 @@
+"""The Ray engine: a pool's rows are those of one process, also when a worker dies."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from decomp.runs.manifest import open_run
+from decomp.runs.work import journal_entries
+from tests.conftest import ROOT
+
+MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
+# Ray's own settings class deprecates its own fields, and leaves its pipes to the garbage collector.
+RAY_WARNINGS = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+
+
+def kill_first_worker(folder, killed):
+    """The process that made the first part, as soon as there is one."""
+    while not killed:
+        if (folder / "manifest.json").exists():
+            pids = [e["pid"] for e in journal_entries(open_run(folder)) if "first" in e]
+            if pids and pids[0] != os.getpid():
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(pids[0])
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings(*RAY_WARNINGS)
+def test_a_pool_gives_one_process_s_rows_though_a_worker_dies(done, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    words = (ROOT / "data" / "demo.sentitems").read_text("utf-8").replace("!ARTICLE", "").split()
+    corpus = tmp_path / "c.txt"
+    corpus.write_text("".join(f"!ARTICLE\n{' '.join(words[i : i + 30])}\n" for i in range(120)), "utf-8")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+    try:
+        done("score", corpus, MODEL, "-o", "plain.tsv")
+    finally:
+        torch.set_num_threads(threads)
+    killed = []
+    killer = threading.Thread(target=kill_first_worker, args=(Path("run").absolute(), killed))
+    killer.start()
+    try:
+        done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--engine", "ray", "--num-workers", 2)
+    finally:
+        killed.append(None)
+        killer.join()
+    assert Path("table.tsv").read_bytes() == Path("plain.tsv").read_bytes()
+    assert killed[0] is not None
+    run = open_run(Path("run"))
+    entries = [e for e in journal_entries(run) if "first" in e]
+    assert sorted(n for e in entries for n in range(e["first"], e["stop"])) == list(range(len(run.windows)))
+    assert len({e["pid"] for e in entries}) > 2
+
+
+def test_without_ray(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    corpus = tmp_path / "c.txt"
+    corpus.write_text("!ARTICLE\nA cat.\n")
+    result = run("score", corpus, MODEL, "--run", "run", "--engine", "ray")
+    assert result.exit_code == 2
+    assert "--engine ray needs ray: pip install 'tokenwise-decomposition[ray]'" in result.stderr

@@ -1,0 +1,457 @@
+"""Runs: whatever stops them, the same command goes on, and the result is that of a run that nothing stopped."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from decomp.corpus.batches import in_batches
+from decomp.io import files
+from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
+from decomp.runs.cost import CostModel
+from decomp.runs.manifest import open_run, start_or_resume
+from decomp.runs.run import PlannedWindow, Run, Shard, TableParts, parse_shard
+from decomp.runs.status import status_of
+from decomp.runs.work import Journal, Outcome, journal_entries, keep, outcomes
+from tests.conftest import ROOT
+
+MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
+SENTENCES = (ROOT / "data" / "demo.sentitems").read_text("utf-8").replace("!ARTICLE", "").split()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As the processes that are killed have: another number of threads rounds otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Twelve articles of one to three windows."""
+    path = tmp_path / "c.txt"
+    texts = (" ".join(SENTENCES[i : i + 4 + 3 * (i % 7)]) for i in range(0, 60, 5))
+    path.write_text("".join(f"!ARTICLE\n{text}\n" for text in texts), "utf-8")
+    return path
+
+
+@pytest.fixture
+def plain(done, corpus):
+    done("score", corpus, MODEL, "-o", "plain.tsv")
+    return Path("plain.tsv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """Commands in forks: `(arguments, seconds until SIGKILL)` to exit status."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.forking"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as server:
+
+        def fork(arguments, seconds=None):
+            server.stdin.write(json.dumps([[str(a) for a in arguments], seconds]) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+        yield fork
+        server.stdin.close()
+
+
+def computed(run):
+    """How often each window was."""
+    entries = [e for e in journal_entries(run) if "first" in e and e["error"] is None]
+    return [number for e in entries for number in range(e["first"], e["stop"])]
+
+
+def parts(folder):
+    return sorted(p for p in Path(folder).glob("parts/*/*") if not p.name.startswith("."))
+
+
+def refused(result):
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return line
+
+
+@pytest.mark.parametrize("options", [(), ("--batch-size", 3), ("--format", "jsonl"), ("--unit", "word", "--span", 2)])
+def test_a_run_is_the_plain_command(done, corpus, options):
+    done("score", corpus, MODEL, "-o", "plain", *options)
+    done("score", corpus, MODEL, "--run", "run", "-o", "table", *options)
+    assert Path("table").read_bytes() == Path("plain").read_bytes()
+    before = [p.stat().st_mtime_ns for p in parts("run")]
+    done("score", corpus, MODEL, "--run", "run", "-o", "table", *options)
+    assert [p.stat().st_mtime_ns for p in parts("run")] == before
+    run = open_run(Path("run"))
+    assert computed(run) == list(range(len(run.windows)))
+
+
+def test_decomp_table_takes_a_run(done, corpus, plain):
+    done("score", corpus, MODEL, "--run", "run")
+    done("table", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
+    moments, kills = random.Random(5), 0
+    arguments = ("score", corpus, MODEL, "--run", tmp_path / "run", "-o", tmp_path / "table.tsv")
+    whole = seen = 1.0
+    while kills < 20:
+        began = time.monotonic()
+        status = forks(arguments, moments.uniform(0.1, 0.6) * whole)
+        if status == 0:  # quicker than the signal: take most of it back
+            whole = time.monotonic() - began
+            for part in parts("run")[1:]:
+                part.unlink()
+        else:
+            assert status == signal.SIGKILL
+            kills += 1
+        for part in parts("run"):
+            assert part.read_bytes().endswith(b"\n")
+        seen = max(seen, len(parts("run")))
+    assert seen > 1
+    assert forks(arguments) == 0
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def test_decompose_killed(forks, done, corpus, tmp_path):
+    done("decompose", corpus, MODEL, 8, "--output-dir", "whole")
+    moments, arguments = random.Random(7), ("decompose", corpus, MODEL, 8, "--output-dir", tmp_path / "output")
+    for _ in range(6):
+        forks(arguments, moments.uniform(0.2, 1.0))
+    assert forks(arguments) == 0
+    stored = sorted(p.name for p in Path("whole").glob("*.safetensors"))
+    assert len(stored) > 12
+    assert sorted(p.name for p in Path("output").glob("*.safetensors")) == stored
+    for name in stored:
+        assert Path("output", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+@pytest.mark.parametrize("step", ["mkstemp", "fsync", "link", "replace"])
+def test_killed_at_each_step_of_writing(done, corpus, plain, monkeypatch, step):
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_args, **_options):
+        raise KilledError
+
+    owner = files.tempfile if step == "mkstemp" else Path if step == "replace" else os
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, killed)
+        # A killed process removes nothing.
+        patch.setattr(Path, "unlink", lambda *_args, **_options: None)
+        with pytest.raises(KilledError):
+            start_and_fail(corpus)
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def start_and_fail(corpus):
+    from decomp.cli.main import main
+
+    main(["score", str(corpus), MODEL, "--run", "run", "-q"], standalone_mode=False)
+
+
+def test_abandoned_files_go_and_young_ones_stay(done, corpus, plain):
+    done("score", corpus, MODEL, "--run", "run")
+    part = parts("run")[0]
+    old, young = part.with_name(f".{part.name}.a.part"), part.with_name(f".{part.name}.b.part")
+    for path in (old, young):
+        path.write_bytes(b"half a")
+    os.utime(old, (time.time(), time.time() - 2 * ABANDONED))
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert (old.exists(), young.exists()) == (False, True)
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def test_interrupted(run, done, corpus, plain, monkeypatch):
+    from decomp.cli.scoring import Scorer
+
+    part, calls = Scorer.part, []
+
+    def interrupted(*arguments):
+        calls.append(0)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return part(*arguments)
+
+    monkeypatch.setattr(Scorer, "part", interrupted)
+    result = run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--batch-size", 1)
+    assert result.exit_code == 130
+    total = len(open_run(Path("run")).windows)
+    assert f"Stopped: 3 of {total} windows are done and kept. The same command goes on from here." in result.stderr
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--batch-size", 1)
+    assert len(calls) == total + 1
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def test_a_signal_interrupts(corpus, done, tmp_path):
+    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
+    command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "score", str(corpus), MODEL]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--run", "run"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not parts("run") and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "windows are done and kept. The same command goes on from here." in said
+    assert 0 < len(open_run(Path("run")).done()) < len(open_run(Path("run")).windows)
+
+
+def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
+    from decomp.cli.scoring import Scorer
+
+    part = Scorer.part
+
+    def failing(self, model, format_name, batch):
+        if batch[0].window.article == 4:
+            raise RuntimeError("out of\nluck")
+        return part(self, model, format_name, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "part", failing)
+        result = run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert result.exit_code == 1
+    assert "windows failed, the first with: RuntimeError: out of luck" in result.stderr
+    assert not Path("table.tsv").exists()
+    status = status_of(open_run(Path("run")))
+    failed = sum(map(len, status.failed))
+    assert failed >= 1
+    assert status.done.windows == status.total.windows - failed
+    text = done("status", "run")
+    assert "article 4, window 0: RuntimeError: out of luck" in text
+    assert f"{status.done.windows} of {status.total.windows} windows" in text
+    assert "windows are missing in run" in refused(run("table", "run"))
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
+    assert "failed" not in done("status", "run")
+
+
+def test_full_disk(run, done, corpus, plain, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(0)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        line = refused(run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv"))
+        assert "can't write run/parts/" in line
+        assert "No space left on device" in line
+    assert len(parts("run")) == 1
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
+
+
+def test_full_disk_without_a_run(run, corpus, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device: free some space" in refused(run("score", corpus, MODEL, "-o", "table.tsv"))
+    assert list(Path().glob("*table*")) == []
+
+
+def test_full_disk_of_decompose(run, done, corpus, monkeypatch):
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space")
+        patch.setattr("decomp.core.storage.save_file", lambda *_: (_ for _ in ()).throw(full))
+        assert "can't write c_opt-tiny-pre_0 into output" in refused(run("decompose", corpus, MODEL, 8))
+    done("decompose", corpus, MODEL, 8)
+
+
+def test_a_changed_request_is_refused(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run")
+    line = refused(run("score", corpus, MODEL, "--run", "run", "--stride", 7, "--dtype", "float64"))
+    assert 'model.dtype: "float32" in the run, "float64" asked' in line
+    assert "options.stride: null in the run, 7 asked" in line
+    corpus.write_text("!ARTICLE\nSomething else.\n")
+    assert "corpus: " in refused(run("score", corpus, MODEL, "--run", "run"))
+    done("score", corpus, MODEL, "--run", "run", "--overwrite")
+    assert len(open_run(Path("run")).windows) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b'{"version": 1}', b'{"version": 1, "windows": {"a": 1}}']
+)
+def test_a_damaged_manifest(run, done, corpus, content):
+    done("score", corpus, MODEL, "--run", "run")
+    Path("run/manifest.json").write_bytes(content)
+    for arguments in (("score", corpus, MODEL, "--run", "run"), ("status", "run"), ("table", "run")):
+        assert "run/manifest.json is damaged" in refused(run(*arguments))
+
+
+def test_a_newer_manifest(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run")
+    path = Path("run/manifest.json")
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1))
+    assert "has version 2, this package reads up to 1" in refused(run("status", "run"))
+
+
+def test_a_damaged_part(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run")
+    parts("run")[1].write_bytes(b"nonsense")
+    assert "is damaged: remove it" in refused(run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv"))
+
+
+def test_bad_requests(run, corpus):
+    Path("other").mkdir()
+    Path("other", "thesis.txt").write_text("")
+    assert "other is no run, and not empty" in refused(run("score", corpus, MODEL, "--run", "other"))
+    assert os.listdir("other") == ["thesis.txt"]
+    assert "other is no run" in refused(run("status", "other"))
+    assert "give --run" in refused(run("score", corpus, MODEL, "--shard", "1/2"))
+    assert "give --run" in refused(run("score", corpus, MODEL, "--engine", "ray"))
+    assert "--overwrite would remove" in refused(
+        run("score", corpus, MODEL, "--run", "run", "--shard", "1/2", "--overwrite")
+    )
+    for shard in ("0/2", "3/2", "2", "a/b"):
+        assert "I/N with I from 1 to N" in refused(run("score", corpus, MODEL, "--run", "run", "--shard", shard))
+
+
+def test_two_shards_at_once(corpus, done, plain, tmp_path):
+    command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "score", str(corpus), MODEL]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([*command, "--run", "run", "--shard", f"{i}/2", "-q"], cwd=tmp_path, env=environment)
+        for i in (1, 2)
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    done("table", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
+    run = open_run(Path("run"))
+    assert sorted(computed(run)) == list(range(len(run.windows)))
+    assert len({e["pid"] for e in journal_entries(run)}) == 2
+    assert [str(share.shard) for share in status_of(run).shares] == ["1/2", "2/2"]
+    assert "shard 2/2" in done("status", "run")
+
+
+def make_run(folder, lengths, batch_size=1, unit_cost=0):
+    cost = CostModel(2, 8, 100, None)
+    windows = [PlannedWindow(i, 0, n, n - 1, cost.pairs(n), cost(n)) for i, n in enumerate(lengths)]
+    return Run(
+        folder, {"command": "score"}, windows, in_batches(lengths, batch_size, 0), unit_cost, TableParts("a\n", ".tsv")
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_shards_share_all_work_in_equal_parts(tmp_path, count, batch_size):
+    lengths = [random.Random(i).randint(2, 200) for i in range(90)]
+    run = make_run(tmp_path, lengths, batch_size)
+    shares = [run.share(Shard(i, count)) for i in range(1, count + 1)]
+    assert [batch for share in shares for batch in share] == run.batches
+    costs = [sum(map(run.cost, share)) for share in shares]
+    largest = max(map(run.cost, run.batches))
+    assert max(costs) - min(costs) <= 2 * largest
+
+
+def test_units_are_bounded_by_cost_and_broken_by_what_is_done(tmp_path):
+    run = make_run(tmp_path, [10] * 10, unit_cost=3 * CostModel(2, 8, 100, None)(10))
+    assert [len(unit) for unit in run.units(Shard())] == [3, 3, 3, 1]
+    run.store.write(tmp_path, range(4, 5), b"")
+    assert [[b.start for b in unit] for unit in run.units(Shard())] == [[0, 1, 2], [3], [5, 6, 7], [8, 9]]
+
+
+def test_overlapping_parts_count_once(tmp_path):
+    run = make_run(tmp_path, [10] * 6)
+    for windows in (range(0, 3), range(2, 5), range(3, 4), range(0, 2), range(4, 6)):
+        run.store.write(tmp_path, windows, "".join(f"{n}\n" for n in windows).encode())
+    with open(tmp_path / "table", "w+b") as file:
+        run.write_table(file)
+        file.seek(0)
+        assert file.read() == b"a\n0\n1\n2\n3\n4\n5\n"
+
+
+def test_outcomes_cut_a_part_where_a_batch_fails():
+    def compute(batch):
+        if batch.start in (0, 3):
+            raise ValueError("no")
+        if batch.start == 6:
+            raise KeyboardInterrupt
+        return b"%d" % batch.start
+
+    results = outcomes([range(i, i + 1) for i in range(8)], compute)
+    assert [(o.windows, o.content, o.error) for o in islice(results, 4)] == [
+        (range(0, 1), b"", "no"),
+        (range(1, 3), b"12", None),
+        (range(3, 4), b"", "no"),
+        (range(4, 6), b"45", None),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+
+
+def test_nothing_to_write_on_is_no_failing_window():
+    def compute(_):
+        raise CannotWriteError("full")
+
+    with pytest.raises(CannotWriteError, match="full"):
+        list(outcomes([range(1)], compute))
+
+
+def test_rate_and_time_left(tmp_path, monkeypatch):
+    run = start_or_resume(make_run(tmp_path / "run", [10, 10, 20, 20]))
+    first, second = (Journal(run.folder / "journal" / name, Shard()) for name in ("a.jsonl", "b.jsonl"))
+    for journal, windows, now in (
+        (first, range(0, 1), 1000.0),
+        (second, range(1, 2), 1000.0),
+        (first, range(2, 3), 5010.0),
+    ):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        keep(run, Outcome(windows, b"", None, 10.0, "h", 1), journal)
+    with first.path.open("a") as file:
+        file.write('{"time": 1')
+    status = status_of(run)
+    assert status.done.windows == 3
+    # Of the last ten minutes of work: one window of 210 pairs in ten seconds.
+    assert status.pairs_per_second == pytest.approx(21.0)
+    assert status.seconds_left == pytest.approx(10.0)
+
+
+def test_cost_of_pairs():
+    cost = CostModel(3, 8, 100, 5)
+    assert cost.pairs(9) == sum(min(i + 1, 5) for i in range(9))
+    assert cost(9) - cost(8) == 5 * (20 * 3 * 64 + 1600) + 24 * 3 * 64 + 1600
+
+
+def test_whoever_is_first_makes_the_file(tmp_path, monkeypatch):
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+        path = tmp_path / str(links)
+        for content in (b"first", b"second"):
+            with complete_or_absent(path, keep_existing=True) as beside:
+                beside.write_bytes(content)
+        assert path.read_bytes() == b"first"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_shards_are_parsed():
+    assert parse_shard("3/8") == Shard(3, 8)
+    with pytest.raises(ValueError, match=r"such as 3/8, not '0/8'"):
+        parse_shard("0/8")

@@ -1,0 +1,266 @@
+"""Tables through files of every format and back, merged, thinned out, summarised."""
+
+import gzip
+import itertools
+import json
+
+import pytest
+
+from decomp.tables.columns import COLUMNS
+from decomp.tables.files import FORMAT_NAMES, ROW_GROUP, format_of, open_table, table_writer
+from decomp.tables.front import Front
+from decomp.tables.operations import merge, summarise, summary_columns, thin_out
+
+NASTY = [
+    "a\tb",
+    'say "so"',
+    '"',
+    '""',
+    "'",
+    "new\nline",
+    "re\rturn",
+    "both\r\n",
+    ",;|",
+    "\\t\\",
+    " padded ",
+    "\u2028\u2029\x85",
+    "\x0b\x0c\x1c",
+    "\ufeff",
+    "👍🏽",
+    "ðŁĳį",
+    "é",
+    "None",
+    "NA",
+    "1",
+    "-",
+    "=1+1",
+    "#",
+    "<bias>",
+]
+
+
+def row(token="t", source="s", position=0, source_position=-1, score=1.5, article=0, window=0, **more):
+    """A row of the bare columns."""
+    values = {
+        "article": article,
+        "window": window,
+        "position": position,
+        "token": token,
+        "source_position": source_position,
+        "source_token": source,
+        "distance": None if source_position is None else position - source_position,
+        "log2_prob": -2.25,
+        "measure": "delta_lp",
+        "score": score,
+        **more,
+    }
+    return tuple(values[name] for name in COLUMNS)
+
+
+def write(path, rows, columns=COLUMNS, pieces=1):
+    rows = list(rows)
+    with path.open("w", encoding="utf-8", newline="") as file, table_writer(file, path.suffix[1:], columns) as writer:
+        for start in range(0, len(rows), max(1, len(rows) // pieces)):
+            writer(iter(rows[start : start + max(1, len(rows) // pieces)]))
+    return open_table(path)
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.permutations(FORMAT_NAMES, 2)])
+def test_every_string_survives_two_formats(tmp_path, first, second):
+    rows = [row(token, source) for token, source in itertools.product(NASTY, NASTY)]
+    once = write(tmp_path / f"a.{first}", rows)
+    twice = write(tmp_path / f"b.{second}", once.rows())
+    assert once.columns == twice.columns == COLUMNS
+    assert list(once.rows()) == list(twice.rows()) == rows
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+def test_numbers_and_what_is_missing(tmp_path, name):
+    columns = Front(span=2, article_ids=True, entropy=True).columns
+    rest = row(source="<bias>", source_position=None, score=-1e-300)
+    rows = [
+        ("007", 2, 0, 5, 9, 0.1, -1, *row(score=1 / 3)),
+        ("", 2, 0, None, None, None, None, *rest),
+        ("x", 2, 1, 0, 1, 1e22, 0, *row(score=-0.0, log2_prob=-1e-7)),
+    ]
+    table = write(tmp_path / f"a.{name}", rows, columns)
+    back = list(table.rows())
+    assert table.columns == columns
+    assert back == rows
+    assert [list(map(type, one)) for one in back] == [list(map(type, one)) for one in rows]
+
+
+@pytest.mark.parametrize("name", ["tsv", "csv", "parquet"])
+def test_no_rows(tmp_path, name):
+    assert list(write(tmp_path / f"a.{name}", []).rows()) == []
+
+
+def test_row_groups(tmp_path):
+    import pyarrow.parquet
+
+    count = 2 * ROW_GROUP + 5
+    table = write(tmp_path / "a.parquet", (row(position=n, score=float(n)) for n in range(count)), pieces=7)
+    file = pyarrow.parquet.ParquetFile(table.path)
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [ROW_GROUP, ROW_GROUP, 5]
+    assert str(file.schema_arrow.field("token").type).startswith("dictionary")
+    assert sum(one[-1] for one in table.rows()) == count * (count - 1) / 2
+
+
+def test_gzip(tmp_path):
+    table = write(tmp_path / "a.tsv", [row("a\nb")])
+    packed = tmp_path / "a.tsv.gz"
+    packed.write_bytes(gzip.compress(table.path.read_bytes()))
+    assert list(open_table(packed).rows()) == [row("a\nb")]
+    packed.write_bytes(packed.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"a.tsv.gz is truncated or no gzip file"):
+        list(open_table(packed).rows())
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [
+        (None, None, "tsv"),
+        ("a.csv", None, "csv"),
+        ("a.parquet", None, "parquet"),
+        ("a.txt", None, "tsv"),
+        ("a.csv", "jsonl", "jsonl"),
+    ],
+)
+def test_format_of(tmp_path, path, name, expected):
+    assert format_of(path and tmp_path / path, name) == expected
+
+
+GOOD_LINES = ["\t".join(COLUMNS), "0\t0\t0\tt\t-1\ts\t1\t-2.25\tdelta_lp\t1.5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.xls", "", r"a.xls must be one of tsv, csv, jsonl, parquet, by its suffix"),
+        ("a.tsv", "", r"a.tsv lacks the columns article, window, .*: expected a table that decomp score wrote"),
+        ("a.tsv", "article\tscore\n", r"a.tsv lacks the columns window, position"),
+        ("a.tsv", "\n".join([*GOOD_LINES, GOOD_LINES[1][:20]]), r"a.tsv, rows 1 to 2 are no rows of article, .*"),
+        ("a.tsv", "\n".join([*GOOD_LINES, "x" + GOOD_LINES[1]]), r"rows 1 to 2 .*invalid literal for int.*'x0'"),
+        ("a.tsv", "\n".join([*GOOD_LINES, '"' + GOOD_LINES[1]]), r"a.tsv, line 3: .*; write it again"),
+        ("a.tsv", b"\xff\n", r"a.tsv is not UTF-8"),
+        ("a.jsonl", "{", r"a.jsonl, line 1 is not JSON"),
+        ("a.jsonl", json.dumps(dict(zip(COLUMNS, row(), strict=True))) + "\n{}", r"a.jsonl, line 2 must be an object"),
+        ("a.parquet", "PAR1", r"a.parquet is truncated or no Parquet file"),
+    ],
+)
+def test_bad_tables(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        list(open_table(path).rows())
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+def test_missing_file(tmp_path, name):
+    with pytest.raises(ValueError, match=f"can't read .*none.{name}"):
+        open_table(tmp_path / f"none.{name}")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"Parquet needs pyarrow: pip install 'tokenwise-decomposition\[parquet\]'"):
+        open_table(tmp_path / "a.parquet")
+
+
+def windows(*places):
+    """Three targets of two sources and a bias for each (article, window)."""
+    return [
+        row(position=position, source_position=source, article=article, window=window, source=f"s{source}")
+        for article, window in places
+        for position in range(3)
+        for source in (position - 2, position - 1, None)
+    ]
+
+
+def test_shards_merge_into_one_run(tmp_path):
+    places = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (10, 0)]
+    shards = [
+        write(tmp_path / f"{i}.{name}", windows(*places[i::3])) for i, name in enumerate(("tsv", "parquet", "jsonl"))
+    ]
+    merged = list(itertools.chain.from_iterable(merge(shards)))
+    assert merged == windows(*places)
+
+
+def test_measures_of_one_window_follow_one_another(tmp_path):
+    first = windows((0, 0), (0, 1))
+    second = [(*one[:-2], "other", one[-1]) for one in first]
+    tables = [write(tmp_path / "a.tsv", first), write(tmp_path / "b.tsv", second)]
+    merged = list(itertools.chain.from_iterable(merge(tables)))
+    assert merged == [*first[:9], *second[:9], *first[9:], *second[9:]]
+
+
+def test_merge_refuses(tmp_path):
+    a = write(tmp_path / "a.tsv", windows((0, 0), (0, 1)))
+    b = write(tmp_path / "b.tsv", [row(article=0, window=1, position=2, score=9.0, log2_prob=-1.0)])
+    with pytest.raises(ValueError, match=r"delta_lp of article 0, window 1, position 2 is in .*a.tsv and in .*b.tsv"):
+        list(merge([a, b]))
+    with pytest.raises(ValueError, match=r"position 0 is in .*a.tsv and in .*a.tsv: give each table once"):
+        list(merge([a, a]))
+    c = write(tmp_path / "c.tsv", [(3, *row())], ("word", *COLUMNS))
+    with pytest.raises(ValueError, match=r"c.tsv has the columns word, article, .* only tables made with the same"):
+        list(merge([a, c]))
+    d = write(tmp_path / "d.tsv", windows((0, 1), (0, 0)))
+    with pytest.raises(ValueError, match=r"d.tsv is not sorted: article 0, window 0 comes after article 0, window 1"):
+        list(merge([d]))
+
+
+SCORES = {(5, 0): 0.5, (5, 1): -4.0, (5, 2): 3.0, (5, 4): 1.0, (5, None): -1.5, (6, 3): 0.0, (6, None): 0.0}
+TARGETS = [
+    [row(position=p, source_position=k, score=s, source="<bias>" if k is None else f"s{k}") for (p, k), s in group]
+    for _, group in itertools.groupby(SCORES.items(), lambda item: item[0][0])
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, [[0, 1, 2, 4, None], [3, None]]),
+        ({"max_distance": 3}, [[2, 4, None], [3, None]]),
+        ({"min_abs": 1.0}, [[1, 2, 4, None], [None]]),
+        ({"top": 2}, [[2, 4, None], [3, None]]),
+        ({"top": 1, "min_abs": 3.5}, [[1, None], [None]]),
+    ],
+)
+def test_thin_out(asked, kept):
+    position = COLUMNS.index("source_position")
+    assert [[one[position] for one in target] for target in thin_out(TARGETS, COLUMNS, **asked)] == kept
+
+
+def test_targets_without_rows_are_left_out():
+    assert list(thin_out([[row(score=0.1)], [row(score=2.0)]], COLUMNS, min_abs=1)) == [[row(score=2.0)]]
+
+
+def test_summary():
+    names = summary_columns(COLUMNS)
+    first, second = (dict(zip(names, one, strict=True)) for one in summarise(TARGETS, COLUMNS))
+    assert first == {
+        "article": 0,
+        "window": 0,
+        "position": 5,
+        "token": "t",
+        "surprisal": 2.25,
+        "measure": "delta_lp",
+        "strongest_source_position": 2,
+        "strongest_source_token": "s2",
+        "strongest_distance": 3,
+        "strongest_score": 3.0,
+        "strongest_share": 0.3,
+        "bias_score": -1.5,
+        "bias_share": 0.15,
+    }
+    assert (second["strongest_share"], second["bias_share"]) == (None, None)
+    ((*_, strongest, share, bias, bias_share),) = summarise([[row()]], COLUMNS)
+    assert (strongest, share, bias, bias_share) == (1.5, 1.0, None, None)
+
+
+def test_summary_keeps_what_stands_in_front(tmp_path):
+    columns = Front("word", entropy=True).columns
+    rows = [(0, 3, 8, 4.5, -1, *row()), (0, 3, 8, 4.5, None, *row(source="<bias>", source_position=None))]
+    (one,) = summarise([rows], columns)
+    assert dict(zip(summary_columns(columns), one, strict=True))["entropy"] == 4.5
+    assert one[:4] == (0, 3, 8, 4.5)
