@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,13 +15,11 @@ from transformers.utils import logging as transformers_logging
 
 from decomp.cli.options import request_of
 from decomp.corpus.articles import Article
-from decomp.corpus.batches import in_batches
 from decomp.corpus.contrast_items import Item, tokenise
-from decomp.corpus.windows import TokenisedWindow, Unit, beginning_of_sequence, continued, windows_of
+from decomp.corpus.windows import TokenisedWindow, beginning_of_sequence, continued, windows_of
 from decomp.io.files import complete_or_absent
-from decomp.measures import Measure, Request, Text
+from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
-from decomp.measures.result import Scores
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.tables.columns import Writer
@@ -99,27 +96,6 @@ def let_write(
     ).cpu()
     say(f"the model writes {tokenizer.decode(new_ids)!r}", quiet)
     return continued(prompt, new_ids, tokenizer)
-
-
-def scored(
-    model: DecomposedModel,
-    windows: list[TokenisedWindow],
-    measures: Sequence[Measure],
-    request: Request,
-    batch_size: int | None,
-    unit: Unit = "token",
-) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
-    """Each window and what all measures say of it, some windows computed together."""
-
-    def text_of(window: TokenisedWindow) -> Text:
-        words = window.word_of_tokens().to(model.device) if unit == "word" else None
-        return Text(window.ids.to(model.device), window.window.targets, words=words)
-
-    for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
-        batch = windows[numbers.start : numbers.stop]
-        texts = [text_of(window) for window in batch]
-        for window, *results in zip(batch, *(measure(model, texts, request) for measure in measures), strict=True):
-            yield window, list(chain.from_iterable(results))
 
 
 def estimate(mean: float, low: float, high: float) -> str:

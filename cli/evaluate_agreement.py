@@ -48,11 +48,12 @@ def command(
     Kendall's (tau-b), averaged over predicted tokens; in brackets 95 % bootstrap intervals over these. A token
     with one source, or with equal scores for all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
-    from decomp.cli.common import destination, open_model, open_windows, progress, scored
+    from decomp.cli.common import destination, open_model, open_windows, progress
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import only_target
     from decomp.evaluation.intervals import COLUMNS, estimates
     from decomp.io.files import refuse_existing
+    from decomp.measures.windows import measure_windows
     from decomp.tables.columns import FORMATS
 
     articles = read_articles(input_file)
@@ -67,7 +68,7 @@ def command(
 
     found: dict[tuple[str, ...], list[float]] = {}
     with progress(sum(len(w.ids) for w in windows), quiet) as bar:
-        for window, results in scored(decomposed, windows, measures, request, batch_size):
+        for window, results in measure_windows(decomposed, windows, measures, request, batch_size):
             for pair, agreed in compared(results):
                 for metric, value in agreed._asdict().items():
                     found.setdefault((*pair, metric), []).append(value)

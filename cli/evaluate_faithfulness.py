@@ -80,13 +80,14 @@ def command(
     """
     import torch
 
-    from decomp.cli.common import destination, open_model, open_windows, progress, scored
+    from decomp.cli.common import destination, open_model, open_windows, progress
     from decomp.corpus.articles import read_articles
     from decomp.evaluation.faithfulness import perturbation_curves
     from decomp.evaluation.intervals import COLUMNS
     from decomp.io.files import refuse_existing
     from decomp.measures.functions import find_function
     from decomp.measures.request import token_id
+    from decomp.measures.windows import measure_windows
     from decomp.tables.columns import FORMATS
 
     articles = read_articles(input_file)
@@ -102,7 +103,7 @@ def command(
 
     curves: dict[Key, list[torch.Tensor]] = defaultdict(list)
     generator = torch.Generator().manual_seed(seed)
-    each_scored = scored(decomposed, [window for window, _ in chosen], measures, request, batch_size)
+    each_scored = measure_windows(decomposed, [window for window, _ in chosen], measures, request, batch_size)
     with progress(sum(len(targets) for _, targets in chosen), quiet) as bar:
         for (window, scores), (_, targets) in zip(each_scored, chosen, strict=True):
             ids = window.ids.to(decomposed.device)

@@ -1,7 +1,6 @@
 """What `decomp score` does: of a batch of windows, in this process or those of a pool, and of all of them."""
 
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from decomp.cli.common import let_write, open_model, open_windows, say, scored, table
+from decomp.cli.common import let_write, open_model, open_windows, say, table
 from decomp.cli.options import input_of, request_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
@@ -26,41 +25,12 @@ from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
-from decomp.tables.columns import FORMATS, Row
 from decomp.tables.files import format_of, open_table
 from decomp.tables.front import Front
+from decomp.tables.scoring import Scorer
 
 Compute = Callable[[list[TokenisedWindow]], bytes]
 """From the windows of a batch to their piece of the table."""
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Measures, and the columns of their rows."""
-
-    measures: Sequence[Measure]
-    request: Request
-    front: Front
-
-    def rows_by_window(
-        self, model: DecomposedModel, windows: list[TokenisedWindow], batch_size: int | None
-    ) -> Iterator[Iterable[Row]]:
-        """The rows of one window after the other."""
-        for window, results in scored(model, windows, self.measures, self.request, batch_size, self.front.unit):
-            yield self.front.rows(model, window, results)
-
-    def header(self, format_name: str) -> str:
-        """What a table of this format begins with."""
-        file = io.StringIO(newline="")
-        FORMATS[format_name](file, self.front.columns)
-        return file.getvalue()
-
-    def part(self, model: DecomposedModel, format_name: str, batch: list[TokenisedWindow]) -> bytes:
-        """The piece of the table that belongs to these windows, without the header."""
-        file = io.StringIO(newline="")
-        rows = chain.from_iterable(self.rows_by_window(model, batch, len(batch)))
-        FORMATS[format_name](file, self.front.columns)(rows)
-        return file.getvalue()[len(self.header(format_name)) :].encode()
 
 
 @dataclass(frozen=True)

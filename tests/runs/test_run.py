@@ -182,7 +182,7 @@ def test_abandoned_files_go_and_young_ones_stay(done, corpus, plain):
 
 
 def test_interrupted(run, done, corpus, plain, monkeypatch):
-    from decomp.cli.scoring import Scorer
+    from decomp.tables.scoring import Scorer
 
     part, calls = Scorer.part, []
 
@@ -220,7 +220,7 @@ def test_a_signal_interrupts(corpus, done, tmp_path):
 
 
 def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
-    from decomp.cli.scoring import Scorer
+    from decomp.tables.scoring import Scorer
 
     part = Scorer.part
 

@@ -1,0 +1,36 @@
+"""Measures on the windows of a corpus, some windows computed together."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from decomp.corpus.batches import in_batches
+from decomp.corpus.windows import TokenisedWindow, Unit
+from decomp.measures.registry import Measure
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+
+
+def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token") -> Text:
+    """Return the text that measures are asked about: a window's tokens on a device, and their words if these count."""
+    words = window.word_of_tokens().to(device) if unit == "word" else None
+    return Text(window.ids.to(device), window.window.targets, words=words)
+
+
+def measure_windows(
+    model: Any,
+    windows: Sequence[TokenisedWindow],
+    measures: Sequence[Measure],
+    request: Request,
+    batch_size: int | None = None,
+    unit: Unit = "token",
+) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
+    """Yield each window with the scores of all measures on it, in order.
+
+    `batch_size` windows are computed together, by default as many as have the tokens of one full window.
+    """
+    for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
+        batch = windows[numbers.start : numbers.stop]
+        texts = [text_of(window, model.device, unit) for window in batch]
+        for window, *results in zip(batch, *(measure(model, texts, request) for measure in measures), strict=True):
+            yield window, list(chain.from_iterable(results))
