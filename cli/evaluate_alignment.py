@@ -48,7 +48,8 @@ def command(
     ITEMS are tables as decomp contrast reads them, several at once. Among the tokens of each prompt, highest score
     first: the share of the scores that the evidence has (dot product), how many other tokens come before it
     (probes needed), and 1 / its rank (MRR); beside them, what scores in random order can expect. All tokens of
-    the evidence count, wherever it stands; the beginning-of-sequence token doesn't. In brackets 95 % bootstrap
+    the evidence count, wherever it stands; the beginning-of-sequence token doesn't. With --decomposition-length, all
+    measures, and scores in random order, are compared over the tokens that are kept. In brackets 95 % bootstrap
     intervals over items.
     """
     import numpy as np
@@ -75,17 +76,19 @@ def command(
     decomposed, tokenizer = open_model(model, asked["dtype"], asked["device"], asked["revision"])
     requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
     contrasts = open_contrasts(read, decomposed, tokenizer, multi_token, bos, quiet)
-    known = [contrast for contrast in contrasts if contrast.item.evidence]
+    length = asked["decomposition_length"]
+    known = [c for c in contrasts if not set(c.item.evidence).isdisjoint(c.prompt_tokens(length))]
+    sources = "the prompt" if length is None else f"the {length} most recent sources"
     if not known:
-        raise ValueError(f"none of {len(read)} items has evidence that is a word of its prompt: alignment needs it")
+        raise ValueError(f"none of {len(read)} items has evidence that is a word of {sources}: alignment needs it")
     if len(known) < len(contrasts):
-        say(f"{len(contrasts) - len(known)} of {len(read)} items left out: no evidence in the prompt", quiet)
+        say(f"{len(contrasts) - len(known)} of {len(read)} items left out: no evidence in {sources}", quiet)
 
     found: dict[tuple[str, ...], list[float]] = {}
     with progress(len(known), quiet, "item") as bar:
         for contrast, scores in scored(decomposed, known, requests, batch_size):
             item = contrast.item
-            evidence = np.isin(np.arange(item.has_bos, len(item.prompt)), item.evidence)
+            evidence = np.isin(contrast.prompt_tokens(length), item.evidence)
             values = {(MODEL, "prefers_target"): float(log2_odds(decomposed, contrast) > 0)}
             aligned = {s.measure: alignment(prompt_scores(contrast, s), evidence) for s in scores}
             for name, metrics in {**aligned, RANDOM: random_alignment(evidence)}.items():

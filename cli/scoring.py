@@ -149,7 +149,7 @@ def check_units(measures: Sequence[Measure], request: Request, asked: Mapping[st
     if asked["target"] is not None:
         raise ValueError("--target scores a single token: leave out --unit word and --span")
     for measure in measures:
-        measure.check_together(request)
+        measure.check_together(request, asked["unit"] == "word")
 
 
 def check_output(asked: Mapping[str, Any]) -> None:

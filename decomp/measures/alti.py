@@ -165,9 +165,7 @@ def alti_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[
         unembedding = model.unembedding()
         direction, head_bias = logit_direction(text, request.function, unembedding)
         scores, extra = alti_logit_of(model.network(), point, direction, request.memory)
-        length = request.decomposition_length or len(point)
         extra["<bias>"] = extra["<bias>"] + head_bias
-        extra["<remainder>"] = scores.tril(-length).sum(-1)
         log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], unembedding)
         parts = {name: part[:-1] for name, part in extra.items()}
-        yield [Scores("alti_logit", text.targets, length, log2_prob, scores[:-1], parts)]
+        yield [Scores("alti_logit", text.targets, len(point), log2_prob, scores[:-1], parts)]

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
@@ -49,7 +49,14 @@ class Contrast:
 
     def combine(self, scores: Sequence[Scores]) -> Scores:
         """One measure's scores of the texts as those of one prediction after the context."""
-        return scores[0] if len(scores) == 1 else summed_difference(scores[0], scores[1], self.context)
+        return scores[0] if len(scores) == 1 else difference(*scores)
+
+    def prompt_tokens(self, decomposition_length: int | None) -> range:
+        """Return where the prompt's own tokens are, without the beginning-of-sequence token, as far as they are kept
+        as sources of the first predicted token."""
+        end, first = len(self.item.prompt), int(self.item.has_bos)
+        oldest = first if decomposition_length is None else max(first, self.context - decomposition_length)
+        return range(min(oldest, end), end)
 
     def tokens(self, tokenizer: Any) -> tuple[str, ...]:
         """The context's, and what is predicted as one."""
@@ -73,10 +80,7 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
 
     begin = len(item.prompt)
     if multi_token == "sum":
-        texts = tuple(
-            Text(tensor(item.prompt + word), range(begin - 1, begin + len(word) - 1))
-            for word in (item.target, item.foil)
-        )
+        texts = tuple(forced(tensor(item.prompt + word), begin) for word in (item.target, item.foil))
         return Contrast(item, texts, begin, item.target, item.foil)
     pairs = enumerate(zip(item.target, item.foil, strict=False))
     same = next((place for place, (target, foil) in pairs if target != foil), None)
@@ -89,23 +93,22 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
     return Contrast(item, (text,), begin + same, item.target[same : same + 1], item.foil[same : same + 1])
 
 
-def summed_difference(target: Scores, foil: Scores, context: int) -> Scores:
-    """Scores of teacher-forced targets added up, the target's minus the foil's, over the sources in the context.
+def forced(ids: Int[Tensor, " T"], begin: int) -> Text:
+    """Return a text whose tokens from `begin` on are predicted together, as one word; those before are one each."""
+    words = torch.arange(len(ids), device=ids.device).clamp(max=begin)
+    return Text(ids, range(begin - 1, len(ids) - 1), words=words)
 
-    `<continuation>`: what target and foil owe to their own earlier tokens.
+
+def difference(target: Scores, foil: Scores) -> Scores:
+    """Return the target's scores minus the foil's, over the sources in the context that both have.
+
+    `<own>` becomes `<continuation>`: what target and foil owe to their own earlier tokens.
     """
-
-    def summed(of: Scores, values: Float[Tensor, "T-1 *S"]) -> Float[Tensor, "*S"]:
-        return values[of.targets.start : of.targets.stop].sum(0)
-
-    of_target, of_foil = summed(target, target.scores), summed(foil, foil.scores)
-    log2_prob, scores = of_target.new_zeros(context), of_target.new_zeros(context, context + 1)
-    log2_prob[-1] = summed(target, target.log2_prob)
-    scores[-1, :context] = of_target[:context] - of_foil[:context]
-    extra = {name: summed(target, values) - summed(foil, foil.extra[name]) for name, values in target.extra.items()}
-    extra["<continuation>"] = of_target[context:].sum() - of_foil[context:].sum()
-    rows = {name: torch.cat([log2_prob.new_zeros(context - 1), value[None]]) for name, value in extra.items()}
-    return Scores(target.measure, range(context - 1, context), target.decomposition_length, log2_prob, scores, rows)
+    extra = {
+        "<continuation>" if name == "<own>" else name: values - foil.extra[name]
+        for name, values in target.extra.items()
+    }
+    return replace(target, scores=target.scores - foil.scores, extra=extra)
 
 
 def log2_odds(model: Any, contrast: Contrast) -> Float[Tensor, ""]:
@@ -134,19 +137,20 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
         return replace(request, function=request.function or own)
     if request.function == "contrast_logit":
         raise ValueError("teacher forcing adds up log2 probabilities, not logits: use --multi-token first")
-    if measure.name == "gradient_norm" or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
+    if measure.together is None or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
         raise ValueError(
             f"{measure.name} can't be added up over the tokens of target and foil, "
             "only signed scores of log2 probabilities can: use --multi-token first"
         )
-    return replace(request, function="log2_prob")
+    return replace(request, function="log2_prob", own=True)
 
 
 def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
     """Those of `MEASURES` that make sense."""
     if multi_token == "first":
         return MEASURES
-    return tuple(n for n in MEASURES if n != "gradient_norm" and "log2_prob" in find_measure(n).functions)
+    known = {name: find_measure(name) for name in MEASURES}
+    return tuple(name for name, m in known.items() if m.together is not None and "log2_prob" in m.functions)
 
 
 def contrastive_scores(
@@ -171,6 +175,6 @@ def scored(
 
 
 def prompt_scores(contrast: Contrast, scores: Scores) -> Float[np.ndarray, " tokens"]:
-    """What one measure gives the prompt's own tokens, without the beginning-of-sequence token."""
-    tokens = slice(int(contrast.item.has_bos), len(contrast.item.prompt))
-    return scores.scores[scores.targets.start, tokens].double().cpu().numpy()
+    """Return what one measure gives the prompt's own tokens, those of `prompt_tokens` at its decomposition length."""
+    tokens = contrast.prompt_tokens(scores.decomposition_length)
+    return scores.scores[scores.targets.start, tokens.start : tokens.stop].double().cpu().numpy()

@@ -92,8 +92,7 @@ def score_texts(
     for text in texts:
         embedded = Embedded.of(model, text, request)
         scores, extra = score(embedded)
-        length = request.decomposition_length or len(text.ids)
-        yield [Scores(measure, text.targets, length, embedded.readout(embedded.hidden).log2_prob, scores, extra)]
+        yield [Scores(measure, text.targets, len(text.ids), embedded.readout(embedded.hidden).log2_prob, scores, extra)]
 
 
 def folded_inputs(model: Any) -> FoldedInputs:
@@ -152,7 +151,7 @@ class Embedded:
 
     def shares(self, measure: str, path: Path, baseline: Float[Tensor, "T E"]) -> Scored:
         """Scores along a path from the baseline, which sum to F(x) − F(baseline) but for the residual."""
-        reduce, length = self.request.gradients.reduce, self.request.decomposition_length
+        reduce = self.request.gradients.reduce
         scores = self.along(path, reduce)
         if reduce == "norm":
             return scores, {}
@@ -165,8 +164,7 @@ class Embedded:
                 measure,
                 100 * (residual.abs().sum() / change.abs().sum()).item(),
             )
-        older = {} if length is None or length >= len(scores) else {"<remainder>": scores.tril(-length).sum(1)}
-        return scores, {**older, "<residual>": residual}
+        return scores, {"<residual>": residual}
 
     def gradients(
         self, inputs: Float[Tensor, "T E"], targets: range, memory: int

@@ -69,10 +69,9 @@ def scored(
 ) -> list[Scores]:
     """One result per map, named `measure[label]`, or `measure` for what is asked for by default."""
     log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], model.unembedding())
-    length = request.decomposition_length or len(point)
     plain = request.attention.layers == "last" and request.attention.heads == "mean"
     return [
-        Scores(measure if plain else f"{measure}[{label}]", text.targets, length, log2_prob, m[:-1], {})
+        Scores(measure if plain else f"{measure}[{label}]", text.targets, len(point), log2_prob, m[:-1], {})
         for label, m in maps.items()
     ]
 

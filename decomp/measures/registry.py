@@ -31,8 +31,9 @@ class Measure:
     default: str | None = None
     advice: str = ""
     """For who asks for another function."""
-    together: Literal["own", "sum"] | None = None
-    """How sources are taken together as words: by the measure itself, or by adding up; None where neither holds."""
+    together: Literal["own", "sum", "targets"] | None = None
+    """How tokens are taken together as words: sources by the measure itself (`own`), or by adding up (`sum`); only
+    targets add up (`targets`); None where nothing does."""
 
     def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
         """Scores of each text, in order, named `measure:function` where the function is not the default.
@@ -43,29 +44,24 @@ class Measure:
         function = self.function_of(request)
         check_foils(function, all(text.foils is not None for text in texts))
         if request.span > 1 or any(text.words is not None for text in texts):
-            self.check_together(request)
+            self.check_together(request, any(text.has_parted_sources for text in texts))
+        from decomp.measures.units import in_units  # imports torch
+
         label = "" if function == self.default else f":{function}"
         for text, scores in zip(texts, self.compute(model, texts, replace(request, function=function)), strict=True):
-            yield [replace(s, measure=s.measure + label) for s in self.in_units(scores, text, request)]
+            named = [replace(s, measure=s.measure + label) for s in scores]
+            yield [in_units(s, text, request, self.together != "own") for s in named]
 
     def compute(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Scores with single tokens as targets, and also as sources where those of a word add up."""
+        """Scores with single tokens as targets, and also as sources but where the measure has words itself."""
         from decomp.measures.units import tokens_reached  # imports torch
 
-        if self.together == "sum" and request.decomposition_length is not None:
+        if self.together != "own" and request.decomposition_length is not None:
             length = max(tokens_reached(text, request) for text in texts)
             request = replace(request, decomposition_length=length)
         module, name = self.implementation.split(":")
         compute: ScoreFunction = getattr(import_module(f"decomp.measures.{module}"), name)
         return compute(model, texts, request)
-
-    def in_units(self, scores: "list[Scores]", text: Text, request: Request) -> "list[Scores]":
-        """Scores of words and spans, where these are asked for."""
-        if text.words is None and request.span == 1:
-            return scores
-        from decomp.measures.units import predicted_together  # imports torch
-
-        return [predicted_together(s, text, request, self.together == "sum") for s in scores]
 
     def function_of(self, request: Request) -> str | None:
         """The attributed function asked for. ValueError for one that the measure does not take."""
@@ -79,9 +75,10 @@ class Measure:
             f"{self.name} takes the functions {', '.join(self.functions)}, not {request.function}{self.advice}"
         )
 
-    def check_together(self, request: Request) -> None:
-        """ValueError where the measure is not defined for words and spans."""
-        if self.together is None or (self.together == "sum" and request.gradients.reduce == "norm"):
+    def check_together(self, request: Request, sources: bool) -> None:
+        """ValueError where the measure is not defined for words and spans as targets, or words as `sources`."""
+        adds_up = self.together == "own" or (self.together == "sum" and request.gradients.reduce == "sum")
+        if not (adds_up or (self.together == "targets" and not sources)):
             raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
         if self.function_of(request) not in CHAINED:
             raise ValueError(f"{self.function_of(request)} of tokens does not add up to that of words: score log2_prob")
@@ -214,6 +211,7 @@ MEASURES = (
         "bits, or that of the function",
         FUNCTION_NAMES,
         "log2_prob",
+        together="targets",
     ),
 )
 SCORES = {measure.name: measure for measure in MEASURES}

@@ -63,6 +63,8 @@ class Request:
     """The attributed function by name (see `decomp.measures.functions`); None for the measure's own default."""
     span: int = 1
     """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
+    own: bool = False
+    """Score `<own>`, what a predicted word or span owes to its own earlier tokens, whatever `extra` says."""
     gradients: GradientOptions = field(default_factory=GradientOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     occlusion: OcclusionOptions = field(default_factory=OcclusionOptions)
@@ -102,6 +104,11 @@ class Text:
     """Per target the token that the next one is contrasted with, for contrastive functions."""
     words: "Int[Tensor, ' T'] | None" = None
     """Per token its word, rising from 0 without gaps: words are then the targets and sources of the scores."""
+
+    @property
+    def has_parted_sources(self) -> bool:
+        """Return whether a word that can be a source, any but the last, has several tokens."""
+        return self.words is not None and bool((self.words.bincount()[:-1] > 1).any())
 
     @property
     def units(self) -> int:

@@ -91,27 +91,50 @@ def whole_targets(targets: Int[Tensor, " pairs"], rows: int) -> Iterator[slice]:
         start = stop
 
 
-def predicted_together(result: Scores, text: Text, request: Request, sum_sources: bool) -> Scores:
-    """Scores of single tokens as targets, made those of words and spans by the chain rule: log probabilities
-    add up, and so do their changes. Sources within the own word or span are no context; they go to `<own>`
-    where rows that are no token are given. `sum_sources`: the scores have tokens for sources, which add up too.
+def in_units(result: Scores, text: Text, request: Request, sum_sources: bool) -> Scores:
+    """Return scores of single tokens as those that were asked for: of words and spans, over the kept sources.
+
+    Targets are summed by the chain rule: log probabilities add up, and so do their changes. `sum_sources`: the
+    scores still have tokens for sources, to be summed by word.
     """
-    if sum_sources:
-        result = summed_sources(result, text, units_reached(text, request))
     if text.words is not None:
-        result = by_word(result, text.words)
-    return by_span(result, request.span) if request.span > 1 else result
+        result = by_word(sources_by_word(result, text.words) if sum_sources else result, text.words)
+    if request.span > 1:
+        result = by_span(result, request.span)
+    if text.words is not None or request.span > 1:
+        result = apart_from_own(result, request.own)
+    return kept_sources(result, text, request)
 
 
-def summed_sources(result: Scores, text: Text, reach: int) -> Scores:
-    """Sources summed by word; those of more than `reach` units back go to the remainder, where that is given."""
-    words = torch.arange(len(text.ids), device=text.ids.device) if text.words is None else text.words
-    scores = result.scores.new_zeros(len(result.scores), text.units).index_add_(1, words, result.scores)
-    far = words[1:, None] - torch.arange(text.units, device=words.device) > reach
+def kept_sources(result: Scores, text: Text, request: Request) -> Scores:
+    """Return scores over the most recent sources that are kept.
+
+    The scores of older ones go to `<remainder>`, where rows that are no token are given. Measures may leave out
+    older sources themselves, and give what they are together.
+    """
+    reach = units_reached(text, request)
+    if reach >= text.units:
+        return replace(result, decomposition_length=reach)
     extra = dict(result.extra)
-    if "<remainder>" in extra:
-        extra["<remainder>"] = extra["<remainder>"] + scores.where(far, 0).sum(1)
-    return replace(result, decomposition_length=reach, scores=scores, extra=extra)
+    if extra:
+        extra["<remainder>"] = extra.get("<remainder>", 0) + result.scores.tril(-reach).sum(1)
+    return replace(result, decomposition_length=reach, scores=result.scores.triu(1 - reach), extra=extra)
+
+
+def apart_from_own(result: Scores, wanted: bool) -> Scores:
+    """Return scores whose sources come before the predicted word or span: what is within it is no context.
+
+    It goes to `<own>`, where that is wanted or rows that are no token are given.
+    """
+    before = result.scores.tril()
+    own = {"<own>": (result.scores - before).sum(1)} if wanted or result.extra else {}
+    return replace(result, scores=before, extra={**result.extra, **own})
+
+
+def sources_by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
+    """Return scores whose sources are words: the sums over their tokens."""
+    sums = result.scores.new_zeros(len(result.scores), int(words[-1]) + 1)
+    return replace(result, scores=sums.index_add_(1, words, result.scores))
 
 
 def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
@@ -123,13 +146,12 @@ def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
         total = values.new_zeros(count, *values.shape[1:])
         return total.index_add_(0, predicted[inside] - 1, values[inside])
 
-    own = result.scores.gather(1, predicted[:, None])
     return replace(
         result,
         targets=words_predicted(result.targets, words),
         log2_prob=summed(result.log2_prob),
-        scores=summed(result.scores.scatter(1, predicted[:, None], 0)),
-        extra=with_own({name: summed(values) for name, values in result.extra.items()}, summed(own[:, 0])),
+        scores=summed(result.scores),
+        extra={name: summed(values) for name, values in result.extra.items()},
     )
 
 
@@ -145,21 +167,16 @@ def words_predicted(targets: range, words: Int[Tensor, " T"]) -> range:
 
 
 def by_span(result: Scores, span: int) -> Scores:
-    """Targets summed with the `span` − 1 after them, for sources before the first of them."""
+    """Targets summed with the `span` − 1 after them."""
 
     def summed(values: Tensor) -> Tensor:
         return values.unfold(0, span, 1).sum(-1) if len(values) >= span else values[:0]
 
     total = summed(result.scores)
-    before = total.tril()
     return replace(
         result,
         targets=range(result.targets.start, max(result.targets.start, min(result.targets.stop, len(total)))),
         log2_prob=summed(result.log2_prob),
-        scores=before,
-        extra=with_own({k: summed(v) for k, v in result.extra.items()}, (total - before).sum(1)),
+        scores=total,
+        extra={name: summed(values) for name, values in result.extra.items()},
     )
-
-
-def with_own(extra: dict[str, Tensor], own: Tensor) -> dict[str, Tensor]:
-    return {**extra, "<own>": extra.get("<own>", 0) + own} if extra else {}

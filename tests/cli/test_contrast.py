@@ -171,6 +171,26 @@ def test_alignment_of_several_files_and_items_without_evidence(run, small):
     assert "none of 1 items has evidence" in refused(run("evaluate", "alignment", "none.csv", MODEL, *DELTA_LP))
 
 
+def test_alignment_compares_over_the_kept_sources(done, run, small):
+    """The evidence is all that the prompt has within five tokens; without a length, "The" is there too."""
+    names = ("occlusion", "integrated_gradients", "gradient_norm")
+    measures = [part for name in names for part in ("--measure", name)]
+    asked = (small, MODEL, *measures, "--decomposition-length", 5, "--limit", 1)
+    done("evaluate", "alignment", *asked, "-o", "a.tsv")
+    rows = table(Path("a.tsv").read_text("utf-8"))
+    found = {row["measure"]: float(row["mean"]) for row in rows if row["metric"] == "dot_product"}
+    assert found.pop("<random>") == 1
+    scores = {name: [] for name in found}
+    for row in table(done("contrast", *asked)):
+        if row["source_token"] in ("Ġc", "at", "s"):
+            scores[row["measure"]].append(float(row["score"]))
+    assert len(scores) == len(names)
+    for name, values in scores.items():
+        assert_close(found[name], sum(values) / sum(map(abs, values)), rtol=0, atol=1e-5)
+    message = "none of 1 items has evidence that is a word of the 2 most recent sources"
+    assert message in refused(run("evaluate", "alignment", *asked, "--decomposition-length", 2))
+
+
 def test_agreement(done):
     measures = (*DELTA_LP, "--measure", "decomposed_logit")
     text = done(

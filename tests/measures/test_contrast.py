@@ -137,10 +137,16 @@ def test_teacher_forced_delta_lp(length):
     contrast, scores = ask(model, item((5, 6, 7), (5, 9)), "delta_lp", "sum", Request(length, extra=True))
     expected, own = torch.zeros(7, dtype=torch.float64), 0.0
     for sign, word in ((1, (5, 6, 7)), (-1, (5, 9))):
-        matrix = model.decompose(torch.tensor([*PROMPT, *word]), decomposition_length=length).delta_lp()
+        result = model.decompose(torch.tensor([*PROMPT, *word]))
+        dense, matrix = result.dense(), result.delta_lp()
         for target in range(6, 6 + len(word)):
             expected += sign * matrix[target, :7]
-            own += sign * matrix[target, 7:].sum()
+            logits = result.unembedding.logits(torch.stack([result.hidden[target]] * 2))
+            logits[1] -= result.unembedding.weight @ dense[target, 7:].sum(0)
+            plain_value, without = logits.log_softmax(-1)[:, word[target - 6]] / math.log(2)
+            own += sign * (plain_value - without)
+    # The length counts back from the first predicted token, for all tokens of the continuation.
+    expected[: 7 - (length or 7)] = 0
     assert_close(row(scores)[:7], expected, rtol=0, atol=1e-10)
     assert_close(scores.extra["<continuation>"][6], own, rtol=0, atol=1e-10)
     assert_close(scores.log2_prob[6], plain_log2_prob(plain, [*PROMPT, 5, 6, 7])[6:].sum(), rtol=0, atol=1e-10)

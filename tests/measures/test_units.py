@@ -11,7 +11,7 @@ from decomp.core.engine import PANEL_WIDTH
 from decomp.measures import GradientOptions, Request, Text, find_measure
 from decomp.measures.registry import Measure
 from decomp.measures.result import Scores
-from decomp.measures.units import predicted_together, tokens_reached, whole_targets, words_predicted
+from decomp.measures.units import in_units, tokens_reached, whole_targets, words_predicted
 from tests.variants import make_pair, random_ids
 
 # Words of one to nine tokens.
@@ -192,7 +192,7 @@ def test_measures_that_add_up():
     scores = torch.rand(5, 6, dtype=torch.float64).tril()
     result = Scores("m", range(5), 6, torch.zeros(5), scores, {"<remainder>": torch.rand(5, dtype=torch.float64)})
     text = Text(torch.arange(6), range(5), words=torch_words)
-    summed = predicted_together(result, text, Request(decomposition_length=1), sum_sources=True)
+    summed = in_units(result, text, Request(decomposition_length=1), sum_sources=True)
     assert summed.decomposition_length == 1
     for target in range(3):
         rows = [t for t in range(5) if words[t + 1] == target + 1]
@@ -209,15 +209,20 @@ def test_measures_that_add_up():
 def test_measures_that_do_not():
     bare = Measure("m", "delta_lp:delta_lp", "", "", "")
     with pytest.raises(ValueError, match="m of tokens does not add up to that of words: score single tokens"):
-        bare.check_together(Request())
+        bare.check_together(Request(), sources=True)
     of_logits = Measure("m", "delta_lp:delta_lp", "", "", "", ("logit", "log2_prob"), "logit", together="sum")
-    of_logits.check_together(Request(function="log2_prob"))
+    of_logits.check_together(Request(function="log2_prob"), sources=True)
     with pytest.raises(ValueError, match="logit of tokens does not add up to that of words: score log2_prob"):
-        of_logits.check_together(Request())
+        of_logits.check_together(Request(), sources=True)
     with pytest.raises(ValueError, match="not defined for rows that are no token and spans"):
-        DELTA_LP.check_together(Request(span=2, extra=True))
+        DELTA_LP.check_together(Request(span=2, extra=True), sources=False)
     with pytest.raises(ValueError, match="input_x_gradient of tokens does not add up"):
-        find_measure("input_x_gradient").check_together(Request(gradients=GradientOptions(reduce="norm")))
+        find_measure("input_x_gradient").check_together(
+            Request(gradients=GradientOptions(reduce="norm")), sources=False
+        )
+    find_measure("occlusion").check_together(Request(span=2), sources=False)
+    with pytest.raises(ValueError, match="occlusion of tokens does not add up to that of words"):
+        find_measure("occlusion").check_together(Request(), sources=True)
 
 
 @pytest.mark.parametrize("reach", [None, 2])
