@@ -21,7 +21,7 @@ def command(
     items: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     multi_token: Any,
     limit: int | None,
     bos: bool,
@@ -39,23 +39,22 @@ def command(
     Writes the table of decomp score with, in front, the item, its phenomenon, the foil, log2 P(target) −
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     """
-    from decomp.cli.common import contrastive_requests, destination, open_contrasts, open_model, progress, say
+    from decomp.cli.common import contrastive_requests, open_contrasts, open_model, progress, say, table
     from decomp.corpus.contrast_items import read_items
-    from decomp.io.files import refuse_existing
     from decomp.measures import contrast
     from decomp.tables import columns as tables
+    from decomp.tables.files import check_table
 
     read = read_items(items)[:limit]
     requests = contrastive_requests(asked, multi_token)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=(items, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, asked["dtype"], asked["device"], asked["revision"])
     requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
     contrasts = open_contrasts(read, decomposed, tokenizer, multi_token, bos, quiet)
 
     preferred = 0
-    with destination(output) as file, progress(len(contrasts), quiet, "item") as bar:
-        write = tables.FORMATS[format_name](file, (*contrast.COLUMNS, *tables.COLUMNS))
+    columns = (*contrast.COLUMNS, *tables.COLUMNS)
+    with table(output, format_name, columns) as write, progress(len(contrasts), quiet, "item") as bar:
         for each, results in contrast.scored(decomposed, contrasts, requests, batch_size):
             (odds,) = tables.significant(contrast.log2_odds(decomposed, each)[None])
             preferred += odds > 0

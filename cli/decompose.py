@@ -154,7 +154,7 @@ class Output:
     def prepare(self, windows: int, overwrite: bool) -> None:
         """Make the folder; refuse files of these names that are no run's, or with `overwrite` remove them."""
         from decomp.core.storage import numbered, stored_identifiers
-        from decomp.io.files import refuse_existing
+        from decomp.io.files import check_outputs
         from decomp.runs.run import MANIFEST
 
         try:
@@ -171,7 +171,7 @@ class Output:
             self.shared_path().unlink(missing_ok=True)
         # After the files: another shard makes the manifest before it writes any.
         elif there and not (self.run_folder() / MANIFEST).exists():
-            refuse_existing(there[0], overwrite)
+            check_outputs(there[:1])
 
     def run_folder(self) -> Path:
         from decomp.runs.run import SUFFIX

@@ -45,15 +45,14 @@ def command(
     tokenizer, for files without token strings (--format pt of decompose).
     """
     from decomp.cli.common import destination, progress
-    from decomp.io.files import refuse_existing
+    from decomp.io.files import check_outputs
     from decomp.measures.result import Scores
     from decomp.tables import columns as tables
     from decomp.tables.front import PLACE_COLUMNS
     from decomp.tables.original_text import lines
 
     paths = find(identifier, output_dir)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_outputs([output], [*paths.values(), model], overwrite)
     with destination(output) as file, progress(len(paths), quiet, "window") as bar:
         columns = (*PLACE_COLUMNS, *tables.COLUMNS)
         write = None if format_name == "text" else tables.FORMATS[format_name](file, columns)

@@ -30,7 +30,7 @@ def command(
     prompts_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     counts: tuple[int, ...],
     random: int,
     seed: int,
@@ -48,18 +48,16 @@ def command(
     EDGES is a table that `decomp edges` wrote; edges that it lacks count as 0. Writes one row per ranking and
     n: the loss L, and its share of the way from all edges ablated (0) to none (1).
     """
-    from decomp.cli.common import destination, open_model, progress
+    from decomp.cli.common import open_model, progress, table
     from decomp.io.amounts import parse_bytes
-    from decomp.io.files import refuse_existing
     from decomp.locate.edges.behaviour import Setting
     from decomp.locate.edges.checking import COLUMNS, check_edges, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import read_prompts
     from decomp.locate.edges.rows import read_edges
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=(edges_file, prompts_file, model), overwrite=overwrite)
     setting = Setting(**asked, memory=parse_bytes(memory))
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     graph = graph_of(decomposed.network())
@@ -68,5 +66,5 @@ def command(
     kept = sorted(set(counts)) or default_counts(len(orders["score"]))
     with progress(len(orders) * len(kept) + 2, quiet, "pass") as bar:
         rows = check_edges(decomposed, graph, prompts, orders, kept, setting, bar.update)
-    with destination(output) as file:
-        FORMATS[format_name](file, COLUMNS)(astuple(row) for row in rows)
+    with table(output, format_name, COLUMNS) as write:
+        write(astuple(row) for row in rows)

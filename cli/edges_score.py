@@ -44,7 +44,7 @@ def command(
     prompts_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     subgraph: Path | None,
     picture: Path | None,
     top: int,
@@ -63,28 +63,25 @@ def command(
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.common import destination, open_model, progress, say
+    from decomp.cli.common import open_model, progress, say, table
     from decomp.io.amounts import parse_bytes
-    from decomp.io.files import refuse_existing
     from decomp.locate.edges.prompts import read_prompts
     from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
     from decomp.locate.edges.scoring import EdgeRequest, edge_scores, ranked
     from decomp.report.circuits import check_picture, draw, write_subgraph
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     request = EdgeRequest(**asked, memory=parse_bytes(memory))
     request.check([])
-    for path in (output, subgraph, picture):
-        if path is not None:
-            refuse_existing(path, overwrite)
     if picture is not None:
         check_picture(picture)
+    check_table(output, format_name, subgraph, picture, inputs=(prompts_file, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     prompts = read_prompts(prompts_file, tokenizer, decomposed.config, bos)
     with progress(len(prompts), quiet, "prompt") as bar:
         result = edge_scores(decomposed, prompts, request, bar.update)
-    with destination(output) as file:
-        FORMATS[format_name](file, COLUMNS)(edge_rows(result, result.graph.places()))
+    with table(output, format_name, COLUMNS) as write:
+        write(edge_rows(result, result.graph.places()))
     strongest = ranked(result.graph, result.scores)[:top]
     if subgraph is not None:
         about = {**decomposed.about(), "prompts": len(prompts), **summary(result, request)}

@@ -32,7 +32,7 @@ def command(
     input_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     target: Any,
     stride: int | None,
     bos: bool,
@@ -48,18 +48,16 @@ def command(
     Kendall's (tau-b), averaged over predicted tokens; in brackets 95 % bootstrap intervals over these. A token
     with one source, or with equal scores for all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
-    from decomp.cli.common import destination, open_model, open_windows, progress
+    from decomp.cli.common import open_model, open_windows, progress, table
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import only_target
     from decomp.evaluation.intervals import COLUMNS, estimates
-    from decomp.io.files import refuse_existing
     from decomp.measures.windows import measure_windows
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     articles = read_articles(input_file)
     measures, request = options.request_of(asked)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=(input_file, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, asked["dtype"], asked["device"], asked["revision"])
     request = request.with_token_ids(tokenizer)
     windows = open_windows(articles, decomposed, tokenizer, stride, bos)
@@ -78,8 +76,8 @@ def command(
     rows = list(estimates(found, seed))
     click.echo("\n".join(shown(rows)))
     if output is not None:
-        with destination(output) as file:
-            FORMATS[format_name](file, ("measure", "other_measure", "metric", "targets", *COLUMNS))(rows)
+        with table(output, format_name, ("measure", "other_measure", "metric", "targets", *COLUMNS)) as write:
+            write(rows)
 
 
 def compared(scores: "Sequence[Scores]") -> "Iterator[tuple[tuple[str, str], Agreement]]":

@@ -33,7 +33,7 @@ def command(
     items: tuple[Path, ...],
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     multi_token: Any,
     limit: int | None,
     bos: bool,
@@ -56,23 +56,21 @@ def command(
 
     from decomp.cli.common import (
         contrastive_requests,
-        destination,
         open_contrasts,
         open_model,
         progress,
         say,
+        table,
     )
     from decomp.corpus.contrast_items import read_items
     from decomp.evaluation.alignment import alignment, random_alignment
     from decomp.evaluation.intervals import COLUMNS, estimates
-    from decomp.io.files import refuse_existing
     from decomp.measures.contrast import log2_odds, prompt_scores, scored
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     read = list(chain.from_iterable(read_items(path)[:limit] for path in items))
     requests = contrastive_requests(asked, multi_token)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=(*items, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, asked["dtype"], asked["device"], asked["revision"])
     requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
     contrasts = open_contrasts(read, decomposed, tokenizer, multi_token, bos, quiet)
@@ -100,8 +98,8 @@ def command(
     rows = list(estimates(in_order(found), seed))
     click.echo("\n".join(shown(rows)))
     if output is not None:
-        with destination(output) as file:
-            FORMATS[format_name](file, ("phenomenon", "measure", "metric", "items", *COLUMNS))(rows)
+        with table(output, format_name, ("phenomenon", "measure", "metric", "items", *COLUMNS)) as write:
+            write(rows)
 
 
 def in_order(found: dict[tuple[str, ...], list[float]]) -> dict[tuple[str, ...], list[float]]:

@@ -59,7 +59,7 @@ def command(
     input_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     count: int | None,
     removals: tuple[str, ...],
     drop_in: str,
@@ -80,21 +80,19 @@ def command(
     """
     import torch
 
-    from decomp.cli.common import destination, open_model, open_windows, progress
+    from decomp.cli.common import open_model, open_windows, progress, table
     from decomp.corpus.articles import read_articles
     from decomp.evaluation.faithfulness import perturbation_curves
     from decomp.evaluation.intervals import COLUMNS
-    from decomp.io.files import refuse_existing
     from decomp.measures.functions import find_function
     from decomp.measures.request import token_id
     from decomp.measures.windows import measure_windows
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     articles = read_articles(input_file)
     measures, request = options.request_of(asked)
     function = find_function(drop_in)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=(input_file, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, asked["dtype"], asked["device"], asked["revision"])
     request = request.with_token_ids(tokenizer)
     replacements = {name: token_id(name, tokenizer, ("mask",)) for name in removals}
@@ -119,8 +117,8 @@ def command(
     rows = list(summary({key: torch.stack(each) for key, each in curves.items()}, draws, seed))
     click.echo("\n".join(shown(rows, removals, drop_in)))
     if output is not None:
-        with destination(output) as file:
-            FORMATS[format_name](file, ("measure", "removal", "metric", "fraction", "targets", *COLUMNS))(rows)
+        with table(output, format_name, ("measure", "removal", "metric", "fraction", "targets", *COLUMNS)) as write:
+            write(rows)
 
 
 def choose_targets(

@@ -56,7 +56,7 @@ def command(
     facts_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     measures: tuple[str, ...],
     components: tuple[str, ...],
     function: str,
@@ -78,33 +78,30 @@ def command(
     target_false. Writes one row per item, component, layer and token. Direct shares, of the layers and the
     embedding and bias, add up to the logit difference at the last position exactly.
     """
-    from decomp.cli.common import destination, open_model, progress
+    from decomp.cli.common import open_model, progress, table
     from decomp.corpus.windows import beginning_of_sequence
     from decomp.io.amounts import parse_bytes
-    from decomp.io.files import refuse_existing
     from decomp.locate.facts import read_facts
     from decomp.locate.layers.rows import LayerRow, MeanRow, aggregate
     from decomp.locate.layers.scoring import check_linear
     from decomp.measures.functions import find_function
     from decomp.report.plots import check_picture, heat_map, save_picture
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     find_function(function)
     if "direct" in measures:
         check_linear(function)
     if picture is not None:
         check_picture(picture)
-    for path in (output, picture):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    check_table(output, format_name, picture, inputs=(facts_file, model), overwrite=overwrite)
     budget = parse_bytes(memory)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos_id = beginning_of_sequence(tokenizer, decomposed.config) if bos else None
     facts = read_facts(facts_file, tokenizer, bos_id, decomposed.max_length())
 
     kept: list[LayerRow] = []
-    with destination(output) as file, progress(len(facts) * len(measures), quiet, "item") as bar:
-        write = FORMATS[format_name](file, MeanRow._fields if aggregated else LayerRow._fields)
+    columns = MeanRow._fields if aggregated else LayerRow._fields
+    with table(output, format_name, columns) as write, progress(len(facts) * len(measures), quiet, "item") as bar:
         for rows in scored(decomposed, facts, measures, components, function, budget):
             if not aggregated:
                 write(rows)

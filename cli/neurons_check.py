@@ -37,7 +37,7 @@ def command(
     model: str,
     neurons_file: Path,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     factors: tuple[float, ...],
     draws: int,
     seed: int,
@@ -55,17 +55,16 @@ def command(
     NEURONS is a table that `decomp neurons` wrote for the same items and model. Beside the found ones: as many
     random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
     """
-    from decomp.cli.common import destination, open_model, progress
+    from decomp.cli.common import open_model, progress, table
     from decomp.corpus.windows import beginning_of_sequence
     from decomp.io.amounts import parse_bytes
-    from decomp.io.files import refuse_existing
     from decomp.locate.neurons.checking import CheckRow, check_items, check_unrelated, match, read_neurons
     from decomp.locate.neurons.items import read_asked
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     budget = parse_bytes(memory)
-    if output is not None:
-        refuse_existing(output, overwrite)
+    inputs = (items_file, neurons_file, unrelated, model)
+    check_table(output, format_name, inputs=inputs, overwrite=overwrite)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos_id = beginning_of_sequence(tokenizer, decomposed.config) if bos else None
     sets = read_neurons(neurons_file, *decomposed.neurons_shape())
@@ -75,8 +74,7 @@ def command(
     others = asked
     if unrelated is not None:
         others = read_asked(unrelated, tokenizer, bos_id, positions, levels[:1], contrast=False)
-    with destination(output) as file, progress(len(asked), quiet, "item") as bar:
-        write = FORMATS[format_name](file, CheckRow._fields)
+    with table(output, format_name, CheckRow._fields) as write, progress(len(asked), quiet, "item") as bar:
         for rows in check_items(decomposed, asked, sets, factors, draws, seed, budget):
             write(rows)
             bar.update()

@@ -67,7 +67,7 @@ def command(
     items_file: Path,
     model: str,
     output: Path | None,
-    format_name: str,
+    format_name: str | None,
     function: str,
     contrast: bool,
     levels: tuple[str, ...],
@@ -94,22 +94,19 @@ def command(
     pre_text and post_text, an edit whose changed part is completed from what precedes it. Rows are neurons by
     rank; `residual` says how far the scores of a layer are from what all its neurons give (`effect`).
     """
-    from decomp.cli.common import destination, open_model, progress, say
+    from decomp.cli.common import destination, open_model, progress, say, table
     from decomp.corpus.windows import beginning_of_sequence
     from decomp.io.amounts import parse_bytes
-    from decomp.io.files import refuse_existing
     from decomp.locate.neurons.items import read_asked
     from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
     from decomp.locate.neurons.scoring import RESIDUAL_WARNED, integrated_gradients
     from decomp.report.plots import check_picture, layer_histogram, save_picture
-    from decomp.tables.columns import FORMATS
+    from decomp.tables.files import check_table
 
     budget = parse_bytes(memory)
     if picture is not None:
         check_picture(picture)
-    for path in (output, masked, picture):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    check_table(output, format_name, masked, picture, inputs=(items_file, model), overwrite=overwrite)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos_id = beginning_of_sequence(tokenizer, decomposed.config) if bos else None
     levels = tuple(dict.fromkeys(levels))
@@ -121,9 +118,9 @@ def command(
     counted: list[CountRow] = []
     incomplete = 0
     with ExitStack() as files:
-        file = files.enter_context(destination(output))
+        columns = CountRow._fields if counts else NeuronRow._fields
+        write = files.enter_context(table(output, format_name, columns))
         bar = files.enter_context(progress(len(asked), quiet, "item"))
-        write = FORMATS[format_name](file, CountRow._fields if counts else NeuronRow._fields)
         if masked is not None:
             beside = files.enter_context(destination(masked))
             beside.writelines(json.dumps(cut_of(one), ensure_ascii=False) + "\n" for one in asked)

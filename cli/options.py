@@ -130,14 +130,11 @@ evaluation_output = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Table to write, beside what is shown."
 )
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn at random.")
-table_format = click.option(
-    "--format", "format_name", type=click.Choice(["tsv", "csv", "jsonl"]), default="tsv", show_default=True
-)
 prompt_bos = click.option(
     "--bos/--no-bos", default=True, help="Begin prompts with the beginning-of-sequence token (default)."
 )
 plot = click.option("--plot", "picture", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.")
-table_file_format = click.option(
+table_format = click.option(
     "--format",
     "format_name",
     type=click.Choice(["tsv", "csv", "jsonl", "parquet"]),

@@ -1,6 +1,5 @@
 """Runs that can be interrupted, as commands start, resume and work through them."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from decomp.cli.common import say
 from decomp.corpus.windows import TokenisedWindow
+from decomp.io.digests import digest
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel
 from decomp.runs.run import Batch, PlannedWindow, Run, Shard
@@ -51,14 +51,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
     return value
-
-
-def digest(contents: Iterable[bytes]) -> str:
-    """SHA-256, shortened, of contents and of where they end."""
-    total = hashlib.sha256()
-    for content in contents:
-        total.update(len(content).to_bytes(8, "big") + content)
-    return total.hexdigest()[:16]
 
 
 def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[PlannedWindow]:

@@ -10,7 +10,7 @@ from decomp.cli import options
 @click.command("score")
 @options.file_or_text
 @options.output
-@options.table_file_format
+@options.table_format
 @options.input_options
 @options.unit_options
 @options.target

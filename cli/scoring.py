@@ -17,15 +17,16 @@ from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow, only_target
 from decomp.corpus.words import check_white_space, read_words
-from decomp.io.files import complete_or_absent, refuse_existing
+from decomp.io.files import complete_or_absent
 from decomp.measures import Measure, Request
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
+from decomp.runs.outputs import FOLDER, claim, is_own
 from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
-from decomp.tables.files import format_of, open_table
+from decomp.tables.files import check_table, format_of, open_table, table_writer
 from decomp.tables.front import Front
 from decomp.tables.scoring import Scorer
 
@@ -76,7 +77,7 @@ def open_job(asked: Mapping[str, Any]) -> Job:
     if asked["corrected"] and words is not None:
         check_white_space(articles, words)
     check_run_options(asked["run_folder"], asked["shard"], asked["engine"], asked["overwrite"])
-    check_output(asked)
+    check_output(asked, source, name)
     # The workers of a pool may have devices that this process has not.
     device = "cpu" if asked["engine"] == "ray" else asked["device"]
     model, tokenizer = open_model(name, asked["dtype"], device, asked["revision"])
@@ -152,11 +153,14 @@ def check_units(measures: Sequence[Measure], request: Request, asked: Mapping[st
         measure.check_together(request, asked["unit"] == "word")
 
 
-def check_output(asked: Mapping[str, Any]) -> None:
-    """ValueError for a file that is there, unless a run that exists is to make it again."""
-    folder = asked["run_folder"]
-    if asked["output"] is not None and not (folder and (folder / MANIFEST).exists()):
-        refuse_existing(asked["output"], asked["overwrite"])
+def check_output(asked: Mapping[str, Any], source: Path | str, model: str) -> None:
+    """ValueError for an output that can't be written or must not be, before anything is computed."""
+    output, run = asked["output"], asked["run_folder"]
+    inputs = [source if isinstance(source, Path) else None, asked["word_list"], model]
+    if run is not None:
+        inputs += [run / MANIFEST, run / "parts", run / "journal", run / FOLDER]
+    overwrite = asked["overwrite"] or is_own(run, output)
+    check_table(output, asked["format_name"], inputs=inputs, overwrite=overwrite)
 
 
 def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwrite: bool) -> None:
@@ -180,9 +184,12 @@ def finish(run: Run, output: Path | None, format_name: str, columns: Sequence[st
         say(f"{missing} of {len(run.windows)} windows are left to other shards: decomp status {run.folder}", quiet)
     elif output is None:
         say(f"all {len(run.windows)} windows are done: decomp table {run.folder} -o FILE makes one table", quiet)
-    elif format_name == "parquet":
-        with table(output, format_name, columns) as write:
-            write(open_table(run.folder).rows())
     else:
-        with complete_or_absent(output) as beside, beside.open("wb") as file:
-            run.write_table(file)
+        with complete_or_absent(output) as beside:
+            if format_name == "parquet":
+                with beside.open("w") as text, table_writer(text, format_name, columns) as write:
+                    write(open_table(run.folder).rows())
+            else:
+                with beside.open("wb") as file:
+                    run.write_table(file)
+            claim(run.folder, output, beside)

@@ -11,7 +11,7 @@ from decomp.cli import options
 @click.command("table")
 @click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.output
-@options.table_file_format
+@options.table_format
 @click.option("--max-distance", type=click.IntRange(1), help="Keep sources at most so many tokens (words) back.")
 @click.option("--min-abs", type=click.FloatRange(0), default=0.0, help="Keep scores of at least this absolute value.")
 @click.option("--top", type=click.IntRange(1), help="Keep the sources of each target with the highest scores.")
@@ -36,13 +36,11 @@ def command(
     bias; shares are of the sum of all absolute scores.
     """
     from decomp.cli.common import table as table_to
-    from decomp.io.files import refuse_existing
-    from decomp.tables.files import open_table
+    from decomp.tables.files import check_table, open_table
     from decomp.tables.operations import merge, summarise, summary_columns, thin_out
 
     opened = [open_table(path) for path in tables]
-    if output is not None:
-        refuse_existing(output, overwrite)
+    check_table(output, format_name, inputs=tables, overwrite=overwrite)
     columns = opened[0].columns
     targets = thin_out(merge(opened), columns, max_distance=max_distance, min_abs=min_abs, top=top)
     with table_to(output, format_name, summary_columns(columns) if summary else columns) as write:

@@ -16,7 +16,7 @@ from torch import Tensor
 from decomp.core.ablation import Unembedding
 from decomp.core.decomposition import Decomposition
 from decomp.core.pairs import pair_indices, pair_offset
-from decomp.io.files import complete_or_absent, refuse_existing
+from decomp.io.files import check_outputs, complete_or_absent
 
 FORMAT_VERSION = 1
 METADATA_KEY = "decomp"
@@ -104,7 +104,7 @@ def save(result: Decomposition, path: Path, *, dtype: torch.dtype | None = None,
     ValueError for an existing file, an unembedding of another model, a folder that can't be written, or
     contributions that `dtype` can't hold.
     """
-    refuse_existing(path, overwrite)
+    check_outputs([path], overwrite=overwrite)
     rows = narrowed(result.rows[: pair_offset(len(result), result.decomposition_length)], dtype)
     tensors = {
         "input_ids": result.input_ids,
@@ -184,8 +184,7 @@ def save_pt(
 ) -> None:
     """The original files: `d` (min(W, T), T, E) with `d[r, t]` of source t−r at target t, `i`, `o`, projection."""
     paths = pt_paths(folder, identifier)
-    for path in paths:
-        refuse_existing(path, overwrite)
+    check_outputs(paths, overwrite=overwrite)
     targets, sources = result.pairs()
     rows = narrowed(result.rows[: len(targets)], dtype)
     d = rows.new_zeros(min(result.decomposition_length, len(result)), *result.hidden.shape)

@@ -1,14 +1,19 @@
-"""Files that are complete or absent."""
+"""Files that are complete or absent, and what may be written where: one rule for all commands."""
 
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 
 ABANDONED = 3600
 """Seconds after which a file being written belongs to nobody: parts are written in one go."""
+
+LONGEST_PREFIX = 40
+"""Characters of a file's name in that of the file beside it: names have at most 255 bytes."""
 
 
 class CannotWriteError(ValueError):
@@ -17,12 +22,13 @@ class CannotWriteError(ValueError):
 
 @contextmanager
 def complete_or_absent(path: Path, keep_existing: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to it, on disk, if nothing went wrong, removed otherwise.
+    """Give a path beside `path` to write to; renamed to it, on disk, if nothing went wrong, removed otherwise.
 
-    `keep_existing`: whoever is first makes the file, the others leave it.
+    `keep_existing`: whoever is first makes the file, the others leave it. CannotWriteError, a ValueError, for a
+    folder that is missing or closed.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:LONGEST_PREFIX]}.", suffix=".part")
     except OSError as error:
         raise CannotWriteError(f"can't write into {path.parent}: {error.strerror}") from error
     os.close(handle)
@@ -42,7 +48,8 @@ def complete_or_absent(path: Path, keep_existing: bool = False) -> Iterator[Path
 
 
 def move_if_absent(beside: Path, path: Path) -> None:
-    """A link, unlike a rename, replaces nothing; file systems without links have to do with a look."""
+    """Rename unless `path` is there: a link, unlike a rename, replaces nothing. File systems without links have to
+    do with a look."""
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -54,7 +61,10 @@ def move_if_absent(beside: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes, keep_existing: bool = False) -> None:
-    """CannotWriteError, a ValueError, where there is no room."""
+    """Write a file that is complete or absent, and the folders above it.
+
+    CannotWriteError, a ValueError, where there is no room; `keep_existing` as for `complete_or_absent`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with complete_or_absent(path, keep_existing) as beside:
@@ -64,7 +74,7 @@ def write_whole(path: Path, content: bytes, keep_existing: bool = False) -> None
 
 
 def remove_abandoned(folder: Path) -> None:
-    """What a killed process was writing into this folder or those below; what others write now is younger."""
+    """Remove what a killed process was writing into this folder or those below; what others write now is younger."""
     for beside in folder.glob("**/.*.part"):
         with suppress(FileNotFoundError):
             if time.time() - beside.stat().st_mtime > ABANDONED:
@@ -72,12 +82,67 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def current_umask() -> int:
+    """Return the permissions that new files are made without."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """ValueError for a file that is there and may not be replaced."""
-    if path.exists() and not overwrite:
+def check_outputs(
+    outputs: Iterable[Path | None], inputs: Iterable[Path | str | None] = (), overwrite: bool = False
+) -> None:
+    """Refuse, before anything is computed, outputs that can't be written or would destroy something.
+
+    ValueError for two outputs with one path; an output that is an input, or a file in a folder that is one (also
+    with `overwrite`); a folder, device or pipe (also with `overwrite`); a folder to write into that is missing or
+    closed; a file that exists, unless `overwrite`. `None` and inputs that are no paths (a model of the hub) are
+    passed over.
+    """
+    paths = [path for path in outputs if path is not None]
+    for first, second in combinations(paths, 2):
+        if first.resolve() == second.resolve():
+            raise ValueError(f"{second} is given for two outputs: give each a file of its own")
+    sources = [Path(source) for source in inputs if source is not None]
+    for path in paths:
+        status = status_of_file(path)
+        if status is not None:
+            refuse_input(path, sources)
+            check_replaceable(path, status, overwrite)
+        check_folder(path.parent)
+
+
+def status_of_file(path: Path) -> os.stat_result | None:
+    """Return what the file system knows of a file, None where there is none. ValueError for a name it can't have."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotWriteError(f"can't write {path}: {error.strerror}") from error
+
+
+def refuse_input(path: Path, sources: Sequence[Path]) -> None:
+    """Raise ValueError for an existing file that is one of the sources, or lies in one that is a folder."""
+    for source in sources:
+        if source.exists() and (source.samefile(path) or source.resolve() in path.resolve().parents):
+            where = "an input" if source.samefile(path) else f"in the input folder {source}"
+            raise ValueError(f"{path} is {where}, which is never replaced: write to another file")
+
+
+def check_replaceable(path: Path, status: os.stat_result, overwrite: bool) -> None:
+    """Raise ValueError for what is there and is no file, or may not be replaced."""
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is a device or a pipe and no file: give a file, or nothing for standard output")
+    if not overwrite:
         raise ValueError(f"{path} exists: give --overwrite (overwrite=True) to replace it, or another folder")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise CannotWriteError, a ValueError, for a folder that is missing or that nothing can be written into."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CannotWriteError(f"can't write into {folder}: {error.strerror}") from error

@@ -192,5 +192,6 @@ class Run:
     def remove(self) -> None:
         """All of it, the manifest last: without one, parts would belong to whoever comes next."""
         self.store.remove(self.folder)
-        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        for name in ("journal", "outputs"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / MANIFEST).unlink(missing_ok=True)

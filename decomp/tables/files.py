@@ -5,12 +5,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from decomp.io.files import check_outputs
 from decomp.io.records import DELIMITERS, LONGEST_FIELD, suffix_of
 from decomp.runs.manifest import open_run
 from decomp.tables.columns import COLUMNS, FORMATS, Row, Writer
@@ -27,14 +29,40 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("log2_prob", "score", "entropy", "corrected_log2_prob", "surprisal"), float),
     **dict.fromkeys(("strongest_source_position", "strongest_distance"), int),
     **dict.fromkeys(("strongest_score", "strongest_share", "bias_score", "bias_share"), float),
+    **dict.fromkeys(("layer", "neuron", "neurons", "rank", "items", "targets", "cases", "edges", "seed"), int),
+    **dict.fromkeys(("log2_odds", "value", "share", "effect", "residual", "factor", "change", "sd"), float),
+    **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
+    "prefers_target": bool,
 }
 """Columns that are no text."""
 
 
 def format_of(path: Path | None, name: str | None = None) -> str:
-    """The format asked for by name, else by the file's suffix, else TSV."""
+    """Return the format asked for by name, else by the file's suffix, else (standard output, no suffix) TSV.
+
+    ValueError for a suffix that is no format's.
+    """
     suffix = "" if path is None else path.suffix[1:]
-    return name or (suffix if suffix in FORMAT_NAMES else "tsv")
+    if name is None and suffix and suffix not in FORMAT_NAMES:
+        known = ", ".join(f".{known}" for known in FORMAT_NAMES)
+        raise ValueError(f"{path}: .{suffix} is no format of a table: use one of {known}, or give --format")
+    return name or suffix or "tsv"
+
+
+def check_table(
+    output: Path | None,
+    format_name: str | None,
+    *others: Path | None,
+    inputs: Iterable[Path | str | None] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse, before anything is computed, a table of no known format and what `check_outputs` refuses.
+
+    `others` are what the command writes beside the table. ValueError, also where Parquet needs pyarrow.
+    """
+    if format_of(output, format_name) == "parquet":
+        need_pyarrow()
+    check_outputs((output, *others), inputs, overwrite)
 
 
 def need_pyarrow() -> Any:
@@ -59,18 +87,23 @@ def table_writer(file: TextIO, name: str, columns: Sequence[str]) -> Iterator[Wr
 
 @contextmanager
 def parquet_writer(file: TextIO, columns: Sequence[str]) -> Iterator[Writer]:
-    """Row groups of equal size; texts as dictionaries."""
+    """Give a writer of row groups of equal size, with texts as dictionaries; columns outside of `TYPES` are of the
+    type that their first value has."""
     pyarrow = need_pyarrow()
-    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.dictionary(pyarrow.int32(), pyarrow.string())}
-    schema = pyarrow.schema([(name, kinds[TYPES.get(name, str)]) for name in columns])
     waiting: list[Row] = []
 
-    with pyarrow.parquet.ParquetWriter(file.buffer, schema) as writer:
+    with ExitStack() as opened:
+
+        @cache
+        def writer() -> Any:
+            schema = parquet_schema(pyarrow, columns, waiting)
+            return opened.enter_context(pyarrow.parquet.ParquetWriter(file.buffer, schema))
 
         def flush() -> None:
+            schema = writer().schema
             values = zip(*waiting, strict=True) if waiting else ((),) * len(columns)
             arrays = [pyarrow.array(column, kind) for column, kind in zip(values, schema.types, strict=True)]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+            writer().write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
             waiting.clear()
 
         def write(rows: Iterable[Row]) -> None:
@@ -81,8 +114,21 @@ def parquet_writer(file: TextIO, columns: Sequence[str]) -> Iterator[Writer]:
                     flush()
 
         yield write
+        writer()
         if waiting:
             flush()
+
+
+def parquet_schema(pyarrow: Any, columns: Sequence[str], rows: Sequence[Row]) -> Any:
+    """Return the Parquet types of columns, by `TYPES` or else by the first value in these rows."""
+    text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: text}
+
+    def kind(number: int, name: str) -> type:
+        first = next((row[number] for row in rows if row[number] is not None), "")
+        return TYPES.get(name, type(first))
+
+    return pyarrow.schema([(name, kinds[kind(number, name)]) for number, name in enumerate(columns)])
 
 
 @dataclass(frozen=True)
@@ -120,11 +166,19 @@ class RunTable(TableFile):
             yield from TableFile(part, self.columns).rows()
 
 
-def convert(column: Sequence[Any], kind: type) -> list[Any]:
+def convert(column: Sequence[Any], kind: Callable[[Any], Any]) -> list[Any]:
     """A column's values as numbers or text, empty ones of numbers as None."""
     if kind is str:
         return [value if value is None or isinstance(value, str) else str(value) for value in column]
+    kind = truth if kind is bool else kind
     return [None if value is None or value == "" else kind(value) for value in column]
+
+
+def truth(value: Any) -> bool:
+    """Return a truth value, also as delimited tables have it. ValueError for anything else."""
+    if str(value) not in ("True", "False"):
+        raise ValueError(f"expected True or False, not {value!r}")
+    return str(value) == "True"
 
 
 def open_table(path: Path) -> TableFile:

@@ -122,12 +122,29 @@ def test_gzip(tmp_path):
         (None, None, "tsv"),
         ("a.csv", None, "csv"),
         ("a.parquet", None, "parquet"),
-        ("a.txt", None, "tsv"),
+        ("a", None, "tsv"),
         ("a.csv", "jsonl", "jsonl"),
     ],
 )
 def test_format_of(tmp_path, path, name, expected):
     assert format_of(path and tmp_path / path, name) == expected
+
+
+def test_unknown_suffixes_are_refused_by_name(tmp_path):
+    for name, suffix in (("a.txt", ".txt"), ("a.html", ".html"), ("a.tsv.gz", ".gz")):
+        with pytest.raises(ValueError, match=rf"{name}: {suffix} is no format of a table: use one of .tsv, .csv"):
+            format_of(tmp_path / name)
+    assert format_of(tmp_path / "a.txt", "csv") == "csv"
+
+
+def test_parquet_types_of_columns_that_no_list_knows(tmp_path):
+    import pyarrow.parquet
+
+    path, columns = tmp_path / "a.parquet", ("item", "text", "layer", "prefers_target", "score")
+    rows = [(0, "#", None, True, 0.5), (1, "", 7, False, 1.0)]
+    with path.open("w", encoding="utf-8") as file, table_writer(file, "parquet", columns) as writer:
+        writer(rows)
+    assert [tuple(row.values()) for row in pyarrow.parquet.read_table(path).to_pylist()] == rows
 
 
 GOOD_LINES = ["\t".join(COLUMNS), "0\t0\t0\tt\t-1\ts\t1\t-2.25\tdelta_lp\t1.5"]
