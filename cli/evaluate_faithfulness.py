@@ -82,7 +82,7 @@ def command(
 
     from decomp.cli.common import open_model, open_windows, progress, table
     from decomp.corpus.articles import read_articles
-    from decomp.evaluation.faithfulness import perturbation_curves
+    from decomp.evaluation.curves import perturbation_curves
     from decomp.evaluation.intervals import COLUMNS
     from decomp.measures.functions import find_function
     from decomp.measures.request import token_id
@@ -155,7 +155,7 @@ def rankings(
     import torch
 
     from decomp.core.pairs import sources_of
-    from decomp.evaluation.faithfulness import rank_sources
+    from decomp.evaluation.curves import rank_sources
 
     kept = sources_of(target, scores[0].decomposition_length)
     ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}
@@ -171,7 +171,7 @@ def summary(curves: "Mapping[Key, torch.Tensor]", draws: int, seed: int) -> "Ite
     """Each measure's curves, and at the end those of random rankings with their spread over draws."""
     import torch
 
-    from decomp.evaluation.faithfulness import by_bin
+    from decomp.evaluation.curves import by_bin
     from decomp.evaluation.intervals import estimates
 
     for key, curve in curves.items():

@@ -4,24 +4,44 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, score
     from decomp.core.decomposition import Decomposition
     from decomp.core.storage import load
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
     from decomp.measures import SCORES
     from decomp.models import load_model
+    from decomp.tables.table import Table, load_table
 
 PUBLIC = {
     "Decomposition": "decomp.core.decomposition",
     "SCORES": "decomp.measures",
+    "Table": "decomp.tables.table",
+    **dict.fromkeys(("score", "contrast", "decompose", "faithfulness", "alignment", "agreement"), "decomp.api"),
     "load": "decomp.core.storage",
     "load_model": "decomp.models",
+    "load_table": "decomp.tables.table",
     "read_articles": "decomp.corpus.articles",
     "windows_of": "decomp.corpus.windows",
 }
 """Public names and their modules, imported on first use: `import decomp` must not import torch."""
 
-__all__ = ["SCORES", "Decomposition", "load", "load_model", "read_articles", "windows_of"]
+__all__ = [
+    "SCORES",
+    "Decomposition",
+    "Table",
+    "agreement",
+    "alignment",
+    "contrast",
+    "decompose",
+    "faithfulness",
+    "load",
+    "load_model",
+    "load_table",
+    "read_articles",
+    "score",
+    "windows_of",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,32 @@
-"""The documentation says what the commands say."""
+"""The documentation says what the commands say, and its examples give what it shows."""
 
+import doctest
 import runpy
-from importlib import metadata
+from importlib import import_module, metadata
 
 import pytest
 
 from tests.conftest import ROOT
 
 PINNED = f"click=={metadata.version('click')}\n" in (ROOT / "constraints.txt").read_text()
+FOLDERS = {"decomp": ROOT / "decomp", "decomp.models": ROOT / "models"}
+EXAMPLES = sorted(
+    ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+    for package, folder in FOLDERS.items()
+    for path in folder.rglob("*.py")
+    if ">>> " in path.read_text("utf-8")
+)
 
 
 @pytest.mark.skipif(not PINNED, reason="help is laid out by another version of click than the pinned one")
 def test_commands_page_is_current():
     page = runpy.run_path(str(ROOT / "docs" / "make.py"))["page"]()
     assert (ROOT / "docs" / "commands.md").read_text("utf-8") == page, "run python docs/make.py"
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted
+    assert not result.failed

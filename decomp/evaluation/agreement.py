@@ -1,21 +1,34 @@
 """Rank correlation of two measures over the sources of one prediction."""
 
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from decomp.core.pairs import sources_of
+from decomp.evaluation import intervals
+from decomp.measures.result import Scores
+
+COLUMNS = ("measure", "other_measure", "metric", "targets", *intervals.COLUMNS)
+Key = tuple[str, ...]
+"""Two measures, and the metric."""
+
 
 class Agreement(NamedTuple):
+    """How alike two rankings of the same sources are, from −1 to 1."""
+
     spearman: float
     kendall: float
     """Tau-b, which allows for ties."""
 
 
 def agreement(first: Float[np.ndarray, " sources"], second: Float[np.ndarray, " sources"]) -> Agreement | None:
-    """None where there are no ranks to compare: fewer than two sources, or scores all equal.
+    """Return the rank correlations of two measures' scores of the same sources (Oh & Schuler 2023, section 5).
 
-    ValueError without scipy.
+    None where there are no ranks to compare: fewer than two sources, or scores all equal. ValueError
+    without scipy.
     """
     try:
         from scipy.stats import kendalltau, spearmanr
@@ -24,3 +37,19 @@ def agreement(first: Float[np.ndarray, " sources"], second: Float[np.ndarray, " 
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return Agreement(float(spearmanr(first, second).statistic), float(kendalltau(first, second).statistic))
+
+
+def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
+    """Yield, of one window, the metrics of each pair of measures on each target that has ranks to compare.
+
+    ValueError for a single measure, which has nothing to agree with.
+    """
+    if len(scores) < 2:
+        raise ValueError(f"{scores[0].measure} alone has nothing to agree with: give --measure twice or more")
+    for first, second in combinations(scores, 2):
+        for target in first.targets:
+            kept = sources_of(target, first.decomposition_length)
+            pair = (s.scores[target, kept.start : kept.stop].double().cpu().numpy() for s in (first, second))
+            if (agreed := agreement(*pair)) is not None:
+                for metric, value in agreed._asdict().items():
+                    yield (first.measure, second.measure, metric), value

@@ -1,13 +1,28 @@
 """How well scores single out the tokens that are known evidence (Yin & Neubig 2022, section 4)."""
 
+from collections.abc import Iterator, Sequence
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from decomp.evaluation import intervals
+from decomp.measures.contrast import Contrast, log2_odds, prompt_scores
+from decomp.measures.result import Scores
+
+MODEL, RANDOM = "<model>", "<random>"
+"""What has metrics and is no measure: the model itself, and scores in random order."""
+EVERY = "<all>"
+"""Items of all phenomena together."""
+COLUMNS = ("phenomenon", "measure", "metric", "items", *intervals.COLUMNS)
+Key = tuple[str, ...]
+"""Phenomenon, measure, metric."""
+
 
 class Alignment(NamedTuple):
+    """How well one measure's scores single out the evidence of one item."""
+
     dot_product: float
     """What the evidence has of the scores, their absolute values adding up to 1."""
     probes_needed: float
@@ -17,9 +32,9 @@ class Alignment(NamedTuple):
 
 
 def alignment(scores: Float[np.ndarray, " tokens"], evidence: Bool[np.ndarray, " tokens"]) -> Alignment:
-    """Scores keep their sign: the highest come first. Among equal scores, the expectation of a random order.
+    """Return how well scores single out the evidence. They keep their sign: the highest come first.
 
-    ValueError where no token is evidence.
+    Among equal scores, the expectation of a random order. ValueError where no token is evidence.
     """
     if not evidence.any():
         raise ValueError("alignment needs at least one token that is evidence")
@@ -41,5 +56,30 @@ def alignment(scores: Float[np.ndarray, " tokens"], evidence: Bool[np.ndarray, "
 
 
 def random_alignment(evidence: Bool[np.ndarray, " tokens"]) -> Alignment:
-    """What scores that know nothing can expect: all equal."""
+    """Return what scores that know nothing can expect: that of scores which are all equal."""
     return alignment(np.ones(len(evidence)), evidence)
+
+
+def alignments(
+    model: Any, contrast: Contrast, scores: Sequence[Scores], decomposition_length: int | None
+) -> Iterator[tuple[Key, float]]:
+    """Yield the metrics of one item for its phenomenon and for all together: the model's, each measure's, random.
+
+    All are over the prompt's tokens that a decomposition length keeps.
+    """
+    item = contrast.item
+    evidence = np.isin(contrast.prompt_tokens(decomposition_length), item.evidence)
+    aligned = {s.measure: alignment(prompt_scores(contrast, s), evidence) for s in scores}
+    preferred = float(log2_odds(model, contrast) > 0)
+    for phenomenon in (item.item.phenomenon, EVERY):
+        yield (phenomenon, MODEL, "prefers_target"), preferred
+        for name, metrics in {**aligned, RANDOM: random_alignment(evidence)}.items():
+            for metric, value in metrics._asdict().items():
+                yield (phenomenon, name, metric), value
+
+
+def by_phenomenon(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
+    """Return the values phenomenon by phenomenon, all together last; without that where there is one."""
+    several = len({phenomenon for phenomenon, *_ in found}) > 2
+    keys = sorted(found, key=lambda key: (key[0] == EVERY, key[0]))
+    return {key: found[key] for key in keys if several or key[0] != EVERY}

@@ -1,90 +1,133 @@
-"""Faithfulness: what a prediction loses with the sources that a measure ranks first, and without all others."""
+"""Faithfulness of measures on a corpus: do predictions rest on the sources that a measure ranks first?"""
 
-import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.pairs import sources_of
+from decomp.corpus.windows import TokenisedWindow
+from decomp.evaluation import intervals
+from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
+from decomp.measures import Measure, Request
 from decomp.measures.functions import AttributedFunction
-from decomp.measures.occlusion import function_values, hidden_without, texts_at_once
+from decomp.measures.result import Scores
+from decomp.measures.windows import measure_windows
+from decomp.tables.columns import Row
 
-FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Of the sources: the bins of DeYoung et al. 2020."""
+RANDOM = "<random>"
+"""Rankings that know nothing."""
+COLUMNS = ("measure", "removal", "metric", "fraction", "targets", *intervals.COLUMNS)
 
-
-def rank_sources(scores: Float[Tensor, " S"]) -> Int[Tensor, " S"]:
-    """Sources by falling score, the older one first where scores are equal."""
-    return scores.argsort(descending=True, stable=True)
-
-
-def top_sizes(count: int, fractions: Sequence[float] = FRACTIONS) -> list[int]:
-    """How many of `count` ≥ 2 sources each fraction is: at least one, and at least one is left."""
-    return [min(max(1, math.ceil(round(fraction * count, 9))), count - 1) for fraction in fractions]
+Key = tuple[str, ...]
+"""Measure, removal, metric."""
+Chosen = list[tuple[TokenisedWindow, list[int]]]
+"""Windows, and the targets in each that are evaluated."""
 
 
-def removals(ranking: Int[Tensor, " S"], sizes: Sequence[int]) -> dict[str, Bool[Tensor, "bins S"]]:
-    """What each metric removes: the sources ranked first, or all others, those ranked last."""
-    place = torch.empty_like(ranking)
-    place[ranking] = torch.arange(len(ranking), device=ranking.device)
-    first = place < torch.tensor(sizes, device=ranking.device)[:, None]
-    return {"comprehensiveness": first, "sufficiency": ~first}
+@dataclass(frozen=True)
+class Perturbation:
+    """How sources are removed, and what a prediction loses with them."""
+
+    replacements: Mapping[str, str | int]
+    """By the name of the removal what takes a source's place: `mask`, or the id of a token."""
+    function: AttributedFunction
+    draws: int = 5
+    """Random rankings of each target's sources."""
+    seed: int = 0
 
 
-def aopc(curve: Float[Tensor, "*N bins"]) -> Float[Tensor, "*N"]:
-    """Area over the perturbation curve: its mean over the bins (DeYoung et al. 2020), where something is removed."""
-    return curve.mean(-1)
+def choose_targets(
+    windows: Sequence[TokenisedWindow], decomposition_length: int | None, count: int | None, seed: int
+) -> Chosen:
+    """Return windows cut to what their targets need, and these: all that have sources to rank, or `count` at random.
 
-
-def values_without(
-    model: Any,
-    ids: Int[Tensor, " S"],
-    next_id: Int[Tensor, ""],
-    removed: Bool[Tensor, "R S"],
-    replacement: str | int,
-    function: AttributedFunction,
-    memory: int,
-) -> Float[Tensor, " R"]:
-    """The function of the prediction after a text's last token, after each removal; equal ones are computed once."""
-    different, places = removed.unique(dim=0, return_inverse=True)
-    unembedding = model.unembedding()
-    step = texts_at_once(model.network(), len(ids), unembedding.weight.element_size(), memory // 2)
-    values = []
-    for part in different.split(step):
-        hidden, empty = hidden_without(model, ids, part, replacement)
-        tokens = next_id.expand(len(part))
-        values.append(function_values(hidden[:, -1], empty[:, -1], tokens, None, unembedding, function, memory // 2))
-    return torch.cat(values)[places]
-
-
-@torch.no_grad()
-def perturbation_curves(
-    model: Any,
-    ids: Int[Tensor, " S"],
-    next_id: Int[Tensor, ""],
-    rankings: Mapping[str, Int[Tensor, " ranked"]],
-    replacement: str | int,
-    function: AttributedFunction,
-    memory: int,
-) -> dict[tuple[str, str], Float[Tensor, " bins"]]:
-    """F(x) − F(x without the first) and F(x) − F(the first alone), by ranking and metric (DeYoung et al. 2020).
-
-    Rankings are of a text's most recent sources; older ones stay.
+    ValueError if there are none.
     """
-    masks = {}
-    for name, ranking in rankings.items():
-        for metric, removed in removals(ranking, top_sizes(len(ranking))).items():
-            masks[name, metric] = torch.nn.functional.pad(removed, (len(ids) - len(ranking), 0))
-    nothing = torch.zeros(1, len(ids), dtype=torch.bool, device=ids.device)
-    every = torch.cat([nothing, *masks.values()])
-    whole, *values = values_without(model, ids, next_id, every, replacement, function, memory).split(
-        [1, *map(len, masks.values())]
-    )
-    return {key: whole - value for key, value in zip(masks, values, strict=True)}
+    every = [
+        (number, target)
+        for number, window in enumerate(windows)
+        for target in window.window.targets
+        if target > 0 and decomposition_length != 1
+    ]
+    if not every:
+        raise ValueError("nothing to rank: no predicted token has two sources or more")
+    drawn = every if count is None else sorted(random.Random(seed).sample(every, min(count, len(every))))
+    by_window = {number: [target for _, target in group] for number, group in groupby(drawn, itemgetter(0))}
+    return [(only_targets(windows[number], targets), targets) for number, targets in by_window.items()]
 
 
-def by_bin(curve: Float[Tensor, "N bins"]) -> dict[str, Float[Tensor, " N"]]:
-    """The curve's bins by their fractions, then `aopc`."""
-    return {**dict(zip(map(str, FRACTIONS), curve.unbind(-1), strict=True)), "aopc": aopc(curve)}
+def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> TokenisedWindow:
+    """Return as much of a window as its targets need."""
+    window = tokenised.window
+    predicted = window.start - window.has_bos + 1
+    return tokenised.cut(replace(window, first_scored=predicted + targets[0], stop=predicted + targets[-1] + 1))
+
+
+def curves_of_targets(
+    model: Any,
+    chosen: Chosen,
+    measures: Sequence[Measure],
+    request: Request,
+    perturbation: Perturbation,
+    batch_size: int | None = None,
+) -> Iterator[list[tuple[Key, Float[Tensor, " bins"]]]]:
+    """Yield for each target the perturbation curve of every measure and random ranking, removal and metric."""
+    generator = torch.Generator().manual_seed(perturbation.seed)
+    each_scored = measure_windows(model, [window for window, _ in chosen], measures, request, batch_size)
+    for (window, scores), (_, targets) in zip(each_scored, chosen, strict=True):
+        ids = window.ids.to(model.device)
+        for target in targets:
+            ranked = rankings(scores, target, perturbation.draws, generator)
+            curves: list[tuple[Key, Tensor]] = []
+            for removal, replacement in perturbation.replacements.items():
+                lost = perturbation_curves(
+                    model,
+                    ids[: target + 1],
+                    ids[target + 1],
+                    ranked,
+                    replacement,
+                    perturbation.function,
+                    request.memory,
+                )
+                curves += [((name, removal, metric), c.double().cpu()) for (name, metric), c in lost.items()]
+            yield curves
+
+
+def rankings(
+    scores: Sequence[Scores], target: int, draws: int, generator: torch.Generator
+) -> dict[str, Int[Tensor, " sources"]]:
+    """Return rankings of the sources that are kept for a target: each measure's, and random ones."""
+    kept = sources_of(target, scores[0].decomposition_length)
+    ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}
+    device = scores[0].scores.device
+    return ranked | {drawn(draw): torch.randperm(len(kept), generator=generator).to(device) for draw in range(draws)}
+
+
+def drawn(draw: int) -> str:
+    """Return the name of one random ranking."""
+    return f"{RANDOM} {draw}"
+
+
+def summary(curves: Mapping[Key, Sequence[Float[Tensor, " bins"]]], draws: int, seed: int) -> Iterator[Row]:
+    """Yield rows of `COLUMNS`: each measure's mean curves, and at the end those of random rankings.
+
+    The intervals of measures are over targets (bootstrap), those of random rankings over draws.
+    """
+    stacked = {key: torch.stack(list(each)) for key, each in curves.items()}
+    for key, curve in stacked.items():
+        if not key[0].startswith(RANDOM):
+            named = {(*key, name): values.tolist() for name, values in by_bin(curve).items()}
+            yield from intervals.estimates(named, seed)
+    for name, removal, metric in stacked:
+        if name == drawn(0):
+            every = torch.stack([stacked[drawn(draw), removal, metric] for draw in range(draws)])
+            for fraction, values in by_bin(every.mean(1)).items():
+                low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+                yield (RANDOM, removal, metric, fraction, every.shape[1], values.mean().item(), low, high, seed)

@@ -1,11 +1,15 @@
 """Means and their bootstrap intervals (Efron 1979)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from decomp.tables.columns import Row
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 RESAMPLES = 1000
 BLOCKS = 10
@@ -14,7 +18,7 @@ COLUMNS = ("mean", "low", "high", "seed")
 
 
 def bootstrap_interval(values: Float[np.ndarray, " items"], seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean over items, drawn anew with replacement `RESAMPLES` times."""
+    """Return the percentile interval of the mean over items, drawn anew with replacement `RESAMPLES` times."""
     generator = np.random.default_rng(seed)
     sizes = (RESAMPLES // BLOCKS, len(values))
     means = [values[generator.integers(len(values), size=sizes)].mean(1) for _ in range(BLOCKS)]
@@ -22,7 +26,16 @@ def bootstrap_interval(values: Float[np.ndarray, " items"], seed: int, level: fl
     return float(low), float(high)
 
 
+def gathered(items: Iterable[Iterable[tuple[K, V]]]) -> dict[K, list[V]]:
+    """Return all values of each key, the keys in the order in which they first come."""
+    found: dict[K, list[V]] = {}
+    for item in items:
+        for key, value in item:
+            found.setdefault(key, []).append(value)
+    return found
+
+
 def estimates(values: Mapping[tuple[str, ...], Sequence[float]], seed: int) -> Iterator[Row]:
-    """One row per key: the key, how many values it has, and `COLUMNS`."""
+    """Yield one row per key: the key, how many values it has, and `COLUMNS`."""
     for key, each in values.items():
         yield (*key, len(each), float(np.mean(each)), *bootstrap_interval(np.array(each), seed), seed)

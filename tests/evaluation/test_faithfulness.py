@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.cli.evaluate_faithfulness import only_targets
 from decomp.corpus.windows import Place, TokenisedWindow, Window
-from decomp.evaluation.faithfulness import aopc, by_bin, perturbation_curves, rank_sources, removals, top_sizes
+from decomp.evaluation.curves import aopc, by_bin, perturbation_curves, rank_sources, removals, top_sizes
+from decomp.evaluation.faithfulness import only_targets
 from decomp.measures.functions import FUNCTIONS
 from tests.commands import CORPUS, MODEL, refused, table
 from tests.variants import make_pair, random_ids

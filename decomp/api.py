@@ -1,0 +1,305 @@
+"""What a notebook needs, in one call each: text, a model's name and what is asked for in, a table out."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from decomp.core.decomposition import Decomposition
+from decomp.corpus.articles import Article, read_articles
+from decomp.corpus.contrast_items import Item, read_items
+from decomp.evaluation import agreement as agreements
+from decomp.evaluation import alignment as alignments
+from decomp.evaluation import faithfulness as curves
+from decomp.evaluation.intervals import estimates, gathered
+from decomp.jobs import Model, open_contrasting, open_model, open_scoring, open_windows, with_evidence
+from decomp.measures.contrast import scored
+from decomp.measures.functions import find_function
+from decomp.measures.request import token_id
+from decomp.measures.windows import measure_windows
+from decomp.models.loading import load_model
+from decomp.tables.contrasting import CONTRAST_COLUMNS
+from decomp.tables.table import Table, load_table
+
+__all__ = [
+    "agreement",
+    "alignment",
+    "contrast",
+    "decompose",
+    "faithfulness",
+    "load_model",
+    "load_table",
+    "score",
+]
+
+T = TypeVar("T")
+Source = str | Path | Sequence[str]
+"""One text, a file or folder of them, or several texts."""
+FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".gz")
+"""What a text without spaces ends with when a file was meant."""
+BAR_DELAY = 1
+"""Seconds after which a bar is shown."""
+
+
+def score(
+    source: Source,
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return the scores of every context token for every word of a text: by default ΔLP, in bits.
+
+    `source` is a text, several texts, or a `Path` to a file or folder as `decomp score` reads it. `model` is a
+    name (a hub id, a folder, a demo model) or what `load_model` gives, so that a notebook loads it once. Texts
+    longer than the model's positions are cut into overlapping windows; `batch_size` of these are computed
+    together, by default as many as have one full window's tokens. `progress` shows a bar (by default on a
+    terminal and in a notebook).
+
+    The settings are the options of `decomp score`: `unit` ("token", "word"), `words` (a Path), `span`, `target`,
+    `entropy`, `corrected`, `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
+    `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
+    `replacement` and the others; for a model by name `dtype`, `device`, `revision`.
+
+    The table has one row per predicted token, source and measure. ValueError for an input that can't be read or
+    is empty, an unknown measure or setting, settings that don't go together, and a model that can't be loaded.
+
+    >>> import decomp
+    >>> table = decomp.score("The cat sat.", "demo-opt", measures=("delta_lp", "input_x_gradient"))
+    >>> table.measures(), len(table)
+    (['delta_lp', 'input_x_gradient'], 20)
+    """
+    scoring = open_scoring(articles_of(source), model, measures, **settings)
+    each = watched(scoring.rows_by_window(batch_size), len(scoring.windows), "window", progress)
+    return Table.from_rows(scoring.columns, chain.from_iterable(each))
+
+
+def contrast(
+    prompt: str | Path,
+    target: str | None = None,
+    foil: str | None = None,
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    batch_size: int = 16,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return the scores of every token of a prompt for what it does for a target against a foil (Yin & Neubig 2022).
+
+    Instead of prompt, target and foil, a `Path` gives the items of a table, as `decomp contrast` reads it; `limit`
+    is for the first of these. `measures` are by default those that explain a contrast. The settings are
+    `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `bos`, the options of the
+    measures, and `dtype`, `device`, `revision`; see `score` for these, `model` and `progress`.
+
+    The table has, in front, the item, its phenomenon, the foil, log2 P(target) − log2 P(foil) in bits, and whether
+    the model prefers the target. ValueError as for `score`, and for items that can't be scored.
+
+    >>> import decomp
+    >>> table = decomp.contrast("The keys to the cabinet", "were", "was", "demo-opt", measures="delta_lp")
+    >>> table.measures()
+    ['delta_lp:contrast_log2_prob']
+    >>> list(table["source_token"][:4])
+    ['</s>', 'The', 'Ġkey', 's']
+    """
+    contrasting = open_contrasting(items_of(prompt, target, foil, limit), model, measures, **settings)
+    each = contrasting.rows_by_item(batch_size)
+    items = watched(each, len(contrasting.contrasts), "item", progress)
+    return Table.from_rows(CONTRAST_COLUMNS, chain.from_iterable(item.rows for item in items))
+
+
+def decompose(
+    text: str,
+    model: Model = "demo-opt",
+    *,
+    decomposition_length: int | None = None,
+    bos: bool = True,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Decomposition:
+    """Return the exact decomposition of a text's final hidden states, with the text's tokens (Oh & Schuler 2023).
+
+    `decomposition_length`: the most recent sources kept per target, by default all. `bos` begins the text with the
+    beginning-of-sequence token. The options are those of the model's own `decompose`: `activation_rule`,
+    `output_layers`, `memory`. ValueError for a text that is empty or longer than the model's positions.
+
+    >>> import decomp
+    >>> result = decomp.decompose("The cat sat.", "demo-opt")
+    >>> result.tokens
+    ('</s>', 'The', 'Ġcat', 'Ġsat', '.')
+    >>> result.contributions(3).shape  # (sources, hidden)
+    torch.Size([4, 192])
+    """
+    articles = articles_of([text] if isinstance(text, str) else text)
+    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    windows = open_windows(articles, decomposed, tokenizer, None, bos)
+    if len(windows) != 1:
+        raise ValueError(
+            f"decompose takes one text of at most {decomposed.max_length()} tokens, this is {len(windows)} windows: "
+            "shorten it, or store those of a corpus with decomp decompose"
+        )
+    ids = windows[0].ids.to(decomposed.device)
+    result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, **options)
+    return replace(result, tokens=windows[0].tokens)
+
+
+def faithfulness(
+    source: Source,
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    count: int | None = None,
+    removals: Sequence[str] = ("mask", "unk"),
+    drop_in: str = "log2_prob",
+    draws: int = 5,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return what predictions lose without the sources that each measure ranks first (DeYoung et al. 2020).
+
+    `count` predicted tokens are drawn at random, by default all are taken. `removals` say what takes the place of
+    removed sources (mask, pad, unk, or a token), `drop_in` which number is lost (log2_prob in bits, or prob),
+    `draws` how many random rankings there are. The table has per measure, removal, metric (comprehensiveness:
+    higher is better; sufficiency: lower is better) and fraction of sources removed the mean loss with its 95 %
+    interval; fraction `aopc` is the mean of all. The rest as for `score`, whose ValueErrors it raises.
+
+    >>> import decomp
+    >>> table = decomp.faithfulness("The cat sat on the mat.", measures="attention", removals=["mask"], draws=2)
+    >>> list(table.select(fraction="aopc")["metric"])
+    ['comprehensiveness', 'sufficiency', 'comprehensiveness', 'sufficiency']
+    """
+    function = find_function(drop_in)
+    scoring = open_scoring(articles_of(source), model, measures, **settings)
+    request, chosen_measures = scoring.scorer.request, scoring.scorer.measures
+    replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
+    chosen = curves.choose_targets(scoring.windows, request.decomposition_length, count, seed)
+    perturbation = curves.Perturbation(replacements, function, draws, seed)
+    each = curves.curves_of_targets(scoring.model, chosen, chosen_measures, request, perturbation, batch_size)
+    total = sum(len(targets) for _, targets in chosen)
+    found = gathered(watched(each, total, "token", progress))
+    return Table.from_rows(curves.COLUMNS, curves.summary(found, draws, seed))
+
+
+def agreement(
+    source: Source,
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = ("delta_lp", "attention", "gradient_norm", "input_x_gradient"),
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return how alike measures rank the sources of predictions, for every two of them (Oh & Schuler 2023, section 5).
+
+    The table has Spearman's and Kendall's rank correlation (tau-b), averaged over predicted tokens, with 95 %
+    bootstrap intervals (of `seed`) over these. The rest as for `score`, whose ValueErrors it raises, and one without
+    scipy, and where no predicted token has two sources with unequal scores.
+
+    >>> import decomp
+    >>> table = decomp.agreement("The cat sat on the mat.", measures=("delta_lp", "decomposed_logit"))
+    >>> list(table["metric"])
+    ['spearman', 'kendall']
+    """
+    scoring = open_scoring(articles_of(source), model, measures, **settings)
+    each = measure_windows(scoring.model, scoring.windows, scoring.scorer.measures, scoring.scorer.request, batch_size)
+    items = (agreements.agreements(results) for _, results in watched(each, len(scoring.windows), "window", progress))
+    found = gathered(items)
+    if not found:
+        raise ValueError("nothing to compare: no predicted token has ranks, two sources or more with unequal scores")
+    return Table.from_rows(agreements.COLUMNS, estimates(found, seed))
+
+
+def alignment(
+    items: Path | Sequence[Path],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return how well measures single out the known evidence of contrast items (Yin & Neubig 2022).
+
+    `items` are tables as `contrast` reads them, with a column `evidence` or in BLiMP's form. The table has per
+    phenomenon and measure the mean dot product with the evidence, the probes needed and the reciprocal rank, with
+    95 % bootstrap intervals (of `seed`) over items; beside them those of scores in random order (`<random>`), and
+    how often the model prefers the target (`<model>`). The rest as for `contrast`, whose ValueErrors it raises, and
+    one where no item has evidence in its prompt.
+    """
+    paths = [items] if isinstance(items, str | Path) else items
+    read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in paths))
+    length = settings.get("decomposition_length")
+    opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
+    each = scored(opened.model, opened.contrasts, opened.contraster.requests, batch_size)
+    items_scored = watched(each, len(opened.contrasts), "item", progress)
+    found = gathered(alignments.alignments(opened.model, item, results, length) for item, results in items_scored)
+    return Table.from_rows(alignments.COLUMNS, estimates(alignments.by_phenomenon(found), seed))
+
+
+def articles_of(source: Source | Sequence[Article]) -> Sequence[Article]:
+    """Return the articles of a text, of several, or of a file. ValueError where there is no text.
+
+    A text that is the name of a file is refused: a list of one text scores it as it stands.
+    """
+    if isinstance(source, Path):
+        return read_articles(source)
+    if isinstance(source, str):
+        refuse_file_name(source)
+    texts = [source] if isinstance(source, str) else source
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str | Article) for text in texts):
+        raise ValueError(f"expected a text, several texts, or a Path, not {type(source).__name__}")
+    articles = [Article(text) if isinstance(text, str) else text for text in texts]
+    if not any(article.text.strip() for article in articles):
+        raise ValueError("the text is empty: give at least one word")
+    return articles
+
+
+def refuse_file_name(text: str) -> None:
+    """Raise ValueError for a text that is the name of a file, or looks like one."""
+    is_name = "\n" not in text and len(text) < 256 and text.strip() != "" and os.path.exists(text)
+    if is_name or (text.lower().endswith(FILE_SUFFIXES) and len(text.split()) == 1):
+        raise ValueError(
+            f"{text!r} is a file's name: give Path({text!r}) to score what the file holds, or [{text!r}] to score "
+            "these words"
+        )
+
+
+def items_of(prompt: str | Path, target: str | None, foil: str | None, limit: int | None = None) -> list[Item]:
+    """Return the items of a table, or the one that is given as text. ValueError where only a part of one is."""
+    if isinstance(prompt, Path):
+        if target is not None or foil is not None:
+            raise ValueError(f"target and foil stand in the table {prompt}: leave them out")
+        return read_items(prompt)[:limit]
+    if not (isinstance(prompt, str) and isinstance(target, str) and isinstance(foil, str)):
+        raise ValueError("a contrast needs the texts prompt, target and foil, or the Path of a table of items")
+    if target == foil:
+        raise ValueError(f"target and foil are both {target!r}: they must differ")
+    return [Item("the contrast", 0, "0", "", prompt, target, foil)]
+
+
+def watched(items: Iterable[T], total: int, unit: str, progress: bool | None) -> Iterator[T]:
+    """Yield the items, with a bar on stderr if it is asked for, or by default where a person looks on."""
+    shown = someone_looks_on() if progress is None else progress
+    yield from tqdm(items, total=total, unit=unit, delay=BAR_DELAY, disable=not shown)
+
+
+def someone_looks_on() -> bool:
+    """Return whether this is a terminal or a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return sys.stderr.isatty() or (shell is not None and "IPKernelApp" in shell.config)

@@ -1,0 +1,248 @@
+"""Inputs, a model and measures, opened and checked: what the functions of `decomp.api` and the commands begin with.
+
+All that can be refused without the model is refused before it is loaded.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from decomp.corpus.articles import Article
+from decomp.corpus.contrast_items import Item, tokenise
+from decomp.corpus.windows import TokenisedWindow, Unit, beginning_of_sequence, continued, only_target, windows_of
+from decomp.corpus.words import check_white_space, read_words
+from decomp.measures import Measure, Request
+from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
+from decomp.measures.options import find_measures, request_from
+from decomp.measures.registry import check_foils
+from decomp.measures.surprisal import begins_word
+from decomp.models.base import DecomposedModel
+from decomp.models.loading import load_model
+from decomp.tables.columns import Row
+from decomp.tables.contrasting import Contraster, ItemRows
+from decomp.tables.front import Front
+from decomp.tables.scoring import Scorer
+
+log = logging.getLogger(__name__)
+
+Model = str | Path | tuple[DecomposedModel, Any]
+"""The name of a model, or model and tokenizer as `load_model` gives them."""
+
+
+def open_model(
+    model: Model, dtype: str | None = None, device: str | None = None, revision: str | None = None
+) -> tuple[DecomposedModel, Any]:
+    """Return a model and its tokenizer, loaded if they are given by name.
+
+    ValueError for what `load_model` refuses, for what is no name and no (model, tokenizer), and for a dtype,
+    device or revision of a model that is loaded already.
+    """
+    if isinstance(model, str | Path):
+        return load_model(str(model), dtype=dtype or "float32", device=device, revision=revision)
+    if not (isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], DecomposedModel)):
+        raise ValueError(
+            f"the model must be a name, or the pair (model, tokenizer) of decomp.load_model, not {type(model).__name__}"
+        )
+    if given := [name for name, value in (("dtype", dtype), ("device", device), ("revision", revision)) if value]:
+        raise ValueError(f"the model is loaded already: give {', '.join(given)} to decomp.load_model instead")
+    return model
+
+
+def open_windows(
+    articles: Sequence[Article], model: DecomposedModel, tokenizer: Any, stride: int | None, bos: bool, **units: Any
+) -> list[TokenisedWindow]:
+    """Return the windows of the articles that the model has room for; `units` as `windows_of` takes them."""
+    positions = model.max_length()
+    return windows_of(articles, tokenizer, model.config, positions=positions, stride=stride, bos=bos, **units)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A corpus, its windows and what they are scored with."""
+
+    model: DecomposedModel
+    tokenizer: Any
+    articles: Sequence[Article]
+    windows: list[TokenisedWindow]
+    scorer: Scorer
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the rows."""
+        return self.scorer.front.columns
+
+    def rows_by_window(self, batch_size: int | None = None) -> Iterator[Iterable[Row]]:
+        """Yield the rows of one window after the other, computed when they are asked for."""
+        return self.scorer.rows_by_window(self.model, self.windows, batch_size)
+
+
+def open_scoring(
+    articles: Sequence[Article],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    unit: Unit = "token",
+    words: Path | None = None,
+    entropy: bool = False,
+    corrected: bool = False,
+    target: int | str | None = None,
+    stride: int | None = None,
+    bos: bool = True,
+    max_new_tokens: int | None = None,
+    sample: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Scoring:
+    """Return articles, cut into windows, with the measures that score them; see `decomp.score` for the settings.
+
+    `options` are the fields of `Request` and its families. ValueError for settings that are not known or don't go
+    together, an article or model that can't be read, and a text without room for `max_new_tokens`.
+    """
+    spans = None if words is None else read_words(words, list(articles))
+    chosen, request = find_measures(measures), request_from(options)
+    for measure in chosen:
+        measure.function_of(request)
+    check_foils(request.function, given=False)
+    check_units(chosen, request, unit, target, corrected)
+    if corrected and spans is not None:
+        check_white_space(list(articles), spans)
+    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=spans, unit=unit, span=request.span)
+    if max_new_tokens is not None:
+        windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
+    if target is not None:
+        windows = only_target(windows, target)
+    boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
+    front = Front(unit, request.span, any(article.id for article in articles), entropy, boundaries)
+    scorer = Scorer(chosen, request.with_token_ids(tokenizer), front)
+    return Scoring(decomposed, tokenizer, articles, windows, scorer)
+
+
+def check_units(
+    measures: Sequence[Measure], request: Request, unit: Unit, target: int | str | None, corrected: bool
+) -> None:
+    """Raise ValueError for what is not defined for words and spans, or for tokens."""
+    if unit not in ("token", "word"):
+        raise ValueError(f"the unit must be token or word, not {unit!r}")
+    if corrected and unit == "token":
+        raise ValueError("--corrected is for words: give --unit word (unit='word')")
+    if unit == "token" and request.span == 1:
+        return
+    if target is not None:
+        raise ValueError("--target scores a single token: leave out --unit word and --span")
+    for measure in measures:
+        measure.check_together(request, unit == "word")
+
+
+def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"]:
+    """Return which tokens can't go on a word."""
+    return begins_word(tokenizer, len(model.unembedding().weight))
+
+
+def let_write(
+    windows: Sequence[TokenisedWindow],
+    model: DecomposedModel,
+    tokenizer: Any,
+    max_new_tokens: int,
+    sample: bool,
+    temperature: float,
+    seed: int,
+) -> TokenisedWindow:
+    """Return a text with its continuation by the model, of which the continuation alone is predicted.
+
+    ValueError for a text without tokens, or longer than the model's positions.
+    """
+    if len(windows) != 1:
+        raise ValueError(
+            f"the text is longer than the model's {model.max_length()} positions: shorten it"
+            if windows
+            else "the text has no tokens: the model needs some to continue"
+        )
+    ids = windows[0].ids.to(model.device)
+    new_ids = model.write(ids, max_new_tokens, sample=sample, temperature=temperature, seed=seed).cpu()
+    return continued(windows[0], new_ids, tokenizer)
+
+
+@dataclass(frozen=True)
+class Contrasting:
+    """Contrast items, tokenised, and what they are scored with."""
+
+    model: DecomposedModel
+    tokenizer: Any
+    contrasts: Sequence[Contrast]
+    contraster: Contraster
+
+    def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemRows]:
+        """Yield the rows of one item after the other, computed when they are asked for."""
+        return self.contraster.rows_by_item(self.model, self.tokenizer, self.contrasts, batch_size)
+
+
+def open_contrasting(
+    items: Sequence[Item],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = (),
+    *,
+    multi_token: MultiToken = "first",
+    bos: bool = True,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Contrasting:
+    """Return items as they are asked about, with the measures that score them; see `decomp.contrast`.
+
+    ValueError for settings that are not known or don't go together, and for items that can't be scored.
+    """
+    if multi_token not in ("first", "sum"):
+        raise ValueError(f"multi_token must be first or sum, not {multi_token!r}")
+    chosen, request = find_measures(measures or default_measures(multi_token)), request_from(options)
+    requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
+    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
+    contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos)
+    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token))
+
+
+def open_contrasts(
+    items: Sequence[Item], model: DecomposedModel, tokenizer: Any, multi_token: MultiToken, bos: bool
+) -> list[Contrast]:
+    """Return the items, tokenised; those that `first` can't score are left out, with a warning.
+
+    ValueError if all are left out.
+    """
+    bos_id = beginning_of_sequence(tokenizer, model.config) if bos else None
+    tokenised = [tokenise(item, tokenizer, model.max_length(), bos_id) for item in items]
+    contrasts = [make_contrast(item, multi_token, model.device) for item in tokenised]
+    if omitted := [item.place for item, contrast in zip(items, contrasts, strict=True) if contrast is None]:
+        message = (
+            f"{len(omitted)} of {len(items)} items left out, the first is {omitted[0]}: as tokens, "
+            "the target begins with the whole foil or the foil with the target; --multi-token sum scores them"
+        )
+        if len(omitted) == len(items):
+            raise ValueError(message)
+        log.warning(message)
+    return [contrast for contrast in contrasts if contrast is not None]
+
+
+def with_evidence(contrasting: Contrasting, decomposition_length: int | None) -> Contrasting:
+    """Return the items that have evidence among the kept sources; the others are left out, with a warning.
+
+    ValueError if there are none.
+    """
+    every = contrasting.contrasts
+    known = [c for c in every if not set(c.item.evidence).isdisjoint(c.prompt_tokens(decomposition_length))]
+    kept = "its prompt" if decomposition_length is None else f"the {decomposition_length} most recent sources"
+    if not known:
+        raise ValueError(f"none of {len(every)} items has evidence that is a word of {kept}: alignment needs it")
+    if len(known) < len(every):
+        log.warning("%d of %d items left out: no evidence in %s", len(every) - len(known), len(every), kept)
+    return replace(contrasting, contrasts=known)

@@ -1,0 +1,61 @@
+"""What measures are asked with, from names and values as a person gives them."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
+from decomp.measures.registry import SCORES, Measure, find_measure
+from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
+
+FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlusion": OcclusionOptions}
+"""Fields of a request whose own fields are options."""
+AT_LEAST_ONE = ("decomposition_length", "span", "steps", "neighbors")
+NOT_OPTIONS = (*FAMILIES, "own")
+"""Fields of a request that are set otherwise."""
+
+
+def find_measures(names: str | Sequence[str]) -> list[Measure]:
+    """Return the measures of one or several names. ValueError, with the known names, for an unknown one, or none."""
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError(f"no measure is asked for: choose one of {', '.join(SCORES)}")
+    return [find_measure(name) for name in names]
+
+
+def option_names() -> list[str]:
+    """Return the names of all options: the fields of `Request` and of its families."""
+    own = [field.name for field in fields(Request) if field.name not in NOT_OPTIONS]
+    return own + [field.name for family in FAMILIES.values() for field in fields(family)]
+
+
+def request_from(options: Mapping[str, Any]) -> Request:
+    """Return what measures are asked with; each option is named as the field that it fills.
+
+    Options left out have their defaults; `memory` is bytes or an amount such as "1GiB". ValueError for an
+    option that is not known (with the nearest that is), or a value that it can't have.
+    """
+    for name in options:
+        if name not in option_names():
+            near = difflib.get_close_matches(name, option_names(), n=1)
+            raise ValueError(
+                f"unknown option {name!r}: "
+                + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(option_names())}")
+            )
+    families = {name: filled(family, options) for name, family in FAMILIES.items()}
+    memory = parse_bytes(options.get("memory", DEFAULT_MEMORY))
+    return filled(Request, {**options, **families, "memory": memory})
+
+
+def filled(family: type, options: Mapping[str, Any]) -> Any:
+    """Return the dataclass with those of the options that are its fields. ValueError for a value it can't have."""
+    own = {field.name: options[field.name] for field in fields(family) if field.name in options}
+    hints = get_type_hints(family, localns={"ActivationRule": Literal["tangent", "secant"]})
+    for name, value in own.items():
+        allowed = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+        if allowed and value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        if name in AT_LEAST_ONE and value is not None and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name.replace('_', ' ')} must be at least 1, not {value!r}")
+    return family(**own)
