@@ -9,7 +9,7 @@ from bench.measure import reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
 from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
 from decomp.locate.edges.prompts import PromptPair
-from decomp.locate.edges.scoring import EdgeRequest, edge_scores
+from decomp.locate.edges.scoring import EdgeRequest, score_edges
 
 RUNS = {
     "mask 0": ({"mask_value": 0.0}, 1),
@@ -35,7 +35,7 @@ def measure(run: str, shape: str, count: int, length: int, threads: int, memory:
     pairs = random_pairs(count, length, model.config.vocab_size)
     request = EdgeRequest(**RUNS[run][0], memory=memory)
     reset_peak()
-    return seconds(lambda: edge_scores(model, pairs, request)), resident_bytes("VmHWM")
+    return seconds(lambda: score_edges(model, pairs, request)), resident_bytes("VmHWM")
 
 
 @click.command()

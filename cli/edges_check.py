@@ -65,6 +65,6 @@ def command(
     prompts = read_prompts(prompts_file, tokenizer, decomposed.config, bos)
     kept = sorted(set(counts)) or default_counts(len(orders["score"]))
     with progress(len(orders) * len(kept) + 2, quiet, "pass") as bar:
-        rows = check_edges(decomposed, graph, prompts, orders, kept, setting, bar.update)
+        rows = check_edges(decomposed, graph, prompts, orders, kept, setting, advance=bar.update)
     with table(output, format_name, COLUMNS) as write:
         write(astuple(row) for row in rows)

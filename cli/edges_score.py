@@ -67,7 +67,7 @@ def command(
     from decomp.io.amounts import parse_bytes
     from decomp.locate.edges.prompts import read_prompts
     from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
-    from decomp.locate.edges.scoring import EdgeRequest, edge_scores, ranked
+    from decomp.locate.edges.scoring import EdgeRequest, ranked, score_edges
     from decomp.report.circuits import check_picture, draw, write_subgraph
     from decomp.tables.files import check_table
 
@@ -79,7 +79,7 @@ def command(
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     prompts = read_prompts(prompts_file, tokenizer, decomposed.config, bos)
     with progress(len(prompts), quiet, "prompt") as bar:
-        result = edge_scores(decomposed, prompts, request, bar.update)
+        result = score_edges(decomposed, prompts, request, bar.update)
     with table(output, format_name, COLUMNS) as write:
         write(edge_rows(result, result.graph.places()))
     strongest = ranked(result.graph, result.scores)[:top]

@@ -18,12 +18,13 @@ def causal_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 class EdgeForward:
     """One text through the model; `difference(source, current)` times `masks[source, node, input]` is added to the
-    inputs. Afterwards `outputs` holds every source's output, `logits` those of the last position."""
+    inputs, `replaced` takes the place of outputs. Afterwards `outputs` holds every source's output, `logits` those of
+    the last position."""
 
-    def __init__(self, model: PreTrainedModel, ids: Tensor, masks=None, difference=None, embedding=None) -> None:
-        self.masks, self.difference = masks, difference
+    def __init__(self, model: PreTrainedModel, ids: Tensor, masks=None, difference=None, replaced=None) -> None:
+        self.masks, self.difference, self.replaced = masks, difference, replaced or {}
         opt = isinstance(model, OPTForCausalLM)
-        self.stream = embed(model, ids) if embedding is None else embedding
+        self.stream = self.replaced.get("embedding", embed(model, ids))
         self.outputs = {"embedding": self.stream}
         self.upstream = ["embedding"]
         for number, block in enumerate(opt_blocks(model) if opt else gpt2_blocks(model)):
@@ -48,7 +49,7 @@ class EdgeForward:
         self.upstream.append(node)
 
     def norm_after(self, node: str, norm: LayerNorm) -> None:
-        self.stream = normalise(norm, self.read(node, "input"))
+        self.stream = self.replaced.get(node, normalise(norm, self.read(node, "input")))
         self.outputs[node], self.upstream = self.stream, [node]
 
     def attention(self, block: Block, number: int) -> None:
@@ -60,7 +61,8 @@ class EdgeForward:
                 normalise(norm, self.read(name, kind)) @ pair[0][:, part] + pair[1][part]
                 for kind, pair in (("query", block.query), ("key", block.key), ("value", block.value))
             )
-            heads[name] = causal_attention(query, key, block.score_scale) @ value @ block.output[0][part]
+            output = causal_attention(query, key, block.score_scale) @ value @ block.output[0][part]
+            heads[name] = self.replaced.get(name, output)
         for name, output in heads.items():
             self.give(name, output)
         self.stream = self.stream + sum(heads.values()) + block.output[1]
@@ -70,6 +72,7 @@ class EdgeForward:
     def mlp(self, block: Block, number: int) -> None:
         x = normalise(block.mlp_norm if block.norm_first else None, self.read(f"m{number}", "input"))
         output = block.activation(x @ block.up[0] + block.up[1]) @ block.down[0] + block.down[1]
+        output = self.replaced.get(f"m{number}", output)
         self.give(f"m{number}", output)
         self.stream = self.stream + output
         if not block.norm_first:

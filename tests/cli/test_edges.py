@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.locate.edges.prompts import read_prompts
-from decomp.locate.edges.scoring import EdgeRequest, edge_scores
+from decomp.locate.edges.scoring import EdgeRequest, score_edges
 from tests.commands import refused, table
 from tests.conftest import ROOT
 
@@ -26,7 +26,7 @@ def model():
 def test_scores(done, model):
     rows = table(done("edges", PROMPTS, MODEL, "--mask-value", 0.5, "--grad-function", "logprob"))
     prompts = read_prompts(Path(PROMPTS), model[1], model[0].config)
-    result = edge_scores(model[0], prompts, EdgeRequest(mask_value=0.5, grad_function="logprob"))
+    result = score_edges(model[0], prompts, EdgeRequest(mask_value=0.5, grad_function="logprob"))
     graph = result.graph
     assert len(rows) == graph.edges().sum() == 2188
     assert list(rows[0]) == ["source", "destination", "input", "score"]

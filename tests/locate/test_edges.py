@@ -1,6 +1,8 @@
 """Edge scores against a slow masked forward pass: autograd of every mask, finite differences, completeness."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from decomp.core.rules import Norm
 from decomp.locate.edges.batches import bytes_of_prompt
 from decomp.locate.edges.behaviour import Setting
 from decomp.locate.edges.checking import check_edges, default_counts, rankings
+from decomp.locate.edges.circuits import CIRCUITS, find_circuit
 from decomp.locate.edges.graph import graph_of, streams
 from decomp.locate.edges.passes import EdgeMasks, UniformMask, through_norm
 from decomp.locate.edges.prompts import PromptPair
-from decomp.locate.edges.scoring import EdgeRequest, edge_scores, ranked
+from decomp.locate.edges.scoring import CONVENTIONS, EdgeRequest, ranked, score_edges
 from tests.edge_reference import EdgeForward
 from tests.variants import VARIANTS, make_pair, random_ids
 
@@ -36,13 +39,17 @@ def make_prompts(count=2, length=LENGTH):
     ]
 
 
-def value_of(logits, prompt, grad_function="logit", answer_function="avg_diff", normaliser=None):
+def value_of(logits, prompt, grad_function="logit", answer_function="avg_diff", normaliser=None, clean=None):
     """L of one prompt, from its definition."""
+    if answer_function == "kl":
+        p = clean.softmax(0)
+        return (p * (p / logits.softmax(0)).log2()).sum()
     log_total = logits.logsumexp(0) if normaliser is None else normaliser
     values = {
         "logit": logits,
         "prob": logits.softmax(0),
         "logprob": logits.softmax(0).log2(),
+        "logprob_nats": logits.softmax(0).log(),
         "logit_exp": (logits - log_total).exp(),
     }[grad_function]
     right = sum(values[a] for a in prompt.answers) / len(prompt.answers)
@@ -61,7 +68,12 @@ def edge_names(graph):
 
 def ablated_outputs(plain, prompts, ablation, side="corrupt"):
     """Per prompt the replacement of every source."""
-    outputs = [EdgeForward(plain, getattr(prompt, side)).outputs for prompt in prompts]
+    if ablation.startswith("batch_"):
+        batches = [[p for p in prompts if p.batch == one.batch] for one in prompts]
+        every = [ablated_outputs(plain, batch, ablation.removeprefix("batch_"), side) for batch in batches]
+        return [outputs[batch.index(one)] for one, batch, outputs in zip(prompts, batches, every, strict=True)]
+    sides = ("clean", "corrupt") if side == "both" else (side,)
+    outputs = [EdgeForward(plain, getattr(prompt, side)).outputs for side in sides for prompt in prompts]
     if ablation == "resample":
         return outputs
     if ablation == "zero":
@@ -79,8 +91,8 @@ def slow_scores(plain, graph, prompts, masks, ablation="resample", side="corrupt
         for value in masks:
             mask = {edge: torch.tensor(value, dtype=torch.float64, requires_grad=True) for edge in edge_names(graph)}
             logits = EdgeForward(plain, prompt.clean, mask, lambda u, c, a=ablated: a[u] - c).logits
-            fixed = logits.logsumexp(0).detach()
-            loss = value_of(logits, prompt, normaliser=fixed, **functions) / len(prompts) / len(masks)
+            fixed, clean = logits.logsumexp(0).detach(), EdgeForward(plain, prompt.clean).logits.detach()
+            loss = value_of(logits, prompt, normaliser=fixed, clean=clean, **functions) / len(prompts) / len(masks)
             gradients = torch.autograd.grad(loss, list(mask.values()))
             for (u, v), gradient in zip(edge_names(graph).values(), gradients, strict=True):
                 expected[u, v] += gradient
@@ -96,7 +108,7 @@ def close(got, expected):
 def test_mask_gradient_is_autograd_of_every_mask(variant):
     plain, decomposed = small_pair(variant)
     prompts = make_prompts()
-    result = edge_scores(decomposed, prompts, EdgeRequest(mask_value=0.3))
+    result = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.3))
     close(result.scores, slow_scores(plain, result.graph, prompts, [0.3]))
 
 
@@ -105,7 +117,7 @@ def test_mask_gradient_is_autograd_of_every_mask(variant):
 def test_every_edge_is_a_finite_difference_of_its_own_mask(variant, mask):
     plain, decomposed = small_pair(variant)
     (prompt,) = prompts = make_prompts(1)
-    result = edge_scores(decomposed, prompts, EdgeRequest(mask_value=mask, grad_function="logprob"))
+    result = score_edges(decomposed, prompts, EdgeRequest(mask_value=mask, grad_function="logprob"))
     (ablated,) = ablated_outputs(plain, prompts, "resample")
     names, step = edge_names(result.graph), 1e-4
     assert len(names) == result.graph.edges().sum() > 20
@@ -124,35 +136,50 @@ def test_every_edge_is_a_finite_difference_of_its_own_mask(variant, mask):
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "opt-post-norm"])
-@pytest.mark.parametrize("ablation", ["zero", "mean", "token_mean"])
-@pytest.mark.parametrize("side", ["clean", "corrupt"])
+@pytest.mark.parametrize(
+    ("ablation", "side"),
+    [
+        *itertools.product(["zero", "mean", "token_mean", "batch_mean", "batch_token_mean"], ["clean", "corrupt"]),
+        *itertools.product(["mean", "token_mean", "batch_token_mean"], ["both"]),
+    ],
+)
 def test_ablations(variant, ablation, side):
     plain, decomposed = small_pair(variant)
-    prompts = make_prompts(3)
-    result = edge_scores(decomposed, prompts, EdgeRequest(mask_value=0.4, ablation=ablation, side=side))
+    prompts = [replace(prompt, batch=batch) for prompt, batch in zip(make_prompts(3), "aba", strict=True)]
+    result = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.4, ablation=ablation, side=side))
     close(result.scores, slow_scores(plain, result.graph, prompts, [0.4], ablation, side))
 
 
-@pytest.mark.parametrize("grad_function", ["logit", "prob", "logprob", "logit_exp"])
-@pytest.mark.parametrize("answer_function", ["avg_diff", "avg_val", "mse"])
+@pytest.mark.parametrize(
+    ("grad_function", "answer_function"),
+    [
+        *itertools.product(["logit", "prob", "logprob", "logit_exp"], ["avg_diff", "avg_val", "mse"]),
+        ("logprob_nats", "avg_val"),
+        ("logit", "kl"),
+    ],
+)
 def test_functions(grad_function, answer_function):
     plain, decomposed = small_pair("opt")
     prompts = make_prompts()
     functions = {"grad_function": grad_function, "answer_function": answer_function}
-    result = edge_scores(decomposed, prompts, EdgeRequest(mask_value=0.2, **functions))
+    result = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.2, **functions))
     expected = slow_scores(plain, result.graph, prompts, [0.2], **functions)
     assert expected.abs().max() > 1e-6
     assert_close(result.scores, expected, rtol=1e-8, atol=1e-12)
     for loss, side in ((result.clean_loss, "clean"), (result.ablated_loss, "corrupt")):
-        each = [value_of(EdgeForward(plain, getattr(p, side)).logits, p, **functions).item() for p in prompts]
-        assert loss == pytest.approx(sum(each) / 2, rel=1e-9)
+        clean = [EdgeForward(plain, p.clean).logits for p in prompts]
+        each = [
+            value_of(EdgeForward(plain, getattr(p, side)).logits, p, clean=c, **functions).item()
+            for p, c in zip(prompts, clean, strict=True)
+        ]
+        assert loss == pytest.approx(sum(each) / 2, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "opt-post-norm"])
 def test_integrated_samples_are_a_mean_over_masks(variant):
     plain, decomposed = small_pair(variant)
     prompts = make_prompts()
-    result = edge_scores(decomposed, prompts, EdgeRequest(samples=3))
+    result = score_edges(decomposed, prompts, EdgeRequest(samples=3))
     close(result.scores, slow_scores(plain, result.graph, prompts, [0, 1 / 3, 2 / 3, 1]))
 
 
@@ -163,44 +190,127 @@ def test_integrated_samples_are_a_mean_over_masks(variant):
 def test_residual_shrinks_with_samples(variant, more):
     """The mean over n + 1 equal weights is a rule of order 1: twice the samples, half the residual."""
     _, decomposed = small_pair(variant, **more)
-    first, second = (edge_scores(decomposed, make_prompts(), EdgeRequest(samples=n)).residual() for n in (39, 79))
+    first, second = (score_edges(decomposed, make_prompts(), EdgeRequest(samples=n)).residual() for n in (39, 79))
     assert first / second == pytest.approx(2, abs=0.2)
 
 
 @pytest.mark.parametrize("variant", ["opt", "opt-post-norm"])
 def test_residual_shrinks_with_kinks_too(variant):
     _, decomposed = small_pair(variant)
-    results = [edge_scores(decomposed, make_prompts(), EdgeRequest(samples=n)) for n in (4, 100)]
+    results = [score_edges(decomposed, make_prompts(), EdgeRequest(samples=n)) for n in (4, 100)]
     first, second = (abs(result.residual()) for result in results)
     assert second < 0.1 * first
     assert second < 0.1 * abs(results[1].ablated_loss - results[1].clean_loss)
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "opt-gelu", "opt-post-norm"])
-def test_eap_ig_is_the_mean_gradient_over_interpolated_embeddings(variant):
-    plain, decomposed = small_pair(variant)
-    prompts, samples = make_prompts(), 3
-    result = edge_scores(decomposed, prompts, EdgeRequest(method="eap_ig", samples=samples))
-    assert result.residual() is None
-    expected = torch.zeros_like(result.scores)
+def slow_products(plain, graph, prompts, passes):
+    """(ablated_u − clean_u) · ∂L/∂in_v, gradients of an own pass each; `passes` of a prompt, its clean and ablated
+    outputs are ids, weight, and what takes the place of outputs."""
+    expected = torch.zeros(len(graph.sources), len(graph.destinations), dtype=torch.float64)
     for prompt, ablated in zip(prompts, ablated_outputs(plain, prompts, "resample"), strict=True):
         clean = EdgeForward(plain, prompt.clean).outputs
-        for k in range(1, samples + 1):
-            embedding = ablated["embedding"] + k / samples * (clean["embedding"] - ablated["embedding"])
-            mask = {e: torch.zeros((), dtype=torch.float64, requires_grad=True) for e in edge_names(result.graph)}
-            change = lambda u, _, a=ablated, c=clean: (a[u] - c[u]).detach()  # noqa: E731
-            logits = EdgeForward(plain, prompt.clean, mask, change, embedding).logits
-            gradients = torch.autograd.grad(value_of(logits, prompt), list(mask.values()))
-            for (u, v), gradient in zip(edge_names(result.graph).values(), gradients, strict=True):
-                expected[u, v] += gradient / samples / len(prompts)
+        change = lambda u, _, a=ablated, c=clean: (a[u] - c[u]).detach()  # noqa: E731
+        for ids, weight, replaced in passes(prompt, clean, ablated):
+            mask = {e: torch.zeros((), dtype=torch.float64, requires_grad=True) for e in edge_names(graph)}
+            logits = EdgeForward(plain, ids, mask, change, replaced=replaced).logits
+            loss = value_of(logits, prompt) * weight / len(prompts)
+            gradients = torch.autograd.grad(loss, list(mask.values()), allow_unused=True)
+            for (u, v), gradient in zip(edge_names(graph).values(), gradients, strict=True):
+                expected[u, v] += 0 if gradient is None else gradient
+    return expected
+
+
+def between(names, ablated, clean, node):
+    """Outputs on the way from the ablated to the clean ones."""
+    return {name: (ablated[name] + node * (clean[name] - ablated[name])).detach() for name in names}
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "opt-gelu", "opt-post-norm"])
+@pytest.mark.parametrize(("quadrature", "nodes"), [(None, [1, 2, 3]), ("left", [0, 1, 2]), ("closed", [0, 1, 2, 3])])
+def test_eap_ig_is_the_mean_gradient_over_interpolated_embeddings(variant, quadrature, nodes):
+    """Hanna et al. 2024, equation 3, has k = 1 … m; their code k = 0 … m − 1."""
+    plain, decomposed = small_pair(variant)
+    prompts, request = make_prompts(), EdgeRequest(method="eap_ig", samples=3, quadrature=quadrature)
+    result = score_edges(decomposed, prompts, request)
+    assert result.residual() is None
+
+    def passes(prompt, clean, ablated):
+        return [(prompt.clean, 1 / len(nodes), between(["embedding"], ablated, clean, k / 3)) for k in nodes]
+
+    close(result.scores, slow_products(plain, result.graph, prompts, passes))
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "opt-gelu", "opt-post-norm"])
+def test_eap_ig_on_activations_interpolates_one_stage_at_a_time(variant):
+    """EAP-IG's get_scores_ig_activations: gradients averaged over stages and k/m, k = 1 … m."""
+    plain, decomposed = small_pair(variant)
+    prompts = make_prompts()
+    result = score_edges(decomposed, prompts, EdgeRequest(method="eap_ig_activations", samples=2))
+    stages = {}
+    for name in result.graph.sources:
+        stages.setdefault(name.split(".h")[0], []).append(name)
+    assert len(stages) == (9 if variant == "opt-post-norm" else 5)
+
+    def passes(prompt, clean, ablated):
+        return [
+            (prompt.clean, 1 / 2 / len(stages), between(names, ablated, clean, k / 2))
+            for names in stages.values()
+            for k in (1, 2)
+        ]
+
+    close(result.scores, slow_products(plain, result.graph, prompts, passes))
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "opt-post-norm"])
+def test_both_ends_is_the_mean_of_gradients_on_both_prompts(variant):
+    """EAP-IG's get_scores_clean_corrupted."""
+    plain, decomposed = small_pair(variant)
+    prompts = make_prompts()
+    result = score_edges(decomposed, prompts, EdgeRequest(method="both_ends"))
+    expected = slow_products(
+        plain, result.graph, prompts, lambda prompt, *_: [(ids, 1 / 2, {}) for ids in (prompt.clean, prompt.corrupt)]
+    )
     close(result.scores, expected)
+
+
+def test_kl_over_mask_values():
+    plain, decomposed = small_pair("gpt2")
+    prompts = make_prompts()
+    result = score_edges(decomposed, prompts, EdgeRequest(samples=2, answer_function="kl"))
+    close(result.scores, slow_scores(plain, result.graph, prompts, [0, 0.5, 1], answer_function="kl"))
+    assert result.clean_loss == pytest.approx(0, abs=1e-12)
+    assert result.ablated_loss > 0.01
+
+
+def test_sums_over_prompts_and_samples():
+    """auto-circuit calls backward on each batch's mean at each mask value: their gradients add up."""
+    _, decomposed = small_pair("gpt2")
+    prompts = [replace(prompt, batch=batch) for prompt, batch in zip(make_prompts(3), "aab", strict=True)]
+    alone = [score_edges(decomposed, [prompt], EdgeRequest(samples=2)) for prompt in prompts]
+    a, b, c = (one.scores for one in alone)
+    for options, expected in (
+        ({"over_prompts": "sum"}, a + b + c),
+        ({"over_prompts": "batch_means"}, (a + b) / 2 + c),
+        ({"over_samples": "sum"}, (a + b + c)),
+        (CONVENTIONS["auto-circuit"], 3 * ((a + b) / 2 + c)),
+    ):
+        result = score_edges(decomposed, prompts, EdgeRequest(**options, samples=2))
+        close(result.scores, expected)
+        assert result.complete == ("over_samples" not in options)
+    summed = score_edges(decomposed, prompts, EdgeRequest(samples=2, over_prompts="sum"))
+    assert summed.residual() == pytest.approx(sum(one.residual() for one in alone), rel=1e-9)
+
+
+def test_conventions_are_requests():
+    assert EdgeRequest(**CONVENTIONS["eap"]) == EdgeRequest(mask_value=0.0)
+    assert EdgeRequest(**CONVENTIONS["eap-ig"], samples=4).nodes() == [(k / 4, 1 / 4) for k in range(4)]
 
 
 def test_eap_ig_of_one_sample_is_edge_attribution_patching():
     _, decomposed = small_pair("opt")
     prompts = make_prompts()
-    one = edge_scores(decomposed, prompts, EdgeRequest(method="eap_ig", samples=1))
-    patching = edge_scores(decomposed, prompts, EdgeRequest(mask_value=0.0))
+    one = score_edges(decomposed, prompts, EdgeRequest(method="eap_ig", samples=1))
+    patching = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.0))
     close(one.scores, patching.scores)
 
 
@@ -271,9 +381,9 @@ def test_batches_do_not_change_scores():
     graph = graph_of(decomposed.network())
     for request in ({"mask_value": 0.3}, {"samples": 2, "ablation": "token_mean"}, {"method": "eap_ig", "samples": 2}):
         done = []
-        whole = edge_scores(decomposed, prompts, EdgeRequest(**request), done.append)
+        whole = score_edges(decomposed, prompts, EdgeRequest(**request), done.append)
         memory = 2 * bytes_of_prompt(graph, LENGTH, 8)
-        parts = edge_scores(decomposed, prompts[::-1], EdgeRequest(**request, memory=memory))
+        parts = score_edges(decomposed, prompts[::-1], EdgeRequest(**request, memory=memory))
         close(parts.scores, whole.scores)
         assert done == [5, 2]
         assert parts.clean_loss == pytest.approx(whole.clean_loss, rel=1e-12)
@@ -281,7 +391,7 @@ def test_batches_do_not_change_scores():
 
 def test_ranked():
     _, decomposed = small_pair("opt")
-    result = edge_scores(decomposed, make_prompts(), EdgeRequest(mask_value=0.0))
+    result = score_edges(decomposed, make_prompts(), EdgeRequest(mask_value=0.0))
     sizes = [abs(result.scores[u, v].item()) for u, v in ranked(result.graph, result.scores).tolist()]
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == result.graph.edges().sum()
@@ -290,7 +400,7 @@ def test_ranked():
 def test_the_model_is_left_as_it_was():
     _, decomposed = small_pair("gpt2")
     decomposed.train()
-    edge_scores(decomposed, make_prompts(), EdgeRequest(samples=1))
+    score_edges(decomposed, make_prompts(), EdgeRequest(samples=1))
     assert decomposed.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in decomposed.modules())
     assert all(p.grad is None and p.requires_grad for p in decomposed.parameters())
@@ -300,8 +410,8 @@ def test_the_model_is_left_as_it_was():
 def test_other_precisions(dtype):
     prompts, request = make_prompts(), EdgeRequest(samples=2)
     _, decomposed = small_pair("gpt2")
-    exact = edge_scores(decomposed, prompts, request).scores
-    got = edge_scores(decomposed.to(dtype), prompts, request).scores
+    exact = score_edges(decomposed, prompts, request).scores
+    got = score_edges(decomposed.to(dtype), prompts, request).scores
     assert got.dtype == torch.float32
     scale = exact.abs().max().item()
     assert_close(got.double(), exact, rtol=0, atol=scale * (1e-4 if dtype == torch.float32 else 0.2))
@@ -320,24 +430,45 @@ def test_other_precisions(dtype):
         ({"samples": 1, "ablation": "noise"}, "unknown ablation 'noise': choose one of resample, zero, mean"),
         ({"samples": 1, "side": "clean"}, "resampling the clean prompts' own outputs changes nothing"),
         ({"mask_value": math.nan}, "mask value must be a finite number, not nan"),
+        ({"mask_value": 1e300}, "the loss of prompt 0 is nan, no finite number"),
+        ({"mask_value": 0.0, "side": "both"}, "only means are over both prompts of a pair, resample is not"),
+        ({"mask_value": 0.0, "answer_function": "kl"}, "the divergence from the clean prediction is flat there"),
+        ({"method": "eap_ig", "samples": 1, "answer_function": "kl"}, "the divergence from the clean .* is flat there"),
+        ({"samples": 1, "answer_function": "kl", "grad_function": "prob"}, "kl looks at the whole prediction"),
+        ({"method": "both_ends", "samples": 3}, "both_ends takes its gradients at the clean and corrupt prompts"),
+        ({"mask_value": 0.5, "quadrature": "left"}, "a quadrature is of integrated gradient samples"),
+        ({"samples": 3, "quadrature": "simpson"}, "unknown quadrature 'simpson': choose one of closed, "),
+        ({"mask_value": 0.0, "ablation": "batch_mean"}, "prompt 0 is of no given batch, which batch_mean needs"),
+        ({"mask_value": 0.0, "over_prompts": "batch_means"}, "prompt 0 is of no given batch, whose means are added"),
+        ({"mask_value": 0.0, "memory": 1024}, r"a prompt of 5 tokens needs about .* more than the memory of 1 KiB"),
     ],
 )
 def test_bad_requests(options, message):
     _, decomposed = small_pair("opt")
     with pytest.raises(ValueError, match=message):
-        edge_scores(decomposed, make_prompts(), EdgeRequest(**options))
+        score_edges(decomposed, make_prompts(), EdgeRequest(**options))
 
 
 def test_prompts_that_do_not_fit_the_request():
     _, decomposed = small_pair("opt")
-    bare = PromptPair(random_ids(5), random_ids(5), torch.tensor([5]), torch.tensor([], dtype=torch.long))
+    bare = PromptPair(random_ids(5), random_ids(5, 2), torch.tensor([5]), torch.tensor([], dtype=torch.long))
     with pytest.raises(ValueError, match="prompt 2 has no wrong answers, which avg_diff needs: use avg_val"):
-        edge_scores(decomposed, [*make_prompts(), bare], EdgeRequest(mask_value=0.0))
-    edge_scores(decomposed, [bare], EdgeRequest(mask_value=0.0, answer_function="avg_val"))
+        score_edges(decomposed, [*make_prompts(), bare], EdgeRequest(mask_value=0.0))
+    score_edges(decomposed, [bare], EdgeRequest(mask_value=0.0, answer_function="avg_val"))
     with pytest.raises(ValueError, match="prompts of one length, they have 5 to 7 tokens: use token_mean"):
-        edge_scores(decomposed, make_prompts() + make_prompts(1, 7), EdgeRequest(mask_value=0.0, ablation="mean"))
+        score_edges(decomposed, make_prompts() + make_prompts(1, 7), EdgeRequest(mask_value=0.0, ablation="mean"))
+    same = [replace(prompt, corrupt=prompt.clean) for prompt in make_prompts()]
+    with pytest.raises(ValueError, match="prompt 0: clean and corrupt are the same tokens: resampling"):
+        score_edges(decomposed, same, EdgeRequest(mask_value=0.0))
+    alike = [replace(prompt, wrong_answers=prompt.answers) for prompt in make_prompts()]
+    with pytest.raises(ValueError, match="every edge scores 0: "):
+        score_edges(decomposed, alike, EdgeRequest(mask_value=0.0))
+    score_edges(decomposed, same, EdgeRequest(mask_value=0.0, ablation="zero"))
+    batches = [replace(prompt, batch="a") for prompt in make_prompts() + make_prompts(1, 7)]
+    with pytest.raises(ValueError, match="they have 5 to 7 tokens: use batch_token_mean"):
+        score_edges(decomposed, batches, EdgeRequest(mask_value=0.0, ablation="batch_mean"))
     with pytest.raises(ValueError, match="has 60 tokens, the model has 48 positions"):
-        edge_scores(decomposed, make_prompts(1, 60), EdgeRequest(mask_value=0.0))
+        score_edges(decomposed, make_prompts(1, 60), EdgeRequest(mask_value=0.0))
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "opt", "opt-post-norm"])
@@ -345,18 +476,18 @@ def test_prompts_that_do_not_fit_the_request():
 def test_check_keeps_the_best_edges_and_ablates_the_others(variant, ablation):
     plain, decomposed = small_pair(variant)
     prompts = make_prompts()
-    result = edge_scores(decomposed, prompts, EdgeRequest(mask_value=0.0))
+    result = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.0))
     orders = rankings(result.graph, result.scores, random=2, seed=3)
     kept = check_edges(decomposed, result.graph, prompts, orders, [4, 9], Setting(ablation=ablation))
     every = len(orders["score"])
-    assert [(k.ranking, k.count) for k in kept] == [
+    assert [(k.ranking, k.edges) for k in kept] == [
         ("score", 0),
         *((name, n) for n in (4, 9) for name in ("score", "random 0", "random 1")),
         ("score", every),
     ]
     names = {place: edge for edge, place in edge_names(result.graph).items()}
     for row in kept:
-        best = {names[u, v] for u, v in orders[row.ranking][: row.count].tolist()}
+        best = {names[u, v] for u, v in orders[row.ranking][: row.edges].tolist()}
         masks = {edge: float(edge not in best) for edge in names.values()}
         losses = [
             value_of(EdgeForward(plain, p.clean, masks, lambda u, c, a=a: a[u] - c).logits, p).item()
@@ -391,3 +522,65 @@ def test_counts():
     orders = rankings(graph, torch.zeros(len(graph.sources), len(graph.destinations)), 0, 0)
     with pytest.raises(ValueError, match=f"can't keep 999 edges: the model has {len(graph.places())}"):
         check_edges(decomposed, graph, make_prompts(), orders, [999], Setting())
+
+
+def chosen(graph, *names):
+    places = edge_names(graph)
+    return torch.tensor([places[name] for name in names])
+
+
+def test_circuits_are_connected():
+    """By hand: what leads nowhere is pruned, greedy takes no edge before what it leads to."""
+    _, decomposed = small_pair("opt")
+    graph = graph_of(decomposed.network())
+    dead = ("a0.h0", "m0", "input"), ("a1.h1", "logits", "input")
+    way = ("embedding", "m0", "input"), ("m0", "a1.h0", "value"), ("a1.h0", "logits", "input")
+    order = chosen(graph, dead[0], way[0], dead[1], way[1], way[2], ("embedding", "logits", "input"))
+    taken = {kind: find_circuit(graph, order, 5, kind).tolist() for kind in CIRCUITS}
+    assert taken["top"] == order[:5].tolist()
+    assert taken["connected"] == chosen(graph, *way).tolist()
+    # From the logits: the two into them first, then what is best among the edges that lead on.
+    assert find_circuit(graph, order, 2, "greedy").tolist() == []
+    assert find_circuit(graph, order, 3, "greedy").tolist() == []
+    assert find_circuit(graph, order, 5, "greedy").tolist() == chosen(graph, *way).tolist()
+    assert find_circuit(graph, order, 6, "greedy").tolist() == order[[1, 3, 4, 5]].tolist()
+
+
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm"])
+@pytest.mark.parametrize("kind", ["connected", "greedy"])
+def test_every_edge_of_a_circuit_is_on_a_way(variant, kind):
+    _, decomposed = small_pair(variant)
+    graph = graph_of(decomposed.network())
+    order = rankings(graph, torch.rand(len(graph.sources), len(graph.destinations)), 0, 0)["score"]
+    for count in (5, 20, len(order)):
+        kept = find_circuit(graph, order, count, kind)
+        edges = [(graph.sources[u], graph.destinations[v][0]) for u, v in kept.tolist()]
+        assert all(u == "embedding" or u in {w for _, w in edges} for u, _ in edges)
+        assert all(v == "logits" or v in {w for w, _ in edges} for _, v in edges)
+    assert len(kept) == len(order)
+
+
+def test_check_of_a_connected_circuit():
+    _, decomposed = small_pair("opt")
+    result = score_edges(decomposed, make_prompts(), EdgeRequest(mask_value=0.0))
+    orders = rankings(result.graph, result.scores, random=0, seed=0)
+    top, greedy = (
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Setting(), circuit=kind)
+        for kind in ("top", "greedy")
+    )
+    pruned = find_circuit(result.graph, orders["score"], 9, "greedy")
+    assert (top[1].kept, greedy[1].edges, greedy[1].kept) == (9, 9, len(pruned))
+    same = check_edges(
+        decomposed, result.graph, make_prompts(), {"score": by_first(orders["score"], pruned)}, [len(pruned)], Setting()
+    )
+    assert greedy[1].loss == pytest.approx(same[1].loss, rel=1e-12)
+    with pytest.raises(ValueError, match="unknown circuit 'round': choose one of top, connected, greedy"):
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Setting(), circuit="round")
+    with pytest.raises(ValueError, match="--keep 9 is given twice"):
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9, 9], Setting())
+
+
+def by_first(order, first):
+    """The ranking with some of its edges in front."""
+    rest = [edge for edge in order.tolist() if edge not in first.tolist()]
+    return torch.tensor(first.tolist() + rest)

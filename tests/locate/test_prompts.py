@@ -54,6 +54,11 @@ def test_pairs(read, model):
         ({"prompts": [{**GOOD, "wrong_answers": [1]}]}, r"'wrong_answers' must be a list of strings, it is \[1\]"),
         ({"prompts": [{**GOOD, "answers": []}]}, "prompt 0 has no answers: give at least one"),
         (
+            {"prompts": [{**GOOD, "wrong_answers": [" she", " who"]}]},
+            "prompt 0: ' who' is given twice, as an answer and a wrong answer: give each once",
+        ),
+        ({"prompts": [{**GOOD, "answers": [" he", " he"]}]}, "prompt 0: ' he' is given twice, as an answer"),
+        (
             {"prompts": [GOOD, {**GOOD, "corrupt": "I saw the little boy"}]},
             r"prompt 1: clean has 4 tokens, corrupt 5, .* as many: I Ġsaw Ġthe Ġman \| I Ġsaw Ġthe Ġlittle Ġboy",
         ),
@@ -84,3 +89,14 @@ def test_shipped_pairs(name):
     pairs = read_prompts(ROOT / "data" / "pronouns.json", load_tokenizer(name), load_config(name))
     assert len(pairs) == 8
     assert {len(pair) for pair in pairs} == {9}
+
+
+def test_given_batches(read):
+    prompts = {"prompts": [{**GOOD, "kind": kind} for kind in "aab"]}
+    assert [pair.batch for pair in read(prompts)] == [None] * 3
+    assert [pair.batch for pair in read(prompts, batch_by="2")] == ["0", "0", "1"]
+    assert [pair.batch for pair in read(prompts, batch_by="kind")] == ['"a"', '"a"', '"b"']
+    with pytest.raises(ValueError, match="prompt 0 has no 'sort', which batches are given by: it has clean, "):
+        read(prompts, batch_by="sort")
+    with pytest.raises(ValueError, match="a batch has at least 1 prompt, not 0"):
+        read(prompts, batch_by="0")

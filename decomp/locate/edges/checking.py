@@ -10,46 +10,53 @@ from torch import Tensor
 
 from decomp.locate.edges.batches import batches
 from decomp.locate.edges.behaviour import Setting
+from decomp.locate.edges.circuits import find_circuit
 from decomp.locate.edges.graph import Graph
 from decomp.locate.edges.passes import EdgeMasks
-from decomp.locate.edges.prompts import PromptPair
+from decomp.locate.edges.prompts import PromptPair, place_of
 from decomp.locate.edges.scoring import ranked
+from decomp.locate.limits import check_finite, check_once
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left with `count` edges of a ranking (`score`, or `random` with its number)."""
+    """What is left of a behaviour with some edges of a ranking (`score`, or `random` with its number)."""
 
     ranking: str
-    count: int
+    edges: int
+    """Asked for."""
+    kept: int
+    """Fewer where dead ends were pruned."""
     loss: float
     remaining: float
     """(L(all ablated) − L) / (L(all ablated) − L(clean)): 1 where the kept edges carry all of the behaviour."""
 
 
-COLUMNS = ("ranking", "edges", "loss", "remaining")
+COLUMNS = ("ranking", "edges", "kept", "loss", "remaining")
 
 
 def default_counts(edges: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50, … below the number of edges."""
+    """Return 1, 2, 5, 10, 20, 50, … below the number of edges."""
     return [m * 10**power for power in range(len(str(edges))) for m in (1, 2, 5) if m * 10**power < edges]
 
 
 def check_counts(counts: Sequence[int], edges: int) -> None:
+    """Raise ValueError for a number of edges that the model does not have, or one given twice."""
+    check_once("--keep", counts)
     for count in counts:
         if not 0 <= count <= edges:
             raise ValueError(f"can't keep {count} edges: the model has {edges}")
 
 
 def rankings(graph: Graph, scores: Float[Tensor, "U V"], random: int, seed: int) -> dict[str, Int[Tensor, "edges 2"]]:
-    """By absolute score, and `random` orders to compare with."""
+    """Return the edges by absolute score, and in `random` orders to compare with, by name."""
     best, generator = ranked(graph, scores), torch.Generator().manual_seed(seed)
     shuffled = {f"random {i}": best[torch.randperm(len(best), generator=generator)] for i in range(random)}
     return {"score": best, **shuffled}
 
 
 def masks_but(graph: Graph, kept: Int[Tensor, "edges 2"], like: Tensor) -> Float[Tensor, "U V"]:
-    """1 for every edge, 0 for those kept."""
+    """Return 1 for every edge, 0 for those kept."""
     masks = graph.edges().to(like)
     masks[kept[:, 0], kept[:, 1]] = 0
     return masks
@@ -63,24 +70,32 @@ def check_edges(
     orders: dict[str, Int[Tensor, "edges 2"]],
     counts: Sequence[int],
     setting: Setting,
+    circuit: str = "top",
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Kept]:
-    """Per ranking and count the mean L over prompts; `advance` is called with the passes done.
+    """Return the mean L over prompts with some edges of each ranking kept, all others ablated.
 
-    ValueError for counts that there are not, and as in `Setting.check`.
+    `orders` are rankings of all edges by name, `counts` how many are kept, `circuit` which ones (`find_circuit`).
+    `advance` is called with the passes done. ValueError for counts that there are not, a behaviour that ablating
+    everything does not change, and as in `Setting.check`.
     """
     every = len(graph.places())
     check_counts(counts, every)
-    cases = {("score", 0): 0.0, ("score", every): 0.0} | {(name, n): 0.0 for name in orders for n in sorted(counts)}
+    cases = [("score", 0), ("score", every), *((name, n) for n in sorted(counts) for name in orders)]
+    kept = {(name, n): find_circuit(graph, orders[name], n, circuit) for name, n in cases}
+    totals = dict.fromkeys(kept, 0.0)
     for batch in batches(model, graph, prompts, setting):
-        for name, count in cases:
-            masks = masks_but(graph, orders[name][:count], batch.ablated[0])
-            logits = model.patched_logits(batch.ids, EdgeMasks(graph, masks, batch.ablated))
-            cases[name, count] += setting.losses(logits, batch.prompts).sum().item()
+        for case, edges in kept.items():
+            masks = EdgeMasks(graph, masks_but(graph, edges, batch.ablated[0]), batch.ablated)
+            losses = setting.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
+            check_finite(losses, lambda at, of=batch.prompts: f"the loss of {place_of(of[at[0]], at[0])}")  # type: ignore[misc]
+            totals[case] += losses.sum().item()
             advance(1)
-    mean = {case: total / len(prompts) for case, total in cases.items()}
+    mean = {case: total / len(prompts) for case, total in totals.items()}
     none, clean = mean["score", 0], mean["score", every]
+    if clean == none:
+        raise ValueError(f"ablating every edge leaves the loss at {clean:g}: choose an ablation that changes it")
     return [
-        Kept(name, count, loss, (none - loss) / (none - clean) if clean != none else float("nan"))
+        Kept(name, count, len(kept[name, count]), loss, (none - loss) / (none - clean))
         for (name, count), loss in sorted(mean.items(), key=lambda item: item[0][1])
     ]

@@ -25,20 +25,27 @@ class UniformMask:
         graph: Graph,
         mask: float = 0.0,
         ablated: Sequence[Float[Tensor, "B T D"]] = (),
-        embedding: Float[Tensor, "B T D"] | None = None,
+        replaced: tuple[int, Float[Tensor, "B T _"]] | None = None,
     ) -> None:
-        """`ablated`: the residual stream of every stage. `embedding`: one to go on with instead of the model's own."""
-        self.graph, self.mask, self.ablated, self.replacement = graph, mask, ablated, embedding
+        """Take the residual stream of every stage (`ablated`), towards which inputs move.
+
+        `replaced`: what takes the place of one of the `outputs` for all that reads it, and which one.
+        """
+        self.graph, self.mask, self.ablated, self.replaced = graph, mask, ablated, replaced
+        self.shift: Float[Tensor, "B T D"] | None = None
+        """What the replaced output changes in the residual stream."""
         self.outputs: list[Float[Tensor, "B T _"]] = []
         self.inputs: dict[int, Float[Tensor, "B T D"]] = {}
         self.projections: dict[tuple[int, int], Float[Tensor, "B T HV"]] = {}
 
     def embedding(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        hidden = (hidden if self.replacement is None else self.replacement).detach()
+        hidden = (hidden if self.replaced is None or self.replaced[0] else self.replaced[1]).detach()
         self.outputs.append(hidden)
         return hidden.clone().requires_grad_(torch.is_grad_enabled())
 
     def input(self, stage: int, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        if self.shift is not None:
+            stream = stream + self.shift
         # A tensor of its own even at mask 0: the stream goes on to other destinations.
         moved = stream.lerp(self.ablated[stage], self.mask) if self.ablated else stream.clone()
         self.inputs[stage] = moved
@@ -50,6 +57,12 @@ class UniformMask:
 
     def output(self, stage: int, value: Float[Tensor, "B T _"]) -> None:
         self.outputs.append(value.detach())
+        place = self.graph.stages[stage]
+        if place.maps is None:
+            # A norm's output is the whole stream.
+            self.shift = None
+        if self.replaced is not None and self.replaced[0] == stage + 1:
+            self.shift = source_vectors(place, self.replaced[1] - value).sum(0)
 
     def gradients(self, loss: Float[Tensor, ""]) -> Iterator[Float[Tensor, "destinations B T D"]]:
         """∂loss/∂in_v of the destinations of each stage, from one backward pass."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,59 @@ from decomp.io.records import read_text
 from decomp.locate.encoding import check_length, encode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptPair:
+    """A clean prompt and a corrupt one of as many tokens, with the tokens that answer it, rightly and wrongly."""
+
     clean: Int[Tensor, " T"]
     corrupt: Int[Tensor, " T"]
     answers: Int[Tensor, " answers"]
     wrong_answers: Int[Tensor, " wrong"]
+    batch: str | None = None
+    """The given batch that it is of, for means over batches."""
+    place: str = ""
+    """Where it stands, for errors: `prompts.json, prompt 3`."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
 
-def read_prompts(path: Path, tokenizer: Any, config: Any, bos: bool = True) -> list[PromptPair]:
-    """The pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}`.
+def place_of(prompt: PromptPair, number: int) -> str:
+    """Return where a prompt stands, by its number in a list where it does not say so itself."""
+    return prompt.place or f"prompt {number}"
 
-    ValueError, with the prompt's number, for a malformed file, pairs of unequal length, an answer that is
-    not one token, prompts longer than the context.
+
+def read_prompts(
+    path: Path, tokenizer: Any, config: Any, bos: bool = True, batch_by: str | None = None
+) -> list[PromptPair]:
+    """Read the pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}` as tokens.
+
+    `batch_by`: the given batches, as so many prompts in a row (`"16"`) or by a field of the prompts. ValueError,
+    with the prompt's number, for a malformed file, pairs of unequal length, an answer that is not one token or is
+    a wrong one too, prompts longer than the context.
     """
     first = [beginning_of_sequence(tokenizer, config)] if bos else []
     pairs = []
-    for place, item in read_items(path):
-        pairs.append(tokenise(place, item, tokenizer, first))
+    for number, (place, item) in enumerate(read_items(path)):
+        batch = None if batch_by is None else batch_of(place, item, number, batch_by)
+        pairs.append(replace(tokenise(place, item, tokenizer, first), batch=batch, place=place))
         check_length(place, len(pairs[-1]), config.max_position_embeddings)
     return pairs
 
 
+def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) -> str:
+    """Return the given batch of a prompt: its number divided by a size, or the value of a field."""
+    if batch_by.isdecimal():
+        if int(batch_by) == 0:
+            raise ValueError("a batch has at least 1 prompt, not 0")
+        return str(number // int(batch_by))
+    if item.get(batch_by) is None:
+        raise ValueError(f"{place} has no {batch_by!r}, which batches are given by: it has {', '.join(item)}")
+    return json.dumps(item[batch_by])
+
+
 def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each item of a file of prompts, with where it stands. ValueError for a malformed one."""
     try:
         prompts = json.loads(read_text(path))["prompts"]
     except json.JSONDecodeError as error:
@@ -56,6 +83,7 @@ def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def check_item(place: str, item: Any) -> None:
+    """Raise ValueError for an item without the four fields, or with answers that are given twice."""
     expected = {"clean": str, "corrupt": str, "answers": list, "wrong_answers": list}
     if not isinstance(item, dict):
         raise ValueError(f"{place} must be an object with {', '.join(expected)}, it is {json.dumps(item)[:40]}")
@@ -66,9 +94,15 @@ def check_item(place: str, item: Any) -> None:
             raise ValueError(f"{place}: {name!r} must be {what}, it is {json.dumps(value)[:40]}")
     if not item["answers"]:
         raise ValueError(f"{place} has no answers: give at least one")
+    answers = [*item["answers"], *item["wrong_answers"]]
+    if twice := [answer for number, answer in enumerate(answers) if answer in answers[:number]]:
+        what = "an answer and a wrong answer" if twice[0] in item["wrong_answers"] else "an answer"
+        raise ValueError(f"{place}: {twice[0]!r} is given twice, as {what}: give each once")
 
 
 def tokenise(place: str, item: Mapping[str, Any], tokenizer: Any, first: Sequence[int]) -> PromptPair:
+    """Return an item as tokens, each prompt after the `first` ones. ValueError as in `read_prompts`."""
+
     def shown(tokens: Sequence[int]) -> str:
         return " ".join(tokenizer.convert_ids_to_tokens(tokens))
 

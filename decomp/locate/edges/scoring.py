@@ -1,7 +1,7 @@
 """Scores for every edge of the computation graph (Syed et al. 2023; Hanna et al. 2024)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -9,52 +9,117 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.locate.edges.batches import Batch, batches, outputs_on
+from decomp.locate.edges.batches import Batch, batches, ids_of, outputs_on
 from decomp.locate.edges.behaviour import Setting, find
 from decomp.locate.edges.graph import Graph, Outputs, graph_of, streams, vectors
 from decomp.locate.edges.passes import UniformMask
-from decomp.locate.edges.prompts import PromptPair
+from decomp.locate.edges.prompts import PromptPair, place_of
+from decomp.locate.limits import check_finite
+from decomp.locate.quadrature import nodes_of
+from decomp.measures.quadrature import Nodes
 
-Method = Literal["mask_gradient", "eap_ig"]
+Method = Literal["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"]
 METHODS: tuple[str, ...] = get_args(Method)
+QUADRATURE = {"mask_gradient": "closed", "eap_ig": "right", "eap_ig_activations": "right"}
+"""By method, where gradients are taken by default: at auto-circuit's mask values; at k = 1 … n (Hanna et al. 2024)."""
+OverPrompts = Literal["mean", "sum", "batch_means"]
+OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
+
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "eap": {"method": "mask_gradient", "mask_value": 0.0},
+    "auto-circuit": {"method": "mask_gradient", "over_prompts": "batch_means", "over_samples": "sum"},
+    "eap-ig": {"method": "eap_ig", "quadrature": "left"},
+}
+"""What a user of another tool expects, by name, as fields of `EdgeRequest`: edge attribution patching (Syed et al.
+2023); auto-circuit's `mask_gradient_prune_scores`, which adds up samples, and the means of given batches; the code of
+EAP-IG, whose nodes are k/n for k = 0 … n − 1, from the corrupt embedding (0) towards the clean one."""
 
 
 @dataclass(frozen=True)
 class EdgeRequest(Setting):
     """How edges are scored.
 
-    `mask_gradient` takes its gradients at one `mask_value`, or as the mean over `samples` + 1 evenly spaced
-    values from 0 to 1; `eap_ig` takes them at `samples` embeddings on the way from the ablated to the clean one.
+    `mask_gradient` takes its gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples` between
+    0 and 1 (`closed`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated to
+    the clean one; `eap_ig_activations` at every node's output on that way, one layer's node kind at a time;
+    `both_ends` in the passes over the clean and the corrupt prompts.
     """
 
     method: Method = "mask_gradient"
     mask_value: float | None = None
     samples: int | None = None
+    quadrature: str | None = None
+    """`QUADRATURE` of the method where it is None."""
+    over_prompts: OverPrompts = "mean"
+    """Scores are means over prompts, their sum, or the sum over given batches of the means in them."""
+    over_samples: Literal["mean", "sum"] = "mean"
 
     def check(self, prompts: Sequence[PromptPair]) -> None:
-        """ValueError for unknown names, and for what does not go together."""
-        super().check(prompts)
+        """Raise ValueError for unknown names, and for what does not go together."""
         find("method", self.method, dict.fromkeys(METHODS))
+        find("reduction over prompts", self.over_prompts, dict.fromkeys(OVER_PROMPTS))
+        find("reduction over samples", self.over_samples, {"mean": 0, "sum": 0})
+        self.check_nodes()
+        super().check(prompts)
+
+    def check_prompt(self, place: str, prompt: PromptPair) -> None:
+        """Raise ValueError for a prompt that this request is not defined for."""
+        super().check_prompt(place, prompt)
+        if self.over_prompts == "batch_means" and prompt.batch is None:
+            raise ValueError(f"{place} is of no given batch, whose means are added up: give --batch-by (batch_by)")
+
+    def check_nodes(self) -> None:
+        """Raise ValueError where it is not clear, or makes no sense, where gradients are taken."""
+        if self.method == "both_ends":
+            if (self.mask_value, self.samples, self.quadrature) != (None, None, None):
+                raise ValueError("both_ends takes its gradients at the clean and corrupt prompts: give no nodes for it")
+            return
         if (self.mask_value is None) == (self.samples is None):
             raise ValueError("give a mask value or a number of integrated gradient samples, exactly one of the two")
         if self.mask_value is not None and not math.isfinite(self.mask_value):
             raise ValueError(f"the mask value must be a finite number, not {self.mask_value}")
         if self.samples is not None and self.samples < 1:
             raise ValueError(f"the number of integrated gradient samples must be at least 1, not {self.samples}")
-        if self.method == "eap_ig" and self.samples is None:
-            raise ValueError("eap_ig interpolates inputs, not masks: give integrated gradient samples, no mask value")
+        if self.method != "mask_gradient" and self.samples is None:
+            what = "inputs" if self.method == "eap_ig" else "outputs"
+            raise ValueError(
+                f"{self.method} interpolates {what}, not masks: give integrated gradient samples, no mask value"
+            )
+        if self.quadrature is not None and self.samples is None:
+            raise ValueError("a quadrature is of integrated gradient samples: give their number, no mask value")
+        self.check_slope()
 
-    def masks(self) -> list[float]:
-        """The mask values at which gradients are taken."""
+    def check_slope(self) -> None:
+        """Raise ValueError for the divergence from the clean prediction, differentiated there alone: it is flat."""
+        clean = 0.0 if self.method == "mask_gradient" else 1.0
+        if self.answer_function == "kl" and all(node == clean for node, _ in self.nodes()):
+            raise ValueError(
+                "the divergence from the clean prediction is flat there, every score would be 0: take gradients "
+                "elsewhere too, at samples of mask_gradient, more samples of eap_ig, or both_ends"
+            )
+
+    def nodes(self) -> Nodes:
+        """Return where gradients are taken, with their weights: from 0 to 1, of masks or towards the clean."""
         if self.samples is None:
             assert self.mask_value is not None
-            return [self.mask_value]
-        return [sample / self.samples for sample in range(self.samples + 1)]
+            return [(self.mask_value, 1.0)]
+        nodes = nodes_of(self.quadrature or QUADRATURE[self.method], self.samples)
+        return [(node, 1.0 if self.over_samples == "sum" else weight) for node, weight in nodes]
+
+    def weights(self, prompts: Sequence[PromptPair]) -> dict[int, float]:
+        """Return what each prompt (by `id`) counts in scores and losses."""
+        sizes: dict[str | None, int] = {}
+        for prompt in prompts:
+            key = prompt.batch if self.over_prompts == "batch_means" else None
+            sizes[key] = sizes.get(key, 0) + 1
+        if self.over_prompts == "sum":
+            return {id(prompt): 1.0 for prompt in prompts}
+        return {id(p): 1 / sizes[p.batch if self.over_prompts == "batch_means" else None] for p in prompts}
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
-    """∂L/∂m_uv of every edge, averaged over prompts and samples; see `behaviour` for L."""
+    """∂L/∂m_uv of every edge, over prompts and samples as was asked for; see `behaviour` for L."""
 
     graph: Graph
     scores: Float[Tensor, "U V"]
@@ -66,85 +131,151 @@ class EdgeScores:
     """Whether the sum over edges approaches the difference of the two."""
 
     def residual(self) -> float | None:
-        """Sum over edges − (L(all ablated) − L(clean)): shrinks as samples grow; None for `eap_ig`."""
+        """Return the sum over edges − (L(all ablated) − L(clean)), which shrinks as samples grow.
+
+        None for methods whose scores do not add up.
+        """
         return self.scores.sum().item() - (self.ablated_loss - self.clean_loss) if self.complete else None
 
 
 def ranked(graph: Graph, scores: Float[Tensor, "U V"]) -> Int[Tensor, "edges 2"]:
-    """(source, destination) of every edge, the largest absolute score first."""
+    """Return (source, destination) of every edge, the largest absolute score first."""
     places = graph.places()
     sizes = scores.cpu()[places[:, 0], places[:, 1]].abs()
     return places[sizes.argsort(descending=True, stable=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward and backward pass of a method, and what its gradients are multiplied with."""
+
+    ids: Int[Tensor, "B T"]
+    patch: UniformMask
+    weight: float
+    current: Outputs | None = None
+    """What the difference to the ablated outputs is from; None: the outputs of this very pass."""
+    end: float | None = None
+    """0 or 1 where this pass is the clean one, or the one with every edge ablated."""
+
+
 @torch.no_grad()
-def edge_scores(
+def score_edges(
     model: Any, prompts: Sequence[PromptPair], request: EdgeRequest, advance: Callable[[int], object] = lambda _: None
 ) -> EdgeScores:
-    """Scores of all edges; `advance` is called with the number of prompts done.
+    """Score every edge of a model's computation graph on pairs of prompts.
 
-    `mask_gradient` at mask 0 is edge attribution patching (Syed et al. 2023); `eap_ig` is Hanna et al. 2024.
-    ValueError as in `EdgeRequest.check`.
+    `mask_gradient` at mask 0 is edge attribution patching (Syed et al. 2023), `eap_ig` is Hanna et al. 2024.
+    `advance` is called with the number of prompts done. ValueError as in `EdgeRequest.check`, for too little
+    memory, scores that are not finite, and where every score is zero.
+
+        prompts = read_prompts(Path("data/pronouns.json"), tokenizer, model.config)
+        result = score_edges(model, prompts, EdgeRequest(mask_value=0.0))
     """
     graph = graph_of(model.network())
-    score = mask_gradient if request.method == "mask_gradient" else eap_ig
     dtype = torch.promote_types(model.dtype, torch.float32)
     scores = torch.zeros(len(graph.sources), len(graph.destinations), device=model.device, dtype=dtype)
-    ends = {0.0: 0.0, 1.0: 0.0}
+    ends, weights = {0.0: 0.0, 1.0: 0.0}, request.weights(prompts)
     for batch in batches(model, graph, prompts, request):
+        counted = torch.tensor([weights[id(prompt)] for prompt in batch.prompts], device=model.device, dtype=dtype)
         ablated = streams(graph, batch.ablated)
-        known = score(model, graph, batch, ablated, request, scores)
+        known: dict[float | None, float] = {}
+        for one in PASSES[request.method](model, graph, batch, ablated, request):
+            with torch.enable_grad():
+                loss = loss_of(model, batch, one, request, counted)
+            gradients = one.patch.gradients(loss)
+            add_scores(graph, batch.ablated, one.current or one.patch.outputs, gradients, one.weight, scores)
+            known[one.end] = loss.item()
         for end in ends:
             if end not in known:
-                known[end] = loss_of(model, batch, UniformMask(graph, end, ablated), request).item()
+                known[end] = loss_of(model, batch, end_pass(graph, batch, ablated, end), request, counted).item()
             ends[end] += known[end]
         advance(len(batch.prompts))
-    clean, ablated_loss = (total / len(prompts) for total in ends.values())
-    return EdgeScores(graph, scores / len(prompts), clean, ablated_loss, request.method == "mask_gradient")
+    check_scores(graph, scores)
+    complete = request.method == "mask_gradient" and request.over_samples == "mean"
+    return EdgeScores(graph, scores, ends[0.0], ends[1.0], complete)
 
 
-def loss_of(model: Any, batch: Batch, patch: UniformMask, request: EdgeRequest) -> Float[Tensor, ""]:
-    """The sum of the prompts' L in one pass."""
-    logits = model.patched_logits(batch.ids, patch)
-    return request.losses(logits, batch.prompts).sum()
+def check_scores(graph: Graph, scores: Float[Tensor, "U V"]) -> None:
+    """Raise ValueError for a score that is not finite, naming its edge, and where all are zero."""
+
+    def edge(place: tuple[int, ...]) -> str:
+        node, name = graph.destinations[place[1]]
+        return f"the score of the edge from {graph.sources[place[0]]} to the {name} of {node}"
+
+    check_finite(scores, edge)
+    if not scores.any():
+        raise ValueError(
+            "every edge scores 0: what sources are replaced by is what they give, or the loss does not depend on them; "
+            "look at the prompts, --ablation and --answer-function"
+        )
 
 
-def mask_gradient(
-    model: Any,
-    graph: Graph,
-    batch: Batch,
-    ablated: Sequence[Float[Tensor, "B T D"]],
-    request: EdgeRequest,
-    scores: Float[Tensor, "U V"],
-) -> dict[float, float]:
-    """Add a batch's ∂L/∂m_uv, averaged over the mask values; L by mask value."""
-    known, masks = {}, request.masks()
-    for mask in masks:
-        patch = UniformMask(graph, mask, ablated)
-        with torch.enable_grad():
-            loss = loss_of(model, batch, patch, request)
-        add_scores(graph, batch.ablated, patch.outputs, patch.gradients(loss), 1 / len(masks), scores)
-        known[mask] = loss.item()
-    return known
+def loss_of(
+    model: Any, batch: Batch, one: Pass, request: EdgeRequest, counted: Float[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Return the weighted sum of the prompts' L in one pass. ValueError, with the prompt, where L is not finite."""
+    losses = request.losses(model.patched_logits(one.ids, one.patch), batch.prompts, batch.clean)
+    check_finite(losses.detach(), lambda place: f"the loss of {place_of(batch.prompts[place[0]], place[0])}")
+    return losses.to(counted.dtype) @ counted
 
 
-def eap_ig(
-    model: Any,
-    graph: Graph,
-    batch: Batch,
-    ablated: Sequence[Float[Tensor, "B T D"]],
-    request: EdgeRequest,
-    scores: Float[Tensor, "U V"],
-) -> dict[float, float]:
-    """Add a batch's (ablated_u − clean_u) · mean ∂L/∂in_v over embeddings interpolated in k/m, k = 1 … m."""
-    assert request.samples is not None
+def end_pass(graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], end: float) -> Pass:
+    """Return the clean pass (0), or that with every edge ablated (1)."""
+    return Pass(batch.ids, UniformMask(graph, end, ablated), 0.0)
+
+
+def mask_passes(
+    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+) -> Iterator[Pass]:
+    """Yield the passes of ∂L/∂m_uv at each mask value, all edges ablated that far."""
+    for mask, weight in request.nodes():
+        yield Pass(batch.ids, UniformMask(graph, mask, ablated), weight, end=mask)
+
+
+def embedding_passes(
+    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+) -> Iterator[Pass]:
+    """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated embeddings (Hanna et al. 2024)."""
     clean = outputs_on(model, graph, batch.prompts, "clean")
-    for step in range(1, request.samples + 1):
-        patch = UniformMask(graph, embedding=batch.ablated[0].lerp(clean[0], step / request.samples))
-        with torch.enable_grad():
-            loss = loss_of(model, batch, patch, request)
-        add_scores(graph, batch.ablated, clean, patch.gradients(loss), 1 / request.samples, scores)
-    return {0.0: loss.item()}
+    for node, weight in request.nodes():
+        patch = UniformMask(graph, replaced=(0, batch.ablated[0].lerp(clean[0], node)))
+        yield Pass(batch.ids, patch, weight, clean, 0.0 if node == 1 else None)
+
+
+def activation_passes(
+    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+) -> Iterator[Pass]:
+    """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated outputs of one stage at a time.
+
+    Stages are the embedding, the heads of a layer together, its MLP, a norm that is a node; the mean is over
+    stages and nodes (EAP-IG, `get_scores_ig_activations`).
+    """
+    clean = outputs_on(model, graph, batch.prompts, "clean")
+    for place, (ablation, own) in enumerate(zip(batch.ablated, clean, strict=True)):
+        for node, weight in request.nodes():
+            patch = UniformMask(graph, replaced=(place, ablation.lerp(own, node)))
+            yield Pass(batch.ids, patch, weight / len(clean), clean, 0.0 if node == 1 else None)
+
+
+def end_passes(
+    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+) -> Iterator[Pass]:
+    """Yield the passes of (ablated_u − clean_u) · mean of ∂L/∂in_v on the clean and on the corrupt prompts.
+
+    That is EAP-IG's `clean-corrupted`; where samples are added up, the two are.
+    """
+    clean, weight = outputs_on(model, graph, batch.prompts, "clean"), 1.0 if request.over_samples == "sum" else 0.5
+    yield Pass(batch.ids, UniformMask(graph), weight, clean, 0.0)
+    yield Pass(ids_of(model, batch.prompts, "corrupt"), UniformMask(graph), weight, clean)
+
+
+PASSES: dict[str, Callable[..., Iterator[Pass]]] = {
+    "mask_gradient": mask_passes,
+    "eap_ig": embedding_passes,
+    "eap_ig_activations": activation_passes,
+    "both_ends": end_passes,
+}
+"""By method, from model, graph, batch, ablated streams and request."""
 
 
 def add_scores(
@@ -155,7 +286,7 @@ def add_scores(
     weight: float,
     scores: Float[Tensor, "U V"],
 ) -> None:
-    """Σ over prompts, positions and hidden of (ablated_u − current_u) · ∂L/∂in_v, one matrix product a stage."""
+    """Add Σ over prompts, positions and hidden of (ablated_u − current_u) · ∂L/∂in_v, one matrix product a stage."""
     differences = vectors(graph, [a - c for a, c in zip(ablated, current, strict=True)]).flatten(1).to(scores.dtype)
     for stage, gradient in zip(graph.stages, gradients, strict=True):
         product = differences[stage.upstream] @ gradient.flatten(1).to(scores.dtype).T
