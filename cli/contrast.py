@@ -1,5 +1,6 @@
 """`decomp contrast`: why the target and not the foil."""
 
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def command(
     """
     from decomp.cli.common import contrastive_requests, open_contrasts, open_model, progress, say, table
     from decomp.corpus.contrast_items import read_items
-    from decomp.measures import contrast
-    from decomp.tables import columns as tables
+    from decomp.tables.contrasting import CONTRAST_COLUMNS, Contraster
     from decomp.tables.files import check_table
 
     read = read_items(items)[:limit]
@@ -53,14 +53,12 @@ def command(
     contrasts = open_contrasts(read, decomposed, tokenizer, multi_token, bos, quiet)
 
     preferred = 0
-    columns = (*contrast.COLUMNS, *tables.COLUMNS)
-    with table(output, format_name, columns) as write, progress(len(contrasts), quiet, "item") as bar:
-        for each, results in contrast.scored(decomposed, contrasts, requests, batch_size):
-            (odds,) = tables.significant(contrast.log2_odds(decomposed, each)[None])
+    each = Contraster(requests, multi_token).rows_by_item(decomposed, tokenizer, contrasts, batch_size)
+    # What a measure refuses, it refuses at the first item: before the header is out.
+    each = chain(list(islice(each, 1)), each)
+    with table(output, format_name, CONTRAST_COLUMNS) as write, progress(len(contrasts), quiet, "item") as bar:
+        for odds, rows in each:
             preferred += odds > 0
-            item, foil = each.item.item, contrast.joined(each.foil, tokenizer)
-            front = (item.name, item.phenomenon, foil, odds, odds > 0, multi_token)
-            for result in results:
-                write((*front, *row) for row in tables.rows(result, each.window(), each.tokens(tokenizer)))
+            write(rows)
             bar.update()
     say(f"The model prefers the target in {preferred} of {len(contrasts)} items.", quiet)

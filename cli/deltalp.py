@@ -46,7 +46,7 @@ def command(
     """
     from decomp.cli.common import destination, progress
     from decomp.io.files import check_outputs
-    from decomp.measures.result import Scores
+    from decomp.measures.result import Scores, finite
     from decomp.tables import columns as tables
     from decomp.tables.front import PLACE_COLUMNS
     from decomp.tables.original_text import lines
@@ -59,9 +59,8 @@ def command(
         for number, (name, path) in enumerate(paths.items()):
             result, window, tokens = open_stored(path, model, number)
             matrix = result.delta_lp(window.targets.start)
-            scores = Scores(
-                "delta_lp", window.targets, result.decomposition_length, result.next_log2_prob(), matrix, {}
-            )
+            length, log2_prob = result.decomposition_length, result.next_log2_prob()
+            scores = finite(Scores("delta_lp", window.targets, length, log2_prob, matrix, {}), name)
             if write is None:
                 file.writelines(f"{line}\n" for line in lines(name, scores, tokens))
             else:

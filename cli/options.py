@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -332,25 +331,10 @@ def request_of(asked: Mapping[str, Any]) -> "tuple[list[Measure], Request]":
 
     ValueError for an unknown measure, or a function that one does not take.
     """
-    from decomp.io.amounts import parse_bytes
-    from decomp.measures import AttentionOptions, GradientOptions, OcclusionOptions, Request, find_measure
-    from decomp.models.base import check_decomposition_length
+    from decomp.measures.options import find_measures, option_names, request_from
 
-    def filled(family: type) -> Any:
-        return family(**{field.name: asked[field.name] for field in fields(family)})
-
-    measures = [find_measure(name) for name in asked["measures"]]
-    check_decomposition_length(asked["decomposition_length"], 1)
-    request = Request(
-        decomposition_length=asked["decomposition_length"],
-        activation_rule=asked["activation_rule"],
-        memory=parse_bytes(asked["memory"]),
-        extra=asked["extra"],
-        function=asked["function"],
-        gradients=filled(GradientOptions),
-        attention=filled(AttentionOptions),
-        occlusion=filled(OcclusionOptions),
-    )
+    measures = find_measures(asked["measures"])
+    request = request_from({name: asked[name] for name in option_names() if name in asked})
     for measure in measures:
         measure.function_of(request)
     return measures, request

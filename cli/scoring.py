@@ -1,7 +1,7 @@
 """What `decomp score` does: of a batch of windows, in this process or those of a pool, and of all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from decomp.io.files import complete_or_absent
 from decomp.measures import Measure, Request
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
+from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
@@ -71,7 +72,6 @@ def open_job(asked: Mapping[str, Any]) -> Job:
     articles = [Article(source)] if isinstance(source, str) else read_articles(source, form)
     words = None if asked["word_list"] is None else read_words(asked["word_list"], articles)
     measures, request = request_of(asked)
-    request = replace(request, span=asked["span"])
     check_foils(request.function, given=False)
     check_units(measures, request, asked)
     if asked["corrected"] and words is not None:
@@ -97,7 +97,9 @@ def windows_asked(
     windows = open_windows(articles, model, tokenizer, asked["stride"], asked["bos"], **units)
     if asked["max_new_tokens"] is not None:
         windows = [let_write(windows, model, tokenizer, asked, asked["quiet"])]
-    return windows if asked["target"] is None else only_target(windows, asked["target"])
+    windows = windows if asked["target"] is None else only_target(windows, asked["target"])
+    check_predicted(windows, asked["unit"], asked["span"])
+    return windows
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
     from decomp.measures import SCORES
+    from decomp.measures.custom import register_measure
     from decomp.models import load_model
     from decomp.tables.table import Table, load_table
 
@@ -22,6 +23,7 @@ PUBLIC = {
     "load_model": "decomp.models",
     "load_table": "decomp.tables.table",
     "read_articles": "decomp.corpus.articles",
+    "register_measure": "decomp.measures.custom",
     "windows_of": "decomp.corpus.windows",
 }
 """Public names and their modules, imported on first use: `import decomp` must not import torch."""
@@ -39,6 +41,7 @@ __all__ = [
     "load_model",
     "load_table",
     "read_articles",
+    "register_measure",
     "score",
     "windows_of",
 ]

@@ -21,6 +21,7 @@ from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, 
 from decomp.measures.options import find_measures, request_from
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
+from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.tables.columns import Row
@@ -121,6 +122,7 @@ def open_scoring(
         windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
     if target is not None:
         windows = only_target(windows, target)
+    check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     front = Front(unit, request.span, any(article.id for article in articles), entropy, boundaries)
     scorer = Scorer(chosen, request.with_token_ids(tokenizer), front)

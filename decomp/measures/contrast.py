@@ -80,7 +80,7 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
 
     begin = len(item.prompt)
     if multi_token == "sum":
-        texts = tuple(forced(tensor(item.prompt + word), begin) for word in (item.target, item.foil))
+        texts = tuple(forced(tensor(item.prompt + word), item) for word in (item.target, item.foil))
         return Contrast(item, texts, begin, item.target, item.foil)
     pairs = enumerate(zip(item.target, item.foil, strict=False))
     same = next((place for place, (target, foil) in pairs if target != foil), None)
@@ -89,14 +89,15 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
     ids = tensor(item.prompt + item.target[: same + 1])
     foils = ids[1:].clone()
     foils[-1] = item.foil[same]
-    text = Text(ids, range(len(ids) - 2, len(ids) - 1), foils)
+    text = Text(ids, range(len(ids) - 2, len(ids) - 1), foils, place=item.item.place)
     return Contrast(item, (text,), begin + same, item.target[same : same + 1], item.foil[same : same + 1])
 
 
-def forced(ids: Int[Tensor, " T"], begin: int) -> Text:
-    """Return a text whose tokens from `begin` on are predicted together, as one word; those before are one each."""
+def forced(ids: Int[Tensor, " T"], item: TokenisedItem) -> Text:
+    """Return a text whose tokens after the prompt are predicted together, as one word; the prompt's are one each."""
+    begin = len(item.prompt)
     words = torch.arange(len(ids), device=ids.device).clamp(max=begin)
-    return Text(ids, range(begin - 1, len(ids) - 1), words=words)
+    return Text(ids, range(begin - 1, len(ids) - 1), words=words, place=item.item.place)
 
 
 def difference(target: Scores, foil: Scores) -> Scores:

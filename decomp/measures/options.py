@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
-from decomp.measures.registry import SCORES, Measure, find_measure
+from decomp.measures.registry import Measure, find_measure, measure_names
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
 
 FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlusion": OcclusionOptions}
@@ -17,10 +17,15 @@ NOT_OPTIONS = (*FAMILIES, "own")
 
 
 def find_measures(names: str | Sequence[str]) -> list[Measure]:
-    """Return the measures of one or several names. ValueError, with the known names, for an unknown one, or none."""
+    """Return the measures of one or several names.
+
+    ValueError, with the known names, for an unknown one, or none; for one that is named twice.
+    """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError(f"no measure is asked for: choose one of {', '.join(SCORES)}")
+        raise ValueError(f"no measure is asked for: choose one of {', '.join(measure_names())}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the measure {twice} is asked for more than once: name every measure once")
     return [find_measure(name) for name in names]
 
 

@@ -1,8 +1,10 @@
 """The measures by name: what each is, whose it is, and where it is computed. Imports no torch."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from decomp.measures.request import Request, ScoreFunction, Text
@@ -21,8 +23,8 @@ class Measure:
     """One measure; the module that computes it is imported at the first call."""
 
     name: str
-    implementation: str
-    """`module:function` under `decomp.measures`."""
+    implementation: str | ScoreFunction
+    """What computes it; `module:function` under `decomp.measures` is imported when it is called."""
     line: str
     citation: str
     unit: str
@@ -45,12 +47,13 @@ class Measure:
         check_foils(function, all(text.foils is not None for text in texts))
         if request.span > 1 or any(text.words is not None for text in texts):
             self.check_together(request, any(text.has_parted_sources for text in texts))
-        from decomp.measures.units import in_units  # imports torch
+        from decomp.measures.result import finite  # imports torch
+        from decomp.measures.units import in_units
 
         label = "" if function == self.default else f":{function}"
         for text, scores in zip(texts, self.compute(model, texts, replace(request, function=function)), strict=True):
             named = [replace(s, measure=s.measure + label) for s in scores]
-            yield [in_units(s, text, request, self.together != "own") for s in named]
+            yield [finite(in_units(s, text, request, self.together != "own"), text.place) for s in named]
 
     def compute(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
         """Scores with single tokens as targets, and also as sources but where the measure has words itself."""
@@ -59,9 +62,14 @@ class Measure:
         if self.together != "own" and request.decomposition_length is not None:
             length = max(tokens_reached(text, request) for text in texts)
             request = replace(request, decomposition_length=length)
+        return self.score_function()(model, texts, request)
+
+    def score_function(self) -> ScoreFunction:
+        """Return what computes the measure, from its module where it is named by that."""
+        if not isinstance(self.implementation, str):
+            return self.implementation
         module, name = self.implementation.split(":")
-        compute: ScoreFunction = getattr(import_module(f"decomp.measures.{module}"), name)
-        return compute(model, texts, request)
+        return getattr(import_module(f"decomp.measures.{module}"), name)
 
     def function_of(self, request: Request) -> str | None:
         """The attributed function asked for. ValueError for one that the measure does not take."""
@@ -215,10 +223,49 @@ MEASURES = (
     ),
 )
 SCORES = {measure.name: measure for measure in MEASURES}
+"""Every measure by name: those of the package, and those that were registered."""
+ENTRY_POINTS = "decomp.measures"
+"""The group in which installed packages name measures of theirs, each by an object whose import registers it."""
 
 
 def find_measure(name: str) -> Measure:
-    """ValueError, with the known ones, for an unknown name."""
+    """Return the measure of that name, registered, or named by an installed package's entry point.
+
+    ValueError, with the known ones, for an unknown name, and where the package does not register it.
+    """
     if name not in SCORES:
-        raise ValueError(f"unknown measure {name!r}: choose one of {', '.join(SCORES)}")
+        found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
+        if not found:
+            raise ValueError(f"unknown measure {name!r}: choose one of {', '.join(measure_names())}")
+        load(found[0])
     return SCORES[name]
+
+
+def measure_names() -> list[str]:
+    """Return the names of all measures, those of installed packages last; none of these is imported."""
+    return [*SCORES, *sorted({point.name for point in entry_points(group=ENTRY_POINTS)} - SCORES.keys())]
+
+
+def load(point: EntryPoint) -> None:
+    """Import what an entry point names. ValueError where that fails, or registers no measure of its name."""
+    origin = f"the measure {point.name} of {point.value}"
+    try:
+        point.load()
+    except Exception as error:
+        raise ValueError(f"{origin} can't be imported: {type(error).__name__}: {error}") from error
+    if point.name not in SCORES:
+        raise ValueError(f"{origin} is not registered when that is imported: call decomp.register_measure there")
+
+
+def add_measure(measure: Measure) -> None:
+    """Make a measure known to commands and scripts. ValueError for a name that is taken or can't stand in a table,
+    functions that are unknown, and a default that is none of them."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", measure.name):
+        raise ValueError(f"{measure.name!r} can't name a measure: use a letter, then letters, digits, _ . -")
+    if measure.name in SCORES:
+        raise ValueError(f"there is a measure {measure.name} already: choose another name")
+    if unknown := set(measure.functions) - set(FUNCTION_NAMES):
+        raise ValueError(f"unknown functions {', '.join(sorted(unknown))}: choose among {', '.join(FUNCTION_NAMES)}")
+    if (measure.default is None) == bool(measure.functions) or measure.default not in (None, *measure.functions):
+        raise ValueError(f"the default function of {measure.name} must be one of its functions, not {measure.default}")
+    SCORES[measure.name] = measure

@@ -104,6 +104,8 @@ class Text:
     """Per target the token that the next one is contrasted with, for contrastive functions."""
     words: "Int[Tensor, ' T'] | None" = None
     """Per token its word, rising from 0 without gaps: words are then the targets and sources of the scores."""
+    place: str = ""
+    """Where the text is from, for who reads an error: `article 3, window 0`."""
 
     @property
     def has_parted_sources(self) -> bool:

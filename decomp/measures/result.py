@@ -1,4 +1,4 @@
-"""What every measure gives back."""
+"""What every measure gives back, and the rule that all of it passes."""
 
 from dataclasses import dataclass
 
@@ -19,3 +19,23 @@ class Scores:
     """(target, source), in the measure's unit."""
     extra: dict[str, Float[Tensor, "T-1"]]
     """What is no token (`<bias>`, `<remainder>`)."""
+
+
+def finite(scores: Scores, place: str = "") -> Scores:
+    """Return the scores as they are, none of them infinite or no number.
+
+    ValueError otherwise, which names the measure, the source and target, and the `place` (article and window).
+    """
+    targets = slice(scores.targets.start, scores.targets.stop)
+    for name, every in {"the log2 probability": scores.log2_prob, "": scores.scores, **scores.extra}.items():
+        values = every[targets]
+        wrong = (~values.isfinite()).nonzero()
+        if len(wrong):
+            target, *source = wrong[0].tolist()
+            what = f"source {source[0]}" if source else name
+            raise ValueError(
+                f"{scores.measure}: {what} of target {target + targets.start}{place and f' in {place}'} is "
+                f"{values[tuple(wrong[0])].item()}: use a dtype with more range (float32, float64), other options, "
+                "or check the model's weights"
+            )
+    return scores

@@ -14,7 +14,18 @@ from decomp.measures.result import Scores
 def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token") -> Text:
     """Return the text that measures are asked about: a window's tokens on a device, and their words if these count."""
     words = window.word_of_tokens().to(device) if unit == "word" else None
-    return Text(window.ids.to(device), window.window.targets, words=words)
+    place = f"article {window.window.article}, window {window.window.number}"
+    return Text(window.ids.to(device), window.window.targets, words=words, place=place)
+
+
+def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", span: int = 1) -> None:
+    """ValueError where no window predicts a single unit (token or word), or `span` of them."""
+    units = [window.in_words() if unit == "word" else window for window in windows]
+    counts = [len(each.window.targets) for each in units]
+    if max(counts, default=0) == 0:
+        raise ValueError("the text has no token to predict: give one with more words")
+    if max(counts) < span:
+        raise ValueError(f"no window predicts {span} {unit}s: take a --span of at most {max(counts)}")
 
 
 def measure_windows(

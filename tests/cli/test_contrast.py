@@ -204,16 +204,23 @@ def test_agreement(done):
     assert 0 < float(rows[1]["mean"]) < float(rows[0]["mean"]) < 1
 
 
-def test_agreement_with_itself(done):
-    text = done("evaluate", "agreement", CORPUS, MODEL, *DELTA_LP, *DELTA_LP, "--target", "last")
+def test_agreement_of_one_number_by_two_names(done):
+    text = done("evaluate", "agreement", CORPUS, MODEL, *MEASURES, "--function", "logit", "--target", "last")
     assert text.split()[-7:] == ["1.000", "[1.000,", "1.000]", "1.000", "[1.000,", "1.000]", "1"]
 
 
 def test_agreement_refuses(run):
     assert "delta_lp alone has nothing to agree with" in refused(run("evaluate", "agreement", CORPUS, MODEL, *DELTA_LP))
     assert "no predicted token has ranks" in refused(
-        run("evaluate", "agreement", CORPUS, MODEL, *DELTA_LP, *DELTA_LP, "--target", "0")
+        run("evaluate", "agreement", CORPUS, MODEL, *MEASURES, "--target", "0")
     )
+
+
+@pytest.mark.parametrize("command", [("score",), ("contrast",), ("evaluate", "agreement"), ("evaluate", "alignment")])
+def test_a_measure_that_is_named_twice(run, command):
+    message = "the measure delta_lp is asked for more than once: name every measure once"
+    texts = ITEMS if command[-1] in ("contrast", "alignment") else CORPUS
+    assert message in refused(run(*command, texts, MODEL, *MEASURES, *DELTA_LP))
 
 
 @needs_shared

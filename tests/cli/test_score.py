@@ -1,6 +1,7 @@
 """Measures, functions, and text that the model writes, as a person asks `decomp score` for them."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,3 +161,25 @@ def test_what_a_measure_refuses_leaves_standard_output_empty(run):
     result = run("score", "--text", "a b c", "demo-opt", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "use 2 steps or more" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--text", "", MODEL), "the text has no token to predict: give one with more words"),
+        (("--text", "a", MODEL, "--no-bos"), "the text has no token to predict"),
+        (
+            ("--text", "The cat sat.", MODEL, "--span", 1000),
+            "no window predicts 1000 tokens: take a --span of at most ",
+        ),
+        (
+            ("--text", "The cat sat.", MODEL, "--span", 4, "--unit", "word"),
+            "predicts 4 words: take a --span of at most 3",
+        ),
+    ],
+)
+def test_nothing_to_predict(run, asked, message):
+    assert message in refused(run("score", *asked))
+    assert message in refused(run("score", *asked, "-o", "out.tsv", "--run", "run"))
+    assert not Path("out.tsv").exists()
+    assert not Path("run").exists()

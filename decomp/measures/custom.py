@@ -1,0 +1,70 @@
+"""Measures of one's own, beside those of the package: in the table, the commands and the evaluation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.ablation import next_log2_prob
+from decomp.measures.registry import Measure, add_measure
+from decomp.measures.request import Request, Text
+from decomp.measures.result import Scores
+
+ScoreText = Callable[[Any, Text, Request], Float[Tensor, "T-1 T"]]
+"""From the model, a text of T tokens and the request to scores (target, source)."""
+
+
+@dataclass(frozen=True)
+class TextByText:
+    """A measure of one text as one of several, whatever is no past source of its target left out."""
+
+    name: str
+    score: ScoreText
+
+    @torch.no_grad()
+    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+        """Yield the scores of each text. ValueError for scores of another shape than (T − 1, T)."""
+        for text in texts:
+            scores, length = torch.as_tensor(self.score(model, text, request), device=text.ids.device), len(text.ids)
+            if scores.shape != (length - 1, length):
+                raise ValueError(
+                    f"{self.name} gave scores of shape {tuple(scores.shape)} for a text of {length} tokens: "
+                    f"expected {(length - 1, length)}, a row for each token that is predicted"
+                )
+            log2_prob = next_log2_prob(model.record(text.ids).hidden[:-1], text.ids[1:], model.unembedding())
+            yield [Scores(self.name, text.targets, length, log2_prob, scores.tril(), {})]
+
+
+def register_measure(
+    name: str,
+    compute: ScoreText,
+    *,
+    line: str = "",
+    citation: str = "",
+    unit: str = "",
+    functions: Sequence[str] = (),
+    default: str | None = None,
+    together: Literal["sum", "targets"] | None = None,
+) -> Measure:
+    """Register a measure of one's own by its name, and return it as what computes it.
+
+    `compute(model, text, request)` gives scores (T − 1, T): row i says what each token k ≤ i does for the prediction
+    of token i + 1; higher is more important. It is asked for one text at a time, without gradients. `line`,
+    `citation` and `unit` are what `decomp measures` says of it. `functions`: the attributed functions that
+    `request.function` may name, of which `default` (the first, if none is given) is meant where nobody asks; none
+    for a measure that explains no number. `together`: `sum` where scores of tokens add up to those of words,
+    `targets` where only those of predicted tokens do.
+
+    A package that is installed offers a measure to the commands by an entry point of the group `decomp.measures`
+    that has the measure's name and whose import calls this. ValueError for a name that is taken or can't stand in a
+    table, and for unknown functions.
+    """
+    chosen = default if default is not None or not functions else functions[0]
+    measure = Measure(
+        name, TextByText(name, compute), line, citation, unit, tuple(functions), chosen, together=together
+    )
+    add_measure(measure)
+    return measure
