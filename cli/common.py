@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+import torch
+import transformers
 from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
@@ -17,13 +19,15 @@ from decomp.cli.options import request_of
 from decomp.corpus.articles import Article
 from decomp.corpus.contrast_items import Item, tokenise
 from decomp.corpus.windows import TokenisedWindow, beginning_of_sequence, continued, windows_of
+from decomp.io.digests import digest
 from decomp.io.files import complete_or_absent
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.tables.columns import Writer
-from decomp.tables.files import format_of, table_writer
+from decomp.tables.files import format_of, table_file, table_writer
+from decomp.tables.provenance import Made
 
 
 def say(message: str, quiet: bool) -> None:
@@ -137,7 +141,55 @@ def destination(output: Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def table(output: Path | None, format_name: str | None, columns: Sequence[str]) -> Iterator[Writer]:
-    """Writes rows to the destination, in the format asked for or that its suffix says."""
-    with destination(output) as file, table_writer(file, format_of(output, format_name), columns) as write:
-        yield write
+def table(
+    output: Path | None, format_name: str | None, columns: Sequence[str], made: Made | None = None
+) -> Iterator[Writer]:
+    """Give a writer of rows to the destination, in the format asked for or that its suffix says; `made` is what the
+    file says of how it was made."""
+    name = format_of(output, format_name)
+    if output is not None:
+        with table_file(output, name, columns, made) as write:
+            yield write
+    else:
+        with destination(None) as file, table_writer(file, name, columns, made) as write:
+            yield write
+
+
+NOT_ASKED = {
+    *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
+    *("num_workers", "ray_address", "overwrite", "quiet"),
+}
+"""Parameters that change no result, or that the account of how it was made has in a better form."""
+
+
+def made_now(model: Mapping[str, str]) -> dict[str, Any]:
+    """Return how the results of the running command are made, by a model's `about()`: what their bytes depend on."""
+    context = click.get_current_context()
+    options = {name: plain(value) for name, value in context.params.items() if name not in NOT_ASKED}
+    if "device" in options:
+        options["device"] = torch.device(options["device"]).type
+    return {
+        "command": command_name(context),
+        "model": dict(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "options": options,
+    }
+
+
+def command_name(context: click.Context) -> str:
+    """Return a command's name with the groups that it is in, without that of the program."""
+    names = [context.info_name or ""]
+    while context.parent is not None and context.parent.parent is not None:
+        if not isinstance(context.parent.command, click.Group):
+            break
+        context = context.parent
+        names.insert(0, context.info_name or "")
+    return " ".join(names)
+
+
+def plain(value: Any) -> Any:
+    """Return an option's value as JSON has it; a file by its name and the digest of its contents."""
+    if isinstance(value, Path):
+        return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
+    return [plain(each) for each in value] if isinstance(value, tuple) else value

@@ -40,7 +40,7 @@ def command(
     Writes the table of decomp score with, in front, the item, its phenomenon, the foil, log2 P(target) −
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     """
-    from decomp.cli.common import contrastive_requests, open_contrasts, open_model, progress, say, table
+    from decomp.cli.common import contrastive_requests, made_now, open_contrasts, open_model, progress, say, table
     from decomp.corpus.contrast_items import read_items
     from decomp.tables.contrasting import CONTRAST_COLUMNS, Contraster
     from decomp.tables.files import check_table
@@ -56,7 +56,8 @@ def command(
     each = Contraster(requests, multi_token).rows_by_item(decomposed, tokenizer, contrasts, batch_size)
     # What a measure refuses, it refuses at the first item: before the header is out.
     each = chain(list(islice(each, 1)), each)
-    with table(output, format_name, CONTRAST_COLUMNS) as write, progress(len(contrasts), quiet, "item") as bar:
+    made = made_now(decomposed.about())
+    with table(output, format_name, CONTRAST_COLUMNS, made) as write, progress(len(contrasts), quiet, "item") as bar:
         for odds, rows in each:
             preferred += odds > 0
             write(rows)

@@ -48,7 +48,7 @@ def command(
     Kendall's (tau-b), averaged over predicted tokens; in brackets 95 % bootstrap intervals over these. A token
     with one source, or with equal scores for all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
-    from decomp.cli.common import open_model, open_windows, progress, table
+    from decomp.cli.common import made_now, open_model, open_windows, progress, table
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import only_target
     from decomp.evaluation.intervals import COLUMNS, estimates
@@ -76,7 +76,12 @@ def command(
     rows = list(estimates(found, seed))
     click.echo("\n".join(shown(rows)))
     if output is not None:
-        with table(output, format_name, ("measure", "other_measure", "metric", "targets", *COLUMNS)) as write:
+        with table(
+            output,
+            format_name,
+            ("measure", "other_measure", "metric", "targets", *COLUMNS),
+            made_now(decomposed.about()),
+        ) as write:
             write(rows)
 
 

@@ -56,6 +56,7 @@ def command(
 
     from decomp.cli.common import (
         contrastive_requests,
+        made_now,
         open_contrasts,
         open_model,
         progress,
@@ -98,7 +99,9 @@ def command(
     rows = list(estimates(in_order(found), seed))
     click.echo("\n".join(shown(rows)))
     if output is not None:
-        with table(output, format_name, ("phenomenon", "measure", "metric", "items", *COLUMNS)) as write:
+        with table(
+            output, format_name, ("phenomenon", "measure", "metric", "items", *COLUMNS), made_now(decomposed.about())
+        ) as write:
             write(rows)
 
 

@@ -80,7 +80,7 @@ def command(
     """
     import torch
 
-    from decomp.cli.common import open_model, open_windows, progress, table
+    from decomp.cli.common import made_now, open_model, open_windows, progress, table
     from decomp.corpus.articles import read_articles
     from decomp.evaluation.curves import perturbation_curves
     from decomp.evaluation.intervals import COLUMNS
@@ -117,7 +117,12 @@ def command(
     rows = list(summary({key: torch.stack(each) for key, each in curves.items()}, draws, seed))
     click.echo("\n".join(shown(rows, removals, drop_in)))
     if output is not None:
-        with table(output, format_name, ("measure", "removal", "metric", "fraction", "targets", *COLUMNS)) as write:
+        with table(
+            output,
+            format_name,
+            ("measure", "removal", "metric", "fraction", "targets", *COLUMNS),
+            made_now(decomposed.about()),
+        ) as write:
             write(rows)
 
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import torch
-import transformers
 from tqdm import tqdm
 
-from decomp.cli.common import say
+from decomp.cli.common import made_now, say
 from decomp.corpus.windows import TokenisedWindow
 from decomp.io.digests import digest
 from decomp.models.base import DecomposedModel
@@ -20,37 +17,17 @@ from decomp.runs.work import Outcome, journal_of, keep, outcomes
 
 T = TypeVar("T")
 
-NOT_ASKED = {
-    *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
-    *("num_workers", "ray_address", "overwrite", "quiet"),
-}
-"""Parameters that change no result, or that the request has in a better form."""
-
 
 def request_of_run(
     format_name: str, model: DecomposedModel, articles: Sequence[object], windows: Sequence[TokenisedWindow]
 ) -> dict[str, Any]:
-    """All that the bytes of this command's results depend on: contents by their digests, versions, options."""
-    context = click.get_current_context()
-    device = torch.device(context.params["device"]).type
-    options = {name: plain(value) for name, value in context.params.items() if name not in NOT_ASKED}
+    """Return all that the bytes of this command's results depend on: contents by their digests, versions, options."""
     return {
-        "command": context.info_name,
+        **made_now(model.about()),
         "format": format_name,
         "corpus": digest(repr(article).encode() for article in articles),
         "tokens": digest(window.ids.numpy().tobytes() for window in windows),
-        "model": model.about(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "options": {**options, "device": device},
     }
-
-
-def plain(value: Any) -> Any:
-    """An option's value for a manifest; a file by its name and contents."""
-    if isinstance(value, Path):
-        return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
-    return value
 
 
 def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[PlannedWindow]:

@@ -17,7 +17,6 @@ from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow, only_target
 from decomp.corpus.words import check_white_space, read_words
-from decomp.io.files import complete_or_absent
 from decomp.measures import Measure, Request
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
@@ -25,9 +24,10 @@ from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
-from decomp.runs.outputs import FOLDER, claim, is_own
+from decomp.runs.outputs import FOLDER, is_own
 from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
-from decomp.tables.files import check_table, format_of, open_table, table_writer
+from decomp.runs.tables import write_table
+from decomp.tables.files import check_table, format_of
 from decomp.tables.front import Front
 from decomp.tables.scoring import Scorer
 
@@ -58,11 +58,12 @@ class Job:
     model: DecomposedModel
     name: str
     """Of the model, as a process of a pool loads it."""
-    articles: Sequence[Article]
     windows: list[TokenisedWindow]
     scorer: Scorer
     cost: CostModel
     plan: Sequence[PlannedWindow]
+    request: Mapping[str, Any]
+    """How its table is made."""
 
 
 def open_job(asked: Mapping[str, Any]) -> Job:
@@ -86,7 +87,8 @@ def open_job(asked: Mapping[str, Any]) -> Job:
     front = Front(asked["unit"], asked["span"], any(a.id for a in articles), asked["entropy"], boundaries)
     cost = cost_model(model, request.decomposition_length)
     scorer = Scorer(measures, request.with_token_ids(tokenizer), front)
-    return Job(model, name, articles, windows, scorer, cost, planned(windows, cost))
+    made = request_of_run(part_format(asked["output"], asked["format_name"]), model, articles, windows)
+    return Job(model, name, windows, scorer, cost, planned(windows, cost), made)
 
 
 def windows_asked(
@@ -109,7 +111,7 @@ def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:
     # What a measure refuses, it refuses at the first window: before the header is out.
     each = chain(list(islice(each, 1)), each)
     with (
-        table(asked["output"], asked["format_name"], front.columns) as write,
+        table(asked["output"], asked["format_name"], front.columns, job.request) as write,
         cost_progress(job.plan, windows, asked["quiet"]) as bar,
     ):
         for number, rows in enumerate(each):
@@ -124,7 +126,7 @@ def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
     positions = job.model.max_length()
     wanted = Run(
         asked["run_folder"],
-        request_of_run(suffix, job.model, job.articles, job.windows),
+        job.request,
         job.plan,
         in_batches([window.tokens for window in job.plan], asked["batch_size"], positions),
         unit_cost=job.cost(positions),
@@ -140,7 +142,7 @@ def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
     else:
         part = partial(job.scorer.part, job.model, suffix)
         work_through(run, shard, locally(job.windows, part), quiet, engine=engine, threads=torch.get_num_threads())
-    finish(run, output, format_of(output, asked["format_name"]), job.scorer.front.columns, quiet)
+    finish(run, output, format_of(output, asked["format_name"]), quiet)
 
 
 def check_units(measures: Sequence[Measure], request: Request, asked: Mapping[str, Any]) -> None:
@@ -179,7 +181,7 @@ def part_format(output: Path | None, format_name: str | None) -> str:
     return "tsv" if name == "parquet" else name
 
 
-def finish(run: Run, output: Path | None, format_name: str, columns: Sequence[str], quiet: bool) -> None:
+def finish(run: Run, output: Path | None, format_name: str, quiet: bool) -> None:
     """Make the table if all parts are there; say what is missing otherwise."""
     missing = len(run.windows) - len(run.done())
     if missing:
@@ -187,11 +189,4 @@ def finish(run: Run, output: Path | None, format_name: str, columns: Sequence[st
     elif output is None:
         say(f"all {len(run.windows)} windows are done: decomp table {run.folder} -o FILE makes one table", quiet)
     else:
-        with complete_or_absent(output) as beside:
-            if format_name == "parquet":
-                with beside.open("w") as text, table_writer(text, format_name, columns) as write:
-                    write(open_table(run.folder).rows())
-            else:
-                with beside.open("wb") as file:
-                    run.write_table(file)
-            claim(run.folder, output, beside)
+        write_table(run, output, format_name)

@@ -16,6 +16,7 @@ from decomp.cli import options
 @click.option("--min-abs", type=click.FloatRange(0), default=0.0, help="Keep scores of at least this absolute value.")
 @click.option("--top", type=click.IntRange(1), help="Keep the sources of each target with the highest scores.")
 @click.option("--summary", is_flag=True, help="One row per target, to start a regression from.")
+@click.option("--mixed", is_flag=True, help="Merge tables of other models, corpora or options, too.")
 @options.overwrite
 def command(
     tables: tuple[Path, ...],
@@ -25,6 +26,7 @@ def command(
     min_abs: float,
     top: int | None,
     summary: bool,
+    mixed: bool,
     overwrite: bool,
 ) -> None:
     """Convert TABLES of decomp score; several are merged, by article and window.
@@ -36,12 +38,19 @@ def command(
     bias; shares are of the sum of all absolute scores.
     """
     from decomp.cli.common import table as table_to
-    from decomp.tables.files import check_table, open_table
+    from decomp.runs.tables import open_table_or_run
+    from decomp.tables.files import check_table
     from decomp.tables.operations import merge, summarise, summary_columns, thin_out
+    from decomp.tables.provenance import check_alike, made_together
 
-    opened = [open_table(path) for path in tables]
+    opened = [open_table_or_run(path) for path in tables]
     check_table(output, format_name, inputs=tables, overwrite=overwrite)
+    made = [table.made() for table in opened]
+    if not mixed:
+        check_alike(list(zip(tables, made, strict=True)))
     columns = opened[0].columns
     targets = thin_out(merge(opened), columns, max_distance=max_distance, min_abs=min_abs, top=top)
-    with table_to(output, format_name, summary_columns(columns) if summary else columns) as write:
+    done = {"max_distance": max_distance, "min_abs": min_abs, "top": top, "summary": summary}
+    together = made_together(made, {name: value for name, value in done.items() if value})
+    with table_to(output, format_name, summary_columns(columns) if summary else columns, together) as write:
         write(summarise(targets, columns) if summary else chain.from_iterable(targets))

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
 from decomp.runs.run import MANIFEST, STORES, SUFFIX, PlannedWindow, Run
+from decomp.tables.provenance import differences
 
 FORMAT_VERSION = 1
 
@@ -82,21 +82,9 @@ def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
         write_whole(path, content, keep_existing=True)
     remove_abandoned(folder)
     run = open_run(folder)
-    if different := differences(run.request, json.loads(json.dumps(wanted.request))):
+    if different := differences(run.request, wanted.request, "in the run", "asked"):
         raise ValueError(
             f"{folder} is the run of another request ({'; '.join(different)}): ask the same, choose another folder, "
             "or give --overwrite to begin anew"
         )
     return run
-
-
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`options.stride: 10 in the run, 20 asked`."""
-    lines = []
-    for key in sorted({*there, *asked}):
-        old, new = there.get(key), asked.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {json.dumps(old)} in the run, {json.dumps(new)} asked")
-    return lines

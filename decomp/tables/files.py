@@ -12,10 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from decomp.io.files import check_outputs
+from decomp.io.files import check_outputs, complete_or_absent
 from decomp.io.records import DELIMITERS, LONGEST_FIELD, suffix_of
-from decomp.runs.manifest import open_run
 from decomp.tables.columns import COLUMNS, FORMATS, Row, Writer
+from decomp.tables.provenance import (
+    Made,
+    entry_of,
+    parquet_metadata,
+    provenance_path,
+    read_provenance,
+    write_provenance,
+)
 
 FORMAT_NAMES = (*FORMATS, "parquet")
 BATCH = 4096
@@ -62,6 +69,9 @@ def check_table(
     """
     if format_of(output, format_name) == "parquet":
         need_pyarrow()
+    elif output is not None and entry_of(beside := provenance_path(output)) is None:
+        # What says how a table was made goes where the table goes; one that is left over is nobody's.
+        others = (*others, beside)
     check_outputs((output, *others), inputs, overwrite)
 
 
@@ -76,17 +86,40 @@ def need_pyarrow() -> Any:
 
 
 @contextmanager
-def table_writer(file: TextIO, name: str, columns: Sequence[str]) -> Iterator[Writer]:
-    """Writes rows as they come, to a file opened as text (of which Parquet takes the bytes)."""
+def table_file(path: Path, name: str, columns: Sequence[str], made: Made | None) -> Iterator[Writer]:
+    """Give a writer of rows to a file that is complete or absent, and says how it was made where that is known."""
+    with (
+        whole_table(path, name, made) as beside,
+        beside.open("w", encoding="utf-8", newline="") as file,
+        table_writer(file, name, columns, made) as write,
+    ):
+        yield write
+
+
+@contextmanager
+def whole_table(path: Path, name: str, made: Made | None) -> Iterator[Path]:
+    """Give a path beside a table to write its content to; first comes what says how it was made, then the table."""
+    with complete_or_absent(path) as beside:
+        yield beside
+        if name != "parquet" and made is not None:
+            write_provenance(path, made, beside)
+        elif entry_of(provenance_path(path)) is not None:
+            provenance_path(path).unlink()
+
+
+@contextmanager
+def table_writer(file: TextIO, name: str, columns: Sequence[str], made: Made | None = None) -> Iterator[Writer]:
+    """Give a writer of rows as they come, to a file opened as text (of which Parquet takes the bytes, and in whose
+    metadata it says how the table was made)."""
     if name == "parquet":
-        with parquet_writer(file, columns) as write:
+        with parquet_writer(file, columns, made) as write:
             yield write
     else:
         yield FORMATS[name](file, columns)
 
 
 @contextmanager
-def parquet_writer(file: TextIO, columns: Sequence[str]) -> Iterator[Writer]:
+def parquet_writer(file: TextIO, columns: Sequence[str], made: Made | None) -> Iterator[Writer]:
     """Give a writer of row groups of equal size, with texts as dictionaries; columns outside of `TYPES` are of the
     type that their first value has."""
     pyarrow = need_pyarrow()
@@ -96,7 +129,7 @@ def parquet_writer(file: TextIO, columns: Sequence[str]) -> Iterator[Writer]:
 
         @cache
         def writer() -> Any:
-            schema = parquet_schema(pyarrow, columns, waiting)
+            schema = parquet_schema(pyarrow, columns, waiting).with_metadata(parquet_metadata(made))
             return opened.enter_context(pyarrow.parquet.ParquetWriter(file.buffer, schema))
 
         def flush() -> None:
@@ -138,6 +171,10 @@ class TableFile:
     path: Path
     columns: tuple[str, ...]
 
+    def made(self) -> Made | None:
+        """Return how the table was made, None where nothing says it. ValueError as for `read_provenance`."""
+        return read_provenance(self.path)
+
     def rows(self) -> Iterator[Row]:
         """The rows, their numbers as numbers. ValueError, naming the rows, for what is none."""
         kinds = [TYPES.get(name, str) for name in self.columns]
@@ -153,17 +190,6 @@ class TableFile:
                 ) from error
             yield from zip(*columns, strict=True)
             number += len(batch)
-
-
-@dataclass(frozen=True)
-class RunTable(TableFile):
-    """The table of a complete run, one of whose parts is open at a time."""
-
-    parts: tuple[Path, ...]
-
-    def rows(self) -> Iterator[Row]:
-        for part in self.parts:
-            yield from TableFile(part, self.columns).rows()
 
 
 def convert(column: Sequence[Any], kind: Callable[[Any], Any]) -> list[Any]:
@@ -182,10 +208,7 @@ def truth(value: Any) -> bool:
 
 
 def open_table(path: Path) -> TableFile:
-    """Of a file, or of a run's folder. ValueError for what is missing, of no known format, or no long table."""
-    if path.is_dir():
-        parts = tuple(part for part in open_run(path).parts() if part.stat().st_size)
-        return RunTable(path, open_table(parts[0]).columns, parts)
+    """Return the long table in a file. ValueError for what is missing, of no known format, or no long table."""
     columns = tuple(next(READERS[reader_of(path)](path), ()))
     if missing := [name for name in COLUMNS if name not in columns]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: expected a table that decomp score wrote")

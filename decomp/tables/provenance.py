@@ -1,0 +1,181 @@
+"""How a table was made: what writes one says it, what reads one checks it.
+
+A Parquet file carries it in its metadata; a TSV, CSV or JSONL file has it beside, in `FILE.meta.json`. No comment
+line: tokens begin with `#` or hold one, and what is told to skip comments (`comment="#"` of pandas, `comment.char`
+of R) cuts such rows in two without a word; and no first record in JSONL, which readers would take for a row.
+"""
+
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decomp.io.digests import LENGTH, file_digest
+from decomp.io.files import write_whole
+
+Made = Mapping[str, Any]
+"""How a table was made, as JSON has it: the command, the model (with the digest of its weights), the options."""
+
+SUFFIX = ".meta.json"
+METADATA_KEY = b"decomp"
+"""Of Parquet files."""
+VERSION = 1
+FREE = {"format", "torch", "transformers", "options.measures", "options.memory", "options.batch_size"}
+"""What may differ between tables that belong together."""
+
+logger = logging.getLogger(__name__)
+
+
+def provenance_path(table: Path) -> Path:
+    """Return the file beside a table that says how it was made; that of `a.tsv.gz` is that of `a.tsv`."""
+    return Path(f"{str(table).removesuffix('.gz')}{SUFFIX}")
+
+
+def write_provenance(table: Path, made: Made, content: Path | None = None) -> None:
+    """Write beside a text table how it was made, with the digest of its bytes, so that a later change shows.
+
+    `content`: the file that holds these bytes, if not yet under the table's name.
+    """
+    entry = {"version": VERSION, "table": file_digest(content or table), "made": made}
+    write_whole(provenance_path(table), json.dumps(entry, ensure_ascii=True, indent=1).encode() + b"\n")
+
+
+def read_provenance(table: Path) -> Made | None:
+    """Return how a table was made, None where nothing says it.
+
+    ValueError where what says it is damaged, of a newer package, or of other content than the table has now.
+    """
+    beside = provenance_path(table)
+    if ".parquet" in table.suffixes:
+        return parquet_provenance(table)
+    if not beside.exists():
+        return None
+    entry = entry_of(beside)
+    if entry is None:
+        raise ValueError(f"{beside} is damaged: remove it, or make {table} again")
+    if entry["version"] > VERSION:
+        raise ValueError(f"{beside} has version {entry['version']}, this package reads up to {VERSION}: upgrade it")
+    if entry["table"] != content_digest(table):
+        raise ValueError(f"{table} has changed since {beside} was written: make it again, or remove {beside.name}")
+    return entry["made"]
+
+
+def parquet_provenance(table: Path) -> Made | None:
+    """Return how a Parquet table was made, None where its metadata do not say."""
+    import pyarrow.parquet
+
+    content = (pyarrow.parquet.read_schema(table).metadata or {}).get(METADATA_KEY)
+    return None if content is None else json.loads(content)["made"]
+
+
+def parquet_metadata(made: Made | None) -> dict[bytes, bytes]:
+    """Return the metadata of a Parquet table that say how it was made."""
+    entry = {"version": VERSION, "made": made}
+    return {} if made is None else {METADATA_KEY: json.dumps(entry, ensure_ascii=True).encode()}
+
+
+def entry_of(beside: Path) -> dict[str, Any] | None:
+    """Return what a file says of a table, None where it says nothing of the kind."""
+    try:
+        entry = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and {"version", "table", "made"} <= set(entry) else None
+
+
+def content_digest(table: Path) -> str:
+    """Return the digest of a table's bytes, unpacked where its name ends in `.gz`. ValueError for a damaged file."""
+    if table.suffix != ".gz":
+        return file_digest(table)
+    total = hashlib.sha256()
+    try:
+        with gzip.open(table) as file:
+            while content := file.read(2**20):
+                total.update(content)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{table} is truncated or no gzip file: write it again") from error
+    return total.hexdigest()[:LENGTH]
+
+
+def check_same(table: Path, made: Made | None, expected: Made) -> None:
+    """Raise ValueError, with every difference, for a table that was not made with what is expected.
+
+    `expected` names what matters, such as `{"model": model.about(), "options": {"bos": True}}`; all else may
+    differ. Where nothing says how the table was made, a warning says so.
+    """
+    if made is None:
+        logger.warning("%s does not say how it was made: that it fits is not checked", table)
+        return
+    known = {key: made.get(key) for key in expected}
+    if different := differences(known, expected, "in the table", "expected", only_asked=True):
+        raise ValueError(f"{table} was made otherwise ({'; '.join(different)}): make it again, or ask the same")
+
+
+def check_alike(tables: Sequence[tuple[Path, Made | None]]) -> None:
+    """Raise ValueError, with every difference, for tables that do not belong together.
+
+    They do if nothing but the measures differs, and what changes no result. A warning names those that nothing is
+    known of.
+    """
+    known = [(path, made) for path, made in tables if made is not None]
+    if len(tables) > 1:
+        for path, made in tables:
+            if made is None:
+                logger.warning("%s does not say how it was made: that it fits the others is not checked", path)
+    for path, made in known[1:]:
+        first, there = known[0]
+        if different := differences(there, made, f"in {first}", f"in {path}", free=FREE):
+            raise ValueError(
+                f"{path} was made otherwise than {first} ({'; '.join(different)}): only tables of the same corpus, "
+                "model and options belong together; --mixed merges them all the same"
+            )
+
+
+def made_together(tables: Sequence[Made | None], done: Made) -> Made | None:
+    """Return how the table is made that tables are merged into; `done` is what else was done with the rows.
+
+    None where nothing is known of one of them.
+    """
+    known = [made for made in tables if made is not None]
+    if len(known) < len(tables) or not known:
+        return None
+    first, *others = known
+    if any(differences(first, other, "", "", free=FREE) for other in others):
+        first = {"command": "table", "tables": known}
+    elif others:
+        measures = dict.fromkeys(measure for made in known for measure in made["options"].get("measures", ()))
+        first = {**first, "options": {**first["options"], "measures": list(measures)}}
+    return {**first, "table": done} if done else first
+
+
+def differences(
+    there: Made,
+    asked: Made,
+    of_there: str,
+    of_asked: str,
+    prefix: str = "",
+    *,
+    free: frozenset[str] | set[str] = frozenset(),
+    only_asked: bool = False,
+) -> list[str]:
+    """Return a line for each entry that differs, `options.stride: 10 in the run, 20 asked`.
+
+    Entries within entries are compared one by one; `free` ones are passed over, and with `only_asked` those that
+    `asked` has not.
+    """
+    lines = []
+    for key in sorted({*asked} if only_asked else {*there, *asked}):
+        old, new, name = there.get(key), plain(asked.get(key)), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, of_there, of_asked, f"{name}.", free=free, only_asked=only_asked)
+        elif old != new and name not in free:
+            lines.append(f"{name}: {json.dumps(old)} {of_there}, {json.dumps(new)} {of_asked}")
+    return lines
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it comes back from JSON: a tuple as a list."""
+    return json.loads(json.dumps(value))
