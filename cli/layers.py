@@ -1,24 +1,16 @@
 """`decomp layers`: what each layer gives to a fact."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from decomp.cli import options
 
-if TYPE_CHECKING:
-    from decomp.locate.facts import Fact
-    from decomp.locate.layers.rows import LayerRow
-    from decomp.models.base import DecomposedModel
-
 
 @click.command("layers")
 @click.argument("facts_file", metavar="FACTS", type=click.Path(path_type=Path))
 @options.model
-@options.output
-@options.table_format
 @click.option(
     "--measure",
     "measures",
@@ -43,94 +35,53 @@ if TYPE_CHECKING:
     show_default=True,
     help="What is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, prob.",
 )
+@options.multi_token("Objects")
+@click.option(
+    "--reduce",
+    type=click.Choice(["sum", "absolute", "norm"]),
+    default="sum",
+    show_default=True,
+    help="Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
+)
+@click.option("--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Of --reduce norm.")
 @click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals.")
 @click.option("--confidence", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Of the intervals.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @options.plot
-@options.memory
-@options.placement_options
-@options.prompt_bos
-@options.overwrite
-@options.quiet
-def command(
-    facts_file: Path,
-    model: str,
-    output: Path | None,
-    format_name: str | None,
-    measures: tuple[str, ...],
-    components: tuple[str, ...],
-    function: str,
-    aggregated: bool,
-    confidence: float,
-    seed: int,
-    picture: Path | None,
-    memory: str,
-    device: str,
-    dtype: str,
-    revision: str | None,
-    bos: bool,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+@options.locate_options
+def command(**asked: Any) -> None:
     """Score every layer of MODEL on every fact of FACTS: which ones prefer the true object to the false one?
 
     FACTS is JSONL, CSV or TSV with relation (or prompt: a template with {}), subject, target_true and
-    target_false. Writes one row per item, component, layer and token. Direct shares, of the layers and the
-    embedding and bias, add up to the logit difference at the last position exactly.
+    target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of
+    the layers and the embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.common import open_model, progress, table
-    from decomp.corpus.windows import beginning_of_sequence
-    from decomp.io.amounts import parse_bytes
-    from decomp.locate.facts import read_facts
-    from decomp.locate.layers.rows import LayerRow, MeanRow, aggregate
-    from decomp.locate.layers.scoring import check_linear
-    from decomp.measures.functions import find_function
+    from decomp.cli.common import progress, table
+    from decomp.cli.locating import check_outputs, open_asked, request_of
+    from decomp.locate.layers.readings import LayerRequest
+    from decomp.locate.layers.rows import LayerRow, MeanRow, Means
+    from decomp.locate.layers.table import open_facts, score_layers
     from decomp.report.plots import check_picture, heat_map, save_picture
-    from decomp.tables.files import check_table
 
-    find_function(function)
-    if "direct" in measures:
-        check_linear(function)
+    request, picture = request_of(LayerRequest, asked), asked["picture"]
+    request.check()
     if picture is not None:
         check_picture(picture)
-    check_table(output, format_name, picture, inputs=(facts_file, model), overwrite=overwrite)
-    budget = parse_bytes(memory)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
-    bos_id = beginning_of_sequence(tokenizer, decomposed.config) if bos else None
-    facts = read_facts(facts_file, tokenizer, bos_id, decomposed.max_length())
-
-    kept: list[LayerRow] = []
-    columns = MeanRow._fields if aggregated else LayerRow._fields
-    with table(output, format_name, columns) as write, progress(len(facts) * len(measures), quiet, "item") as bar:
-        for rows in scored(decomposed, facts, measures, components, function, budget):
-            if not aggregated:
+    check_outputs(asked, picture, inputs=(asked["facts_file"],))
+    model, tokenizer = open_asked(asked)
+    facts, means = open_facts(model, tokenizer, asked["facts_file"], asked["bos"]), Means()
+    columns = (MeanRow if asked["aggregated"] else LayerRow)._fields
+    with (
+        progress(len(facts) * len(request.measures), asked["quiet"], "item") as bar,
+        table(asked["output"], asked["format_name"], columns) as write,
+    ):
+        for rows in score_layers(model, facts, request, bar.update):
+            if asked["aggregated"] or picture is not None:
+                means.add(rows)
+            if not asked["aggregated"]:
                 write(rows)
-            if aggregated or picture is not None:
-                kept.extend(rows)
-            bar.update()
-        means = aggregate(kept, confidence, seed)
-        if aggregated:
-            write(means)
-    if picture is not None:
-        save_picture(heat_map(means, function), picture)
-
-
-def scored(
-    model: "DecomposedModel",
-    facts: "list[Fact]",
-    measures: tuple[str, ...],
-    components: tuple[str, ...],
-    function: str,
-    memory: int,
-) -> "Iterator[list[LayerRow]]":
-    """The rows of each measure and fact."""
-    from decomp.locate.layers.rows import direct_rows, gradient_rows
-    from decomp.locate.layers.scoring import direct_shares, gradient_x_activation
-
-    if "gradient_x_activation" in measures:
-        results = gradient_x_activation(model, facts, function, components, memory)
-        for item, (fact, scores) in enumerate(zip(facts, results, strict=True)):
-            yield list(gradient_rows(item, fact, scores, function))
-    if "direct" in measures:
-        for item, fact in enumerate(facts):
-            yield list(direct_rows(item, fact, direct_shares(model, fact, function), function))
+        of_roles = means.rows(asked["confidence"], asked["seed"]) if means.each else []
+        if asked["aggregated"]:
+            write(of_roles)
+        if picture is not None:
+            save_picture(heat_map(of_roles, request.function), picture)

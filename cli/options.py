@@ -140,6 +140,28 @@ table_format = click.option(
     help="Of the table.  [default: what the suffix of --output says, else tsv]",
 )
 
+locate_options = together(output, table_format, memory, placement_options, prompt_bos, overwrite, quiet)
+"""What `decomp layers`, `neurons` and `edges` have alike."""
+
+
+def multi_token(what: str) -> Callable[[F], F]:
+    return click.option(
+        "--multi-token",
+        type=click.Choice(["first", "sum"]),
+        default="first",
+        show_default=True,
+        help=f"{what} of several tokens: the first token that differs, or the sum over all (teacher forcing).",
+    )
+
+
+def convention(*names: str) -> Callable[[F], F]:
+    return click.option(
+        "--convention",
+        type=click.Choice(names),
+        help="Options as a user of another tool expects them; explicit options override them.",
+    )
+
+
 input_options = together(
     click.option(
         "--input-format",
@@ -310,13 +332,7 @@ contrast_options = together(
     click.option(
         "--measure", "measures", multiple=True, help="See decomp measures.  [default: those that explain a contrast]"
     ),
-    click.option(
-        "--multi-token",
-        type=click.Choice(["first", "sum"]),
-        default="first",
-        show_default=True,
-        help="Target and foil of several tokens: the first token that differs, or the sum over all (teacher forcing).",
-    ),
+    multi_token("Target and foil"),
     click.option("--limit", type=click.IntRange(1), help="Only the first items of a file."),
     function_options,
     bos,

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from decomp.corpus.windows import beginning_of_sequence
 from decomp.io.records import Record
 
 
 def text_of(record: Record, column: str) -> str:
-    """ValueError for a value that is no text."""
+    """Return a value of an item. ValueError, with the place, for one that is no text."""
     value = record.values[column]
     if not isinstance(value, str):
         raise ValueError(f"{record.place}: {column} must be text, it is {value!r}")
@@ -15,16 +16,23 @@ def text_of(record: Record, column: str) -> str:
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
+    """Return a text's token ids, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def bos_of(model: Any, tokenizer: Any, bos: bool) -> int | None:
+    """Return the beginning-of-sequence token that prompts start with, None where they start without one."""
+    return beginning_of_sequence(tokenizer, model.config) if bos else None
+
+
 def common_start(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many leading elements are the same."""
+    """Return how many leading elements are the same."""
     return next(
         (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
 
 
 def check_length(place: str, tokens: int, positions: int) -> None:
+    """Raise ValueError, with the place, for more tokens than the model has positions."""
     if tokens > positions:
         raise ValueError(f"{place} has {tokens} tokens, the model has {positions} positions: shorten it")

@@ -1,5 +1,6 @@
 """Facts: a relation said of a subject, with a true and a false object (CounterFact; Meng et al. 2022)."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,34 +10,56 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.contrast_items import spaced
-from decomp.io.records import Record, read_records
+from decomp.io.records import Record
 from decomp.locate.encoding import check_length, common_start, encode, text_of
+from decomp.locate.sources import read_sources
 
 REQUIRED = ("subject", "target_true", "target_false")
 ROLES = ("bos", "before", "first_subject", "middle_subject", "last_subject", "first_after", "further", "last")
 """What a token is to the subject, in order of the text."""
+OBJECT_ROLES = ("true_object", "false_object")
+"""What a token is that the model was given of an object of several, to predict the rest of it."""
 
 
 @dataclass(frozen=True)
+class Object:
+    """What an object has from the first token on that differs from the other one's."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Fact:
-    """The prompt of one item, and the two tokens that its last position is asked about."""
+    """The prompt of one item, with what the objects share, and what its last position is asked about."""
 
     ids: Int[Tensor, " T"]
     tokens: tuple[str, ...]
     roles: tuple[str, ...]
-    token: int
-    """Of the true object: the first that differs from the false one's. What they share is part of the prompt."""
-    foil: int
+    true: Object
+    false: Object
     has_bos: bool
+    place: str = ""
+    """Where it stands, for errors: `facts.jsonl, line 3`."""
+
+    @property
+    def token(self) -> int:
+        """Return the first token of the true object that differs from the false one's."""
+        return self.true.ids[0]
+
+    @property
+    def foil(self) -> int:
+        """Return the first token of the false object that differs from the true one's."""
+        return self.false.ids[0]
 
     @property
     def last(self) -> int:
-        """The position that predicts."""
+        """Return the position that predicts."""
         return len(self.ids) - 1
 
 
 def template_of(record: Record) -> str:
-    """`relation`, or `prompt` where that is the template."""
+    """Return `relation`, or `prompt` where that is the template. ValueError where neither is one."""
     candidates = [value for name in ("relation", "prompt") if isinstance(value := record.values.get(name), str)]
     for template in candidates:
         if template.count("{}") == 1:
@@ -48,7 +71,7 @@ def template_of(record: Record) -> str:
 
 
 def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
-    """The role of each token of a prompt (Meng et al. 2022).
+    """Return the role of each token of a prompt (Meng et al. 2022).
 
     The last token of the prompt is `last` whatever else it is; a subject of one token is `last_subject`.
     """
@@ -62,10 +85,16 @@ def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
 
 
 def make_fact(record: Record, tokenizer: Any, bos: int | None) -> Fact:
-    """ValueError, with the place, for a template without `{}`, an empty subject, or objects that don't differ."""
+    """Return an item as tokens, after the beginning-of-sequence token `bos` where there is one.
+
+    ValueError, with the place, for a template without `{}`, an empty subject or object, objects that don't differ.
+    """
     template, subject = template_of(record), text_of(record, "subject")
     if not subject.strip():
         raise ValueError(f"{record.place}: the subject is empty")
+    for name in REQUIRED[1:]:
+        if not text_of(record, name).strip():
+            raise ValueError(f"{record.place}: {name} is empty")
     begin, filled = template.index("{}"), template.replace("{}", subject)
     objects = [spaced(filled, text_of(record, name)) for name in REQUIRED[1:]]
     prompt = objects[0][0]
@@ -80,20 +109,30 @@ def make_fact(record: Record, tokenizer: Any, bos: int | None) -> Fact:
     in_subject = [start < begin + len(subject) and stop > begin for start, stop in encoded["offset_mapping"]]
     front = [] if bos is None else [bos]
     ids = [*front, *encoded["input_ids"], *true[:shared]]
+    rest_of_true, rest_of_false = (
+        Object(tuple(rest), tuple(tokenizer.convert_ids_to_tokens(rest))) for rest in (true[shared:], false[shared:])
+    )
     return Fact(
         torch.tensor(ids),
         tuple(tokenizer.convert_ids_to_tokens(ids)),
         ("bos",) * len(front) + roles_of(in_subject + [False] * shared),
-        true[shared],
-        false[shared],
+        rest_of_true,
+        rest_of_false,
         bos is not None,
+        record.place,
     )
 
 
-def read_facts(path: Path, tokenizer: Any, bos: int | None, positions: int) -> list[Fact]:
-    """ValueError for what `read_records` refuses, a bad item, or one longer than the model's positions."""
+def read_facts(
+    source: Path | Sequence[Mapping[str, Any]], tokenizer: Any, bos: int | None, positions: int
+) -> list[Fact]:
+    """Read the facts of a file (JSONL, CSV, TSV, or CounterFact's JSON), or of items at hand, as tokens.
+
+    `bos` is the beginning-of-sequence token, if any, `positions` how many the model has. ValueError for what
+    `read_sources` refuses, a bad item, or one longer than the positions.
+    """
     facts = []
-    for record in read_records(path, REQUIRED):
+    for record in read_sources(source, REQUIRED):
         facts.append(make_fact(record, tokenizer, bos))
         check_length(record.place, len(facts[-1].ids), positions)
     return facts

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 @contextmanager
 def capturing(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """The first output of each module, in order of the calls; one that gradients can be asked for, if there are any."""
+    """Give a list that the first output of each module is put into, in order of the calls.
+
+    Where there are gradients, they can be asked for with respect to these outputs.
+    """
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decomp.io.files import complete_or_absent
-from decomp.locate.facts import ROLES
+from decomp.locate.facts import OBJECT_ROLES, ROLES
 from decomp.locate.layers.rows import MeanRow
 from decomp.locate.neurons.rows import CountRow
 
@@ -64,7 +64,8 @@ def heat_map(means: Sequence[MeanRow], unit: str) -> "Figure":
 
 def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, float]], layers: int) -> None:
     """One panel, colours symmetric around zero."""
-    names = sorted(by_name, key=lambda name: ROLES.index(name) if name in ROLES else -1)
+    order = (*ROLES, *OBJECT_ROLES)
+    names = sorted(by_name, key=lambda name: order.index(name) if name in order else -1)
     values = np.array([[by_name[name].get(layer, np.nan) for layer in range(layers)] for name in names])
     limit = float(np.nanmax(np.abs(values))) or 1.0
     image = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")

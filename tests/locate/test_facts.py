@@ -117,7 +117,8 @@ def test_space_before_the_object(prompt, target, expected):
         ({"subject": 3}, "line 1: subject must be text, it is 3"),
         ({"target_false": "York"}, "target_true 'York' and target_false 'York' must differ"),
         ({"target_false": "York Minster"}, "neither one the beginning of the other"),
-        ({"target_true": ""}, "neither one the beginning of the other"),
+        ({"target_true": ""}, "line 1: target_true is empty"),
+        ({"target_false": " "}, "line 1: target_false is empty"),
     ],
 )
 def test_bad_items(tokenizer, changes, message):

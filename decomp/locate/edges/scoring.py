@@ -25,15 +25,6 @@ QUADRATURE = {"mask_gradient": "closed", "eap_ig": "right", "eap_ig_activations"
 OverPrompts = Literal["mean", "sum", "batch_means"]
 OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
 
-CONVENTIONS: dict[str, dict[str, Any]] = {
-    "eap": {"method": "mask_gradient", "mask_value": 0.0},
-    "auto-circuit": {"method": "mask_gradient", "over_prompts": "batch_means", "over_samples": "sum"},
-    "eap-ig": {"method": "eap_ig", "quadrature": "left"},
-}
-"""What a user of another tool expects, by name, as fields of `EdgeRequest`: edge attribution patching (Syed et al.
-2023); auto-circuit's `mask_gradient_prune_scores`, which adds up samples, and the means of given batches; the code of
-EAP-IG, whose nodes are k/n for k = 0 … n − 1, from the corrupt embedding (0) towards the clean one."""
-
 
 @dataclass(frozen=True)
 class EdgeRequest(Setting):

@@ -1,5 +1,6 @@
 """The table of layers: a row per item, component, layer and token; and its means over items by role."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -8,12 +9,15 @@ import numpy as np
 import torch
 
 from decomp.evaluation.intervals import bootstrap_interval
-from decomp.locate.facts import ROLES, Fact
+from decomp.locate.facts import OBJECT_ROLES, ROLES, Fact
+from decomp.locate.layers.readings import LayerRequest, places_of
 from decomp.locate.layers.scoring import DirectShares, LayerScores
 from decomp.tables.columns import significant
 
 
 class LayerRow(NamedTuple):
+    """What one layer's component has in a fact's answer, at one token."""
+
     item: int
     """Its place in the file, from 0."""
     measure: str
@@ -26,11 +30,13 @@ class LayerRow(NamedTuple):
     role: str
     function: str
     value: float
-    """Of the function: target_true against target_false at the last position."""
+    """Of the function: target_true against target_false."""
     score: float
 
 
 class MeanRow(NamedTuple):
+    """A component's mean score over items at the tokens of one role, with a bootstrap interval."""
+
     measure: str
     component: str
     layer: int | None
@@ -43,16 +49,18 @@ class MeanRow(NamedTuple):
     seed: int
 
 
-def gradient_rows(item: int, fact: Fact, scores: LayerScores, function: str) -> Iterator[LayerRow]:
+def gradient_rows(item: int, fact: Fact, scores: LayerScores, request: LayerRequest) -> Iterator[LayerRow]:
+    """Yield a fact's rows of gradient × activation: by component, layer, token."""
     (value,) = significant(scores.value[None])
+    places = places_of(fact, request)
     for component, by_layer in scores.components.items():
         for layer, by_token in enumerate(by_layer):
-            for i, score in enumerate(significant(by_token)):
-                place = (i - fact.has_bos, fact.tokens[i], fact.roles[i])
-                yield LayerRow(item, "gradient_x_activation", component, layer, *place, function, value, score)
+            for place, score in zip(places, significant(by_token), strict=True):
+                yield LayerRow(item, "gradient_x_activation", component, layer, *place, request.function, value, score)
 
 
 def direct_rows(item: int, fact: Fact, shares: DirectShares, function: str) -> Iterator[LayerRow]:
+    """Yield a fact's rows of direct shares at the last position: embedding, components by layer, bias."""
     place = (fact.last - fact.has_bos, fact.tokens[-1], fact.roles[-1])
     value, embedding, bias = significant(torch.stack([shares.value, shares.embedding, shares.bias]))
     parts: list[tuple[str, int | None, float]] = [("embedding", None, embedding)]
@@ -62,14 +70,29 @@ def direct_rows(item: int, fact: Fact, shares: DirectShares, function: str) -> I
         yield LayerRow(item, "direct", component, number, *place, function, value, score)
 
 
-def aggregate(rows: Iterable[LayerRow], confidence: float, seed: int) -> list[MeanRow]:
-    """Means over items by measure, component, layer and role, with percentile bootstrap intervals over items."""
-    tokens: dict[tuple[str, str, int | None, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        tokens[row.measure, row.component, row.layer, row.role][row.item].append(row.score)
-    means = []
-    for key in sorted(tokens, key=lambda key: ROLES.index(key[3])):
-        scores = np.array([np.mean(values) for values in tokens[key].values()])
-        interval = bootstrap_interval(scores, seed, confidence)
-        means.append(MeanRow(*key, len(scores), float(scores.mean()), *interval, seed))
-    return means
+class Means:
+    """Means over items by measure, component, layer and role, of which only one number an item is kept.
+
+    That is what a bootstrap over items needs: 8 bytes for each item, component, layer and role.
+    """
+
+    def __init__(self) -> None:
+        self.each: dict[tuple[str, str, int | None, str], array[float]] = defaultdict(lambda: array("d"))
+
+    def add(self, rows: Iterable[LayerRow]) -> None:
+        """Take in all rows of one item by one measure."""
+        tokens: dict[tuple[str, str, int | None, str], list[float]] = defaultdict(list)
+        for row in rows:
+            tokens[row.measure, row.component, row.layer, row.role].append(row.score)
+        for key, scores in tokens.items():
+            self.each[key].append(float(np.mean(scores)))
+
+    def rows(self, confidence: float, seed: int) -> list[MeanRow]:
+        """Return the means by role, with percentile bootstrap intervals over items (Efron 1979)."""
+        means = []
+        roles = (*ROLES, *OBJECT_ROLES)
+        for key in sorted(self.each, key=lambda key: roles.index(key[3])):
+            scores = np.array(self.each[key])
+            interval = bootstrap_interval(scores, seed, confidence)
+            means.append(MeanRow(*key, len(scores), float(scores.mean()), *interval, seed))
+        return means

@@ -13,50 +13,81 @@ from torch.nn.utils.rnn import pad_sequence
 from decomp.core.rules import AttentionMaps, Norm
 from decomp.locate.facts import Fact
 from decomp.locate.hooks import capturing
+from decomp.locate.layers.readings import LayerRequest, Reading, check_linear, combined, readings_of, reduced
+from decomp.locate.limits import check_finite, rows_within
 from decomp.measures.functions import AttributedFunction, find_function
 
-COMPONENTS = ("mlp", "attention", "residual")
-LINEAR_FUNCTIONS = ("logit", "contrast_logit", "contrast_log2_prob")
-"""Functions that shares of the logits add up to."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerScores:
-    """One fact: the attributed function's value, and what each layer's component has in it."""
+    """One fact: the attributed function's value, and what each layer's component has in it.
+
+    The tokens are those of the prompt, and of objects of several tokens, where they are added up, those that were
+    given to predict the rest: the true one's, then the false one's.
+    """
 
     value: Float[Tensor, ""]
     components: dict[str, Float[Tensor, "L T"]]
 
 
-def apply(function: AttributedFunction, logits: Float[Tensor, "B V"], facts: Sequence[Fact]) -> Float[Tensor, " B"]:
-    token, foil = (logits.new_tensor([getattr(f, name) for f in facts], dtype=torch.long) for name in ("token", "foil"))
+def apply(
+    function: AttributedFunction, logits: Float[Tensor, "B V"], readings: Sequence[Fact | Reading]
+) -> Float[Tensor, " B"]:
+    """Return the function of the token and foil of each reading."""
+    token, foil = (
+        logits.new_tensor([getattr(r, name) for r in readings], dtype=torch.long) for name in ("token", "foil")
+    )
     return function(logits, token, foil)
 
 
-def gradient_x_activation(
-    model: Any, facts: Sequence[Fact], function: str, components: Sequence[str], memory: int
-) -> Iterator[LayerScores]:
-    """Σ_hidden gradient · activation of the outputs of components, of all layers by one forward and one backward pass.
+def gradient_x_activation(model: Any, facts: Sequence[Fact], request: LayerRequest) -> Iterator[LayerScores]:
+    """Yield each fact's gradient · activation over hidden, reduced as was asked, of the outputs of components.
 
-    Batches of facts are padded on the right, where causal attention never looks.
+    All layers come from one forward and one backward pass. Batches are padded on the right, where causal
+    attention never looks. ValueError, with the fact, for too little memory, and scores that are not finite.
     """
-    asked = find_function(function)
-    for batch in batches(model, facts, memory):
-        yield from gradients_of_batch(model, batch, asked, components)
+    each = [readings_of(fact, request) for fact in facts]
+    function = find_function(request.function_of_reading)
+    done = products_of([one for readings in each for one in readings], model, function, request)
+    for fact, readings in zip(facts, each, strict=True):
+        parts = [next(done) for _ in readings]
+        value = torch.stack([one.sign * value for one, (value, _) in zip(readings, parts, strict=True)]).sum()
+        scores = {
+            name: reduced(combined(fact, readings, [part[name] for _, part in parts]), request)
+            for name in request.components
+        }
+        for name, score in scores.items():
+            check_finite(score, lambda at, where=f"{fact.place}: {name}": f"{where} of layer {at[0]}, token {at[1]},")  # type: ignore[misc]
+        yield LayerScores(value, scores)
 
 
-def batches(model: Any, facts: Sequence[Fact], memory: int) -> Iterator[Sequence[Fact]]:
-    """Facts in order, as many at a time as fit; at least one."""
+def products_of(
+    readings: Sequence[Reading], model: Any, function: AttributedFunction, request: LayerRequest
+) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
+    """Yield each reading's value, and gradient ⊙ activation of the components' outputs."""
+    for batch in batches(model, readings, request.memory):
+        yield from gradients_of_batch(model, batch, function, request.components)
+
+
+def batches(model: Any, readings: Sequence[Reading], memory: int) -> Iterator[Sequence[Reading]]:
+    """Yield readings in order, as many at a time as fit into the memory. ValueError where not even one does."""
     start = 0
-    for stop in range(1, len(facts) + 1):
-        longest = max(len(f.ids) for f in facts[start : stop + 1])
-        if stop == len(facts) or (stop + 1 - start) * longest * bytes_per_token(model, longest) > memory:
-            yield facts[start:stop]
+    for stop in range(1, len(readings) + 1):
+        longest = max(len(f.ids) for f in readings[start : stop + 1])
+        if stop == start + 1:
+            check_memory(model, len(readings[start].ids), memory)
+        if stop == len(readings) or (stop + 1 - start) * longest * bytes_per_token(model, longest) > memory:
+            yield readings[start:stop]
             start = stop
 
 
+def check_memory(model: Any, length: int, memory: int) -> None:
+    """Raise ValueError where a text of this length takes more than the memory."""
+    rows_within(memory, length * bytes_per_token(model, length), f"a fact of {length} tokens")
+
+
 def bytes_per_token(model: Any, length: int) -> int:
-    """What a backward pass keeps: about a dozen states, the neurons four times, two rows of attention per head."""
+    """Return what a backward pass keeps: a dozen states, the neurons four times, two rows of attention per head."""
     blocks = model.network().blocks
     kept = sum(
         2 * length * sublayer.maps.heads + 8 * sublayer.maps.output.weight.shape[1]
@@ -69,8 +100,9 @@ def bytes_per_token(model: Any, length: int) -> int:
 
 
 def gradients_of_batch(
-    model: Any, facts: Sequence[Fact], function: AttributedFunction, components: Sequence[str]
-) -> Iterator[LayerScores]:
+    model: Any, facts: Sequence[Reading], function: AttributedFunction, components: Sequence[str]
+) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
+    """Yield each reading's value, and gradient ⊙ activation of the components' outputs, from one pass for all."""
     ids = pad_sequence([fact.ids for fact in facts], batch_first=True).to(model.device)
     with torch.enable_grad(), model.weights_frozen(), ExitStack() as hooks:
         outputs = {name: hooks.enter_context(capturing(model.modules_of(name))) for name in components}
@@ -79,15 +111,15 @@ def gradients_of_batch(
         values = apply(function, model.unembedding().logits(last), facts)
         gradients = iter(torch.autograd.grad(values.sum(), [x for outs in outputs.values() for x in outs]))
     scores = {
-        name: torch.stack([(x.detach() * next(gradients)).sum(-1).view(ids.shape) for x in outs], 1)
+        name: torch.stack([(x.detach() * next(gradients)).view(*ids.shape, -1) for x in outs], 1)
         for name, outs in outputs.items()
     }
     for row, fact in enumerate(facts):
         kept = {name: score[row, :, : len(fact.ids)] for name, score in scores.items()}
-        yield LayerScores(values[row].detach(), kept)
+        yield values[row].detach(), kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DirectShares:
     """One fact: shares in the attributed function at the last position, which add up to its value."""
 
@@ -98,17 +130,29 @@ class DirectShares:
     """Of the norms, `project_out` and the head; those of a sublayer are in its output."""
 
 
-def check_linear(function: str) -> None:
-    if function not in LINEAR_FUNCTIONS:
-        raise ValueError(
-            f"direct shares add up to a function that is linear in the logits, {function} is not: "
-            f"choose one of {', '.join(LINEAR_FUNCTIONS)}"
-        )
+def summed_shares(model: Any, fact: Fact, request: LayerRequest) -> DirectShares:
+    """Return a fact's shares in the attributed function, over all tokens that it is asked about.
+
+    ValueError as in `direct_shares`, for too little memory, and for shares that are not finite.
+    """
+    readings = readings_of(fact, request)
+    for one in readings:
+        check_memory(model, len(one.ids), request.memory)
+    each = [(one.sign, direct_shares(model, one, request.function_of_reading)) for one in readings]
+    names = each[0][1].components
+    total = DirectShares(
+        torch.stack([sign * shares.value for sign, shares in each]).sum(),
+        {name: torch.stack([sign * shares.components[name] for sign, shares in each]).sum(0) for name in names},
+        torch.stack([sign * shares.embedding for sign, shares in each]).sum(),
+        torch.stack([sign * shares.bias for sign, shares in each]).sum(),
+    )
+    check_finite(torch.stack([total.value, total.bias]), lambda _: f"{fact.place}: the function or its bias")
+    return total
 
 
 @torch.no_grad()
-def direct_shares(model: Any, fact: Fact, function: str) -> DirectShares:
-    """Each sublayer's output at the last position, times what the frozen norms after it make of it, in the logits.
+def direct_shares(model: Any, fact: Fact | Reading, function: str) -> DirectShares:
+    """Return what each sublayer's output at the last position has in the logits, through the frozen norms after it.
 
     A covector goes back through the residual stream from the head: through the final norm, and where norms
     follow the sublayers (post-LayerNorm) through every later one. ValueError for a function that is not linear
@@ -138,8 +182,9 @@ def direct_shares(model: Any, fact: Fact, function: str) -> DirectShares:
 
 
 def value_and_gradient(
-    model: Any, hidden: Float[Tensor, " E"], fact: Fact, function: AttributedFunction
+    model: Any, hidden: Float[Tensor, " E"], fact: Fact | Reading, function: AttributedFunction
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " E"]]:
+    """Return the function of a final hidden state, and its gradient there."""
     with torch.enable_grad():
         hidden = hidden.detach().requires_grad_()
         value = apply(function, model.unembedding().logits(hidden[None]), [fact])[0]
@@ -150,7 +195,7 @@ def value_and_gradient(
 def pull(
     covector: Float[Tensor, " D"], norm: Norm | None, inverse_std: Float[Tensor, " T"] | None
 ) -> tuple[Float[Tensor, " D"], Float[Tensor, ""]]:
-    """`covector · norm(x)` as a covector of x and a constant, the norm frozen at the last position."""
+    """Return `covector · norm(x)` as a covector of x and a constant, the norm frozen at the last position."""
     if norm is None:
         return covector, covector.new_zeros(())
     assert inverse_std is not None

@@ -1,0 +1,143 @@
+"""What layers are asked about a fact: its first differing token, or all tokens of its objects; reductions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decomp.locate.facts import Fact
+from decomp.locate.limits import check_once
+from decomp.measures.functions import find_function
+
+MEASURES = ("gradient_x_activation", "direct")
+COMPONENTS = ("mlp", "attention", "residual")
+LINEAR_FUNCTIONS = ("logit", "contrast_logit", "contrast_log2_prob")
+"""Functions that shares of the logits add up to."""
+PLAIN = {"contrast_logit": "logit", "contrast_log2_prob": "log2_prob"}
+"""What is added up over the tokens of either object for a difference of the two."""
+REDUCTIONS = ("sum", "absolute", "norm")
+
+
+@dataclass(frozen=True)
+class LayerRequest:
+    """What layers are scored by."""
+
+    measures: tuple[str, ...] = ("gradient_x_activation",)
+    components: tuple[str, ...] = ("mlp",)
+    function: str = "contrast_logit"
+    multi_token: Literal["first", "sum"] = "first"
+    """Of objects of several tokens: the first that differs, or the sum over all from there (teacher forcing)."""
+    reduce: Literal["sum", "absolute", "norm"] = "sum"
+    """Gradient ⊙ activation over hidden: its signed sum, that sum's absolute value, or its norm."""
+    norm: Literal["l1", "l2"] = "l2"
+    memory: int = 2**30
+    """Bytes for all that is held beside the model."""
+
+    def check(self) -> None:
+        """Raise ValueError for unknown or repeated names, and for what does not go together."""
+        for what, names, known in (("measure", self.measures, MEASURES), ("component", self.components, COMPONENTS)):
+            check_once(f"--{what}", names)
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"unknown {what} {unknown[0]!r}: choose one of {', '.join(known)}")
+        for name, value, choices in (
+            ("reduction", self.reduce, REDUCTIONS),
+            ("norm", self.norm, ("l1", "l2")),
+            ("multi_token", self.multi_token, ("first", "sum")),
+        ):
+            if value not in choices:
+                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+        find_function(self.function)
+        if "direct" in self.measures:
+            check_linear(self.function_of_reading)
+        if self.reduce != "sum" and "gradient_x_activation" not in self.measures:
+            raise ValueError(
+                f"direct shares are numbers already, {self.reduce} is of gradient_x_activation: leave it out"
+            )
+
+    @property
+    def function_of_reading(self) -> str:
+        """Return the function of one predicted token."""
+        return PLAIN.get(self.function, self.function) if self.multi_token == "sum" else self.function
+
+
+def check_linear(function: str) -> None:
+    """Raise ValueError for a function of the logits that shares don't add up to."""
+    if function not in LINEAR_FUNCTIONS:
+        raise ValueError(
+            f"direct shares add up to a function that is linear in the logits, {function} is not: "
+            f"choose one of {', '.join(LINEAR_FUNCTIONS)}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A text whose last position predicts a token; functions of facts are signed sums over some."""
+
+    ids: Int[Tensor, " T"]
+    token: int
+    foil: int
+    sign: int = 1
+    true: bool = True
+    """Whether what follows the prompt is of the true object."""
+    place: str = ""
+
+    @property
+    def last(self) -> int:
+        """Return the position that predicts."""
+        return len(self.ids) - 1
+
+
+def readings_of(fact: Fact, request: LayerRequest) -> list[Reading]:
+    """Return the prompt alone, or with `sum` one text for each token of the objects, after those before it.
+
+    Σ_j f(true_j | prompt, true_<j), less the same of the false object for contrastive functions.
+    """
+    if request.multi_token == "first":
+        return [Reading(fact.ids, fact.token, fact.foil, place=fact.place)]
+    sides = [(1, fact.true), (-1, fact.false)] if request.function in PLAIN else [(1, fact.true)]
+    return [
+        Reading(
+            torch.cat([fact.ids, fact.ids.new_tensor(side.ids[:j])]), token, token, sign, side is fact.true, fact.place
+        )
+        for sign, side in sides
+        for j, token in enumerate(side.ids)
+    ]
+
+
+def combined(
+    fact: Fact, readings: Sequence[Reading], parts: Sequence[Float[Tensor, "L _ D"]]
+) -> Float[Tensor, "L T D"]:
+    """Return the signed sum of what readings give each token: the prompt's, the true object's, the false one's."""
+    prompt = len(fact.ids)
+    rows = [one.sign * part[:, :prompt] for one, part in zip(readings, parts, strict=True)]
+    result = [torch.stack(rows).sum(0)]
+    for true in (True, False):
+        tails = [one.sign * part[:, prompt:] for one, part in zip(readings, parts, strict=True) if one.true == true]
+        if tails and tails[-1].shape[1]:
+            total = torch.zeros_like(tails[-1])
+            for tail in tails:
+                total[:, : tail.shape[1]] += tail
+            result.append(total)
+    return torch.cat(result, 1)
+
+
+def reduced(products: Float[Tensor, "L T D"], request: LayerRequest) -> Float[Tensor, "L T"]:
+    """Return gradient ⊙ activation reduced over hidden."""
+    if request.reduce == "norm":
+        return products.norm(1 if request.norm == "l1" else 2, -1)
+    total = products.sum(-1)
+    return total.abs() if request.reduce == "absolute" else total
+
+
+def places_of(fact: Fact, request: LayerRequest) -> list[tuple[int, str, str]]:
+    """Return (position, token, role) of each token that `combined` has, position −1 for the beginning of sequence."""
+    first = -int(fact.has_bos)
+    places = [(first + i, token, role) for i, (token, role) in enumerate(zip(fact.tokens, fact.roles, strict=True))]
+    if request.multi_token == "first":
+        return places
+    sides = [("true_object", fact.true), ("false_object", fact.false)][: 2 if request.function in PLAIN else 1]
+    after = first + len(fact.ids)
+    return places + [(after + j, token, role) for role, side in sides for j, token in enumerate(side.tokens[:-1])]

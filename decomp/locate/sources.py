@@ -1,0 +1,67 @@
+"""Items that people bring: rows of a table, a JSON list, CounterFact's own nested form, or mappings at hand."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from decomp.io.records import Record, read_records, read_text, suffix_of
+
+NESTED = "requested_rewrite"
+"""The field of CounterFact (Meng et al. 2022) that holds an item's prompt, subject and objects."""
+
+
+def read_sources(source: Path | Sequence[Mapping[str, Any]], required: Sequence[str] = ()) -> list[Record]:
+    """Return the items of a file or at hand, each with the `required` columns; nested ones of CounterFact are flat.
+
+    ValueError for a file that can't be read, is malformed or empty, and for an item without a required column.
+    """
+    records = [flat(record) for record in (records_of(source) if isinstance(source, Path) else items_of(source))]
+    for record in records:
+        if missing := [name for name in required if record.values.get(name) is None]:
+            raise ValueError(f"{record.place} lacks {', '.join(missing)}: it has {', '.join(map(str, record.values))}")
+    return records
+
+
+def records_of(path: Path) -> list[Record]:
+    """Return the rows of a table, or the objects of a JSON list. ValueError for what is neither."""
+    if suffix_of(path) != ".json":
+        return read_records(path, ())
+    try:
+        items = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        raise ValueError(f"{path} must be a list of at least one object, as CounterFact's is")
+    return [Record(f"{path}, item {number}", item) for number, item in enumerate(items)]
+
+
+def items_of(items: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Return items at hand as records, named by their number. ValueError for none."""
+    if not items:
+        raise ValueError("there are no items: give at least one")
+    return [Record(f"item {number}", item) for number, item in enumerate(items)]
+
+
+def flat(record: Record) -> Record:
+    """Return an item with CounterFact's nested fields beside its others, its new target as the false one.
+
+    ValueError where the nested form is not CounterFact's.
+    """
+    nested = record.values.get(NESTED)
+    if nested is None:
+        return record
+    try:
+        objects = {ours: nested[theirs]["str"] for ours, theirs in OBJECTS.items()}
+        found = {"relation": nested["prompt"], "subject": nested["subject"], **objects}
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{record.place}: {NESTED} must have prompt, subject, target_true and target_new with a str each, "
+            f"as CounterFact's has: {error} is missing"
+        ) from error
+    return replace(record, values={**record.values, **found})
+
+
+OBJECTS = {"target_true": "target_true", "target_false": "target_new"}
+"""Our names of the objects, and CounterFact's."""
