@@ -82,7 +82,7 @@ def command(
     from decomp.corpus.batches import in_batches
     from decomp.io.amounts import parse_bytes
     from decomp.models.base import check_decomposition_length, model_label
-    from decomp.models.loading import parse_dtype
+    from decomp.models.checks import parse_dtype
     from decomp.runs.cost import cost_model
     from decomp.runs.manifest import start_or_resume
     from decomp.runs.run import Run

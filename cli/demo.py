@@ -27,7 +27,7 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
 
     Does what `decomp decompose` and `decomp deltalp` do, with a demo model (demo-opt or demo-gpt2), offline.
     """
-    from decomp.models.loading import DATA, DEMO_MODELS
+    from decomp.models.families import DATA, DEMO_MODELS
 
     if model not in DEMO_MODELS:
         raise ValueError(f"{model!r} is no demo model: choose one of {', '.join(DEMO_MODELS)}")

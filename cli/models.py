@@ -1,16 +1,33 @@
 """`decomp models`: what can be decomposed."""
 
+from collections.abc import Iterator
+
 import click
 
 
 @click.command("models")
 def command() -> None:
-    """List the supported architectures and the demo models."""
-    from decomp.models import ARCHITECTURES, DEMO_MODELS
+    """List the supported families of models, and the demo models."""
+    for line in described():
+        click.echo(line)
 
-    click.echo("Architectures (model_type of a hub model or folder):")
-    for name, architecture in ARCHITECTURES.items():
-        click.echo(f"  {name:<12}{architecture.__name__}")
-    click.echo("Demo models (shipped):")
-    for name, what in DEMO_MODELS.items():
-        click.echo(f"  {name:<12}{what}")
+
+def described() -> Iterator[str]:
+    """Give the lines of the table of families, one fact a line."""
+    from decomp.models.families import DEMO_MODELS, FAMILIES
+    from decomp.models.registry import model_types
+
+    for family in FAMILIES:
+        yield f"{family.model_type}: {family.name}"
+        facts = {
+            "examples": ", ".join(family.examples),
+            "frozen": family.frozen,
+            "rules": family.rules,
+            "positions": family.positions,
+            "verified": family.verified,
+        }
+        yield from (f"  {fact:<11}{text}" for fact, text in facts.items())
+    shipped = {family.model_type for family in FAMILIES}
+    yield from (f"{name}: from an installed package" for name in model_types() if name not in shipped)
+    yield "Demo models (shipped):"
+    yield from (f"  {name:<11}{what}" for name, what in DEMO_MODELS.items())

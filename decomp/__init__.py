@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from decomp.corpus.windows import windows_of
     from decomp.measures import SCORES
     from decomp.measures.custom import register_measure
-    from decomp.models import load_model
+    from decomp.models import load_model, register
     from decomp.tables.table import Table, load_table
 
 PUBLIC = {
@@ -23,6 +23,7 @@ PUBLIC = {
     "load_model": "decomp.models",
     "load_table": "decomp.tables.table",
     "read_articles": "decomp.corpus.articles",
+    "register": "decomp.models",
     "register_measure": "decomp.measures.custom",
     "windows_of": "decomp.corpus.windows",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "load_model",
     "load_table",
     "read_articles",
+    "register",
     "register_measure",
     "score",
     "windows_of",

@@ -47,6 +47,9 @@ def weights_digest(model: "DecomposedModel") -> str:
 class DecomposedModel(PreTrainedModel):
     """Mixin for a `…ForCausalLM` class whose blocks describe their `sites`."""
 
+    weights_note: str = ""
+    """What was done to the weights when they were loaded (`dequantised from GGUF`)."""
+
     def blocks(self) -> Sequence[Any]:
         """The decomposed blocks; each has `sites()`."""
         raise NotImplementedError
@@ -125,6 +128,7 @@ class DecomposedModel(PreTrainedModel):
             "model": model_label(self.name_or_path or self.config.model_type),
             "revision": getattr(self.config, "_commit_hash", None) or "",
             "weights": self.until_weights_change(weights_digest),
+            **({"weights_note": self.weights_note} if self.weights_note else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 

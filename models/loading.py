@@ -1,52 +1,23 @@
 """From a model's name to a decomposed model and its tokenizer."""
 
-from pathlib import Path
+import copy
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-import decomp
 from decomp.models.base import DecomposedModel
-from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
-from decomp.models.opt import DecomposedOPTForCausalLM
-
-ARCHITECTURES: dict[str, type[DecomposedModel]] = {
-    "opt": DecomposedOPTForCausalLM,
-    "gpt2": DecomposedGPT2LMHeadModel,
-}
-"""Decomposed class by `model_type` of the config."""
-
-DATA = Path(decomp.__file__).parent / "data"
-DEMO_MODELS: dict[str, str] = {
-    "demo-opt": "6 layers, 192 wide, ReLU, trained on 22 English novels",
-    "demo-gpt2": "6 layers, 192 wide, GELU, trained on 22 English novels",
-}
-
-
-def resolve(name: str) -> str:
-    """Where a model is: a demo model's folder, or the name itself. A folder of that name in reach comes first."""
-    return str(DATA / name) if name in DEMO_MODELS and not Path(name).is_dir() else name
-
-
-def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(resolve(name), revision=revision or "main")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't load model {name!r}, {what_is_needed(name)} ({first_line(error)})") from error
-
-
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """ValueError where there is none."""
-    failed = f"can't load the tokenizer of {name!r}, {what_is_needed(name)}"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision or "main")
-    except Exception as error:  # tokenizers raise bare Exception on broken files
-        raise ValueError(f"{failed} ({first_line(error)})") from error
-    if tokenizer.vocab_size == 0:  # what transformers makes of a folder without tokenizer files
-        raise ValueError(failed)
-    return tokenizer
+from decomp.models.checks import (
+    check_config,
+    check_finite_weights,
+    check_loaded,
+    check_tokenizer,
+    parse_device,
+    parse_dtype,
+)
+from decomp.models.registry import class_of, register_installed
+from decomp.models.sources import Source, named, source_of
 
 
 def load_model(
@@ -57,51 +28,87 @@ def load_model(
     revision: str | None = None,
     **options: Any,
 ) -> tuple[DecomposedModel, PreTrainedTokenizerBase]:
-    """The decomposed model and the tokenizer of a hub id, a local folder or a demo model.
+    """Load the decomposed model and the tokenizer of a hub id, a local folder, a GGUF file or a demo model.
 
-    `options` go to `from_pretrained`. ValueError for a model that can't be found or read, or whose
-    architecture is not supported (`ARCHITECTURES`).
+    `options` go to `from_pretrained`. ValueError for a model that can't be found or read, whose architecture
+    is not supported, or whose weights or tokenizer are not those of its config.
     """
+    dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
+    place = None if device is None else parse_device(device, dtype)
     config = load_config(name, revision)
-    if config.model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"{name!r} is of type {config.model_type!r}, which can't be decomposed: "
-            f"supported are {', '.join(ARCHITECTURES)}"
-        )
-    if isinstance(dtype, str):
-        dtype = parse_dtype(dtype)
+    with named(name):
+        model_class = class_of(config)
+        check_config(config)
+    model, info = load_weights(source_of(name), model_class, config, dtype=dtype, revision=revision, **options)
+    tokenizer = load_tokenizer(name, revision)
+    with named(name):
+        check_loaded(info)
+        check_finite_weights(model)
+        check_tokenizer(tokenizer, len(model.get_input_embeddings().weight))
+    return model if place is None else model.to(place), tokenizer
+
+
+def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """Load the config of a model. ValueError where there is none, or it is not valid."""
+    register_installed()
+    source = source_of(name)
     try:
-        model = ARCHITECTURES[config.model_type].from_pretrained(
-            resolve(name), dtype=dtype, revision=revision or "main", **options
-        )
-    except (OSError, SafetensorError, EOFError) as error:
-        raise ValueError(f"can't read the weights of {name!r}, {what_is_needed(name)} ({first_line(error)})") from error
-    return model.to(parse_device(device)) if device is not None else model, load_tokenizer(name, revision)
+        return AutoConfig.from_pretrained(source.place, **source.options(revision))
+    except Exception as error:  # the classes of configs raise errors of many types
+        raise source.failure("load model", error) from error
 
 
-def what_is_needed(name: str) -> str:
-    if Path(name).is_dir():
-        return "the folder must hold config.json, weights (.safetensors or .bin) and tokenizer files"
-    return f"expected a hub id, a folder, or a demo model ({', '.join(DEMO_MODELS)})"
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def parse_dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ValueError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def parse_device(name: torch.device | str) -> torch.device:
-    """ValueError for a device that is not there."""
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model. ValueError where there is none."""
+    source = source_of(name)
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} can't be used here: {first_line(error)}") from error
-    return torch.device(name)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **source.options(revision))
+    except Exception as error:  # tokenizers raise bare Exception on broken files
+        raise source.failure("load the tokenizer of", error) from error
+    if tokenizer.vocab_size == 0:  # what transformers makes of a folder without tokenizer files
+        raise source.failure("load the tokenizer of")
+    return tokenizer
+
+
+def load_weights(
+    source: Source,
+    model_class: type[DecomposedModel],
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    revision: str | None,
+    **options: Any,
+) -> tuple[DecomposedModel, dict[str, Any]]:
+    """Load the weights of a model, those of a GGUF file dequantised, and what `check_loaded` is to look at.
+
+    ValueError for weights that can't be read.
+    """
+    if source.gguf_file:
+        options = {**unpacked(), "config": copy.deepcopy(config), **options}
+    told = {"dtype": dtype, "weights_only": True, **source.options(revision), **options}
+    # So that they are listed by name with the others.
+    told |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        model, info = model_class.from_pretrained(source.place, **told)
+    except Exception as error:  # unpickling and building models raise errors of many types
+        raise source.failure("read the weights of", error) from error
+    if source.gguf_file:
+        forget_quantisation(model)
+        model.name_or_path = model.config.name_or_path = source.name
+        model.weights_note = "dequantised from GGUF"
+    return model, info
+
+
+def unpacked() -> dict[str, Any]:
+    """Return the option that keeps newer transformers from computing with a GGUF file's packed weights."""
+    config_class = getattr(transformers, "GgufConfig", None)
+    return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
+
+
+def forget_quantisation(model: DecomposedModel) -> None:
+    """Remove what marks a model as quantised: its weights are ordinary ones now, and can be saved."""
+    for name in ("hf_quantizer", "quantization_method"):
+        model.__dict__.pop(name, None)
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config

@@ -63,6 +63,7 @@ def test_nothing_below_the_models_knows_them(room):
         "import decomp",
         "import decomp.cli.main; decomp.cli.main.main(['--help'], standalone_mode=False)",
         "import decomp.cli.main; decomp.cli.main.main(['measures'], standalone_mode=False)",
+        "import decomp.cli.main; decomp.cli.main.main(['models'], standalone_mode=False)",
     ],
 )
 def test_light_imports(code):

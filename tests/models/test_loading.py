@@ -9,8 +9,8 @@ from transformers import GPT2Config, OPTForCausalLM
 
 import decomp
 from decomp.models import DEMO_MODELS, load_model
+from decomp.models.checks import parse_device
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
-from decomp.models.loading import parse_device
 from tests.conftest import ROOT
 from tests.variants import VARIANTS, make_pair, random_ids
 
@@ -123,7 +123,7 @@ def test_upcast_attention_in_float64_is_refused():
 
 def test_unsupported_architecture_lists_the_supported(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match=r"type 'bert', which can't be decomposed: supported are opt, gpt2"):
+    with pytest.raises(ValueError, match=r"models of type 'bert' can't be decomposed: supported are opt, gpt2"):
         load_model(str(tmp_path))
 
 
@@ -149,7 +149,9 @@ def test_folder_without_tokenizer(tmp_path):
 
 def test_unknown_model(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"can't load model 'no/such-model', expected a hub id, a folder, or a demo"):
+    with pytest.raises(
+        ValueError, match=r"can't load model 'no/such-model', expected a hub id, a folder, a .gguf file, or a demo"
+    ):
         load_model("no/such-model")
 
 

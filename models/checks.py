@@ -1,0 +1,99 @@
+"""What is refused by name when a model is loaded: configs, weights and tokenizers that don't fit."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
+
+COUNTS = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
+ACTIVATIONS = ("activation_function", "hidden_act", "hidden_activation")
+HARMLESS = re.compile(r"(\.attn\.(masked_)?bias|\.attention\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
+"""Buffers that older files hold: causal masks, rotary frequencies. transformers computes them."""
+SHOWN = 3
+
+
+def check_config(config: Any) -> None:
+    """ValueError for a config with a count that is no positive integer, or an activation that is unknown."""
+    for name in COUNTS:
+        value = getattr(config, name, None)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"the config's {name} must be a positive integer, not {value!r}")
+    for name in ACTIVATIONS:
+        value = getattr(config, name, None)
+        if isinstance(value, str) and value not in ACT2FN:
+            raise ValueError(f"the config's {name} {value!r} is unknown: expected one of {', '.join(sorted(ACT2FN))}")
+
+
+def check_loaded(info: Mapping[str, Iterable[Any]]) -> None:
+    """Refuse weights that are not the config's own, from what `from_pretrained` says of its loading.
+
+    ValueError, which names the first few, for weights that are missing (they would be random), unexpected
+    (they would be dropped) or of another shape.
+    """
+    mismatched = [f"{name} {tuple(came)}, not {tuple(own)}" for name, came, own in sorted(info["mismatched_keys"])]
+    unexpected = [name for name in info["unexpected_keys"] if not HARMLESS.search(name)]
+    found = {
+        "are missing": in_order(info["missing_keys"]),
+        "belong to no part of the model": in_order(unexpected),
+        "have another shape": mismatched,
+    }
+    if problems := [f"{listed(names)} {what}" for what, names in found.items() if names]:
+        raise ValueError(f"the weights are not those of the config: {'; '.join(problems)}")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names in order, numbers in them as numbers."""
+    return sorted(names, key=lambda name: [(not part.isdigit(), part.zfill(9)) for part in re.split(r"\.", name)])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return how many there are, and the first few."""
+    more = ", …" if len(names) > SHOWN else ""
+    return f"{len(names)} weights ({', '.join(names[:SHOWN])}{more})"
+
+
+def check_finite_weights(model: PreTrainedModel) -> None:
+    """ValueError, which names the first few, for weights that are NaN or infinite."""
+    broken = [name for name, p in model.named_parameters() if not p.is_meta and not p.detach().isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{listed(broken)} hold NaN or infinity: the file is damaged, or the weights are out of the range of "
+            f"{str(model.dtype).removeprefix('torch.')}"
+        )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer some of whose tokens have no embedding among `rows`.
+
+    Special tokens beyond them are left alone: models of several modalities share a tokenizer with text models.
+    ValueError with both counts.
+    """
+    added = [number for number, token in tokenizer.added_tokens_decoder.items() if not token.special]
+    tokens = max([tokenizer.vocab_size, *(number + 1 for number in added)])
+    if tokens > rows:
+        raise ValueError(f"the tokenizer has {tokens} tokens, the model's embedding has {rows} rows: they don't match")
+
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """Return the dtype of a name. ValueError for one that models can't be computed in."""
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def parse_device(name: torch.device | str, dtype: torch.dtype = torch.float32) -> torch.device:
+    """Return the device of a name. ValueError for one that is not there, or can't compute in a dtype."""
+    try:
+        # A sum, since some devices that are not there (meta) have empty tensors.
+        torch.ones(1, device=name, dtype=dtype).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        why = str(error).strip().partition("\n")[0].partition(". ")[0]
+        kind = str(dtype).removeprefix("torch.")
+        raise ValueError(f"device {str(name)!r} can't be used here in {kind} (use cpu): {why}") from error
+    return torch.device(name)

@@ -1,0 +1,61 @@
+"""The families of models that can be decomposed, as data: adding one is a line here and a file beside this one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import decomp
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture of transformers, and what a person wants to know of its decomposition."""
+
+    model_type: str
+    """As configs name it."""
+    name: str
+    model_class: str
+    """Where the decomposed class is, `module:Class`; imported when a model of the family is loaded."""
+    examples: tuple[str, ...]
+    """Hub ids."""
+    frozen: str
+    """What is held at the values of the forward pass."""
+    rules: str
+    """Options that choose how what is frozen is made linear."""
+    positions: str
+    verified: str
+    """What the tests compare it with."""
+    traits: tuple[str, ...]
+    """Fields of the config by which a relative of the family is recognised."""
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        model_type="opt",
+        name="OPT (Zhang et al. 2022)",
+        model_class="decomp.models.opt:DecomposedOPTForCausalLM",
+        examples=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-6.7b"),
+        frozen="attention weights, LayerNorm scales, activation slopes",
+        rules="--activation-rule tangent|secant",
+        positions="learned, absolute",
+        verified="transformers' logits bit for bit, completeness in float64, Jacobians, the original research code",
+        traits=("do_layer_norm_before", "word_embed_proj_dim", "ffn_dim", "activation_function"),
+    ),
+    Family(
+        model_type="gpt2",
+        name="GPT-2 (Radford et al. 2019)",
+        model_class="decomp.models.gpt2:DecomposedGPT2LMHeadModel",
+        examples=("openai-community/gpt2", "openai-community/gpt2-xl", "distilbert/distilgpt2"),
+        frozen="attention weights, LayerNorm scales, activation slopes",
+        rules="--activation-rule tangent|secant",
+        positions="learned, absolute",
+        verified="transformers' logits bit for bit, completeness in float64, Jacobians",
+        traits=("n_embd", "n_positions", "layer_norm_epsilon", "scale_attn_weights"),
+    ),
+)
+
+DATA = Path(decomp.__file__).parent / "data"
+DEMO_MODELS: dict[str, str] = {
+    "demo-opt": "6 layers, 192 wide, ReLU, trained on 22 English novels",
+    "demo-gpt2": "6 layers, 192 wide, GELU, trained on 22 English novels",
+}
+"""Models that are shipped, in folders of these names in `DATA`."""
