@@ -60,7 +60,7 @@ def command(
     check_table(output, format_name, inputs=(edges_file, prompts_file, model), overwrite=overwrite)
     setting = Setting(**asked, memory=parse_bytes(memory))
     decomposed, tokenizer = open_model(model, dtype, device, revision)
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     orders = rankings(graph, read_edges(edges_file, graph), random, seed)
     prompts = read_prompts(prompts_file, tokenizer, decomposed.config, bos)
     kept = sorted(set(counts)) or default_counts(len(orders["score"]))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,14 +16,18 @@ from decomp.core.ablation import Unembedding
 from decomp.core.decomposition import Decomposition, assemble
 from decomp.core.engine import Chunk, propagate
 from decomp.core.folding import FoldedNetwork
-from decomp.core.rules import ActivationRule, Affine, Network, OperatingPoint, propagate_stream
+from decomp.core.network import Affine, Network
+from decomp.core.operating_point import OperatingPoint
+from decomp.core.rules import ActivationRule, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.models.patching import Patch, patching
-from decomp.models.recording import recording, running
-from decomp.models.sites import AttentionSite, MLPSite, affine, norm
+from decomp.models.precision import in_own_precision, own_precision
+from decomp.models.recording import Tape, operating_point, recording
+from decomp.models.running import exclusive, running
+from decomp.models.sites import AttentionSite, BranchSite, StageSite, affine, norm
 
 T = TypeVar("T")
-SUBLAYERS: dict[str, type[AttentionSite | MLPSite]] = {"attention": AttentionSite, "mlp": MLPSite}
+STANDARD = Rules()
 
 
 def model_label(name: str) -> str:
@@ -31,7 +35,22 @@ def model_label(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").rsplit("/", 1)[-1]
 
 
+def network_of(model: "DecomposedModel") -> Network:
+    """Return a model's weights as data."""
+    return Network(
+        tuple(tuple(site.stage() for site in block) for block in model.sites()),
+        norm(model.final_norm()),
+        None if (project_out := model.project_out()) is None else affine(project_out),
+    )
+
+
 def fold_network(model: "DecomposedModel") -> FoldedNetwork:
+    """Return the folded network for the gate rule `frozen`, under which gates carry nothing."""
+    return FoldedNetwork(model.network().without_gates())
+
+
+def fold_with_gates(model: "DecomposedModel") -> FoldedNetwork:
+    """Return the folded network for the gate rule `half`."""
     return FoldedNetwork(model.network())
 
 
@@ -45,55 +64,83 @@ def weights_digest(model: "DecomposedModel") -> str:
 
 
 class DecomposedModel(PreTrainedModel):
-    """Mixin for a `…ForCausalLM` class whose blocks describe their `sites`."""
+    """Mixin for a `…ForCausalLM` class whose blocks' stages its `stages` describes."""
+
+    unsupported: ClassVar[dict[str, str]] = {}
+    """What this architecture can't do, by name of the feature, and why."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.forward = in_own_precision(cls.forward)
+
+    def stages(self, block: Any) -> tuple[StageSite, ...]:
+        """Return where one block keeps its weights."""
+        raise NotImplementedError
 
     weights_note: str = ""
     """What was done to the weights when they were loaded (`dequantised from GGUF`)."""
 
     def blocks(self) -> Sequence[Any]:
-        """The decomposed blocks; each has `sites()`."""
-        raise NotImplementedError
+        """Return the blocks in order."""
+        return list(self.base_model.layers)
 
-    def final_modules(self) -> tuple[nn.Module | None, nn.Module | None]:
-        """The final norm and `project_out`."""
-        raise NotImplementedError
+    def final_norm(self) -> nn.Module | None:
+        """Return the norm after the last block, where there is one."""
+        return self.base_model.norm
 
     def project_in(self) -> nn.Module | None:
-        """From token embeddings to the hidden width, where an architecture has it."""
+        """Return the map from token embeddings to the hidden width, where there is one."""
         return None
 
+    def project_out(self) -> nn.Module | None:
+        """Return the map from the hidden width to that of the unembedding, where there is one."""
+        return None
+
+    def require(self, feature: str) -> None:
+        """Raise ValueError, in the architecture's own words, where it does not support a feature."""
+        if feature in self.unsupported:
+            raise ValueError(f"{self.config.model_type} models don't support {feature}: {self.unsupported[feature]}")
+
     def token_embeddings(self) -> tuple[Float[Tensor, "V E"], Affine | None]:
-        """The embedding matrix, and the map that brings it to the hidden width."""
+        """Return the embedding matrix, and the map that brings it to the hidden width."""
         project_in = self.project_in()
         return self.get_input_embeddings().weight.detach(), None if project_in is None else affine(project_in)
 
     def max_length(self) -> int:
-        """Positions of the model, the beginning-of-sequence token included."""
+        """Return the positions of the model, the beginning-of-sequence token included."""
         return int(self.config.max_position_embeddings)
 
+    def sites(self) -> list[tuple[StageSite, ...]]:
+        """Return where every block keeps its weights."""
+        return [self.stages(block) for block in self.blocks()]
+
+    def branch_sites(self) -> list[BranchSite]:
+        """Return every attention and MLP of the model with its norms, in network order."""
+        return [branch for block in self.sites() for stage in block for branch in stage.branches]
+
     def network(self) -> Network:
-        """The weights that contributions meet, as views."""
-        final_norm, project_out = self.final_modules()
-        return Network(
-            tuple(tuple(site.sublayer() for site in block.sites()) for block in self.blocks()),
-            norm(final_norm),
-            None if project_out is None else affine(project_out),
-        )
+        """Return the weights that contributions meet, as views where that is possible."""
+        return self.until_weights_change(network_of)
 
     def modules_of(self, component: str) -> list[nn.Module]:
-        """Per block the module whose (first) output is that of its `attention` or `mlp`, or the `residual` stream.
-
-        What the module of an `mlp` is given are the neurons, after their activation.
-        """
+        """Return per block the module whose output its `attention` or `mlp` adds to the stream, or the block itself."""
         if component == "residual":
             return list(self.blocks())
-        bodies = [site.body for block in self.blocks() for site in block.sites()]
-        return [body.last for body in bodies if isinstance(body, SUBLAYERS[component])]
+        return [site.last for site in self.branch_sites() if site.body.kind == component]
+
+    def neuron_modules(self) -> list[nn.Module]:
+        """Return per block the module that is given the neurons of its MLP, after their activation and gate."""
+        self.require("neurons")
+        return [site.body.last for site in self.branch_sites() if site.body.kind == "mlp"]
 
     def neurons_shape(self) -> tuple[int, int]:
-        """Layers, and neurons in each."""
-        downs = self.modules_of("mlp")
+        """Return the number of layers, and of neurons in each."""
+        downs = self.neuron_modules()
         return len(downs), affine(downs[0]).weight.shape[0]
+
+    def attention_projections(self) -> list[tuple[Affine, Affine, Affine]]:
+        """Return per layer the maps to queries, keys and values."""
+        return [site.body.projections() for site in self.branch_sites() if isinstance(site.body, AttentionSite)]
 
     @contextmanager
     def weights_frozen(self) -> Iterator[None]:
@@ -110,19 +157,20 @@ class DecomposedModel(PreTrainedModel):
                 parameter.requires_grad_(True)
 
     def until_weights_change(self, make: Callable[["DecomposedModel"], T]) -> T:
-        """`make(self)`, made again only after a weight has changed."""
-        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in self.parameters())
-        kept = self.__dict__.setdefault("_kept", {})
-        if make not in kept or kept[make][0] != key:
-            kept[make] = (key, make(self))
-        return kept[make][1]
+        """Return `make(self)`, made again only after a weight has changed."""
+        with exclusive(self):
+            key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in self.parameters())
+            kept = self.__dict__.setdefault("_kept", {})
+            if make not in kept or kept[make][0] != key:
+                kept[make] = (key, make(self))
+            return kept[make][1]
 
-    def folded(self) -> FoldedNetwork:
-        """The network with its norms folded in."""
-        return self.until_weights_change(fold_network)
+    def folded(self, gate_rule: GateRule = "frozen") -> FoldedNetwork:
+        """Return the network with its norms folded in, with what the gate rule needs of gated MLPs."""
+        return self.until_weights_change(fold_network if gate_rule == "frozen" else fold_with_gates)
 
     def about(self) -> dict[str, str]:
-        """Which model this is, for what is made with it."""
+        """Return which model this is, for what is made with it."""
         return {
             "version": decomp.__version__,
             "model": model_label(self.name_or_path or self.config.model_type),
@@ -142,30 +190,23 @@ class DecomposedModel(PreTrainedModel):
         self,
         input_ids: Int[Tensor, " T"],
         position_ids: Int[Tensor, " T"] | None = None,
-        activation_rule: ActivationRule = "tangent",
+        rules: Rules = STANDARD,
         output_layers: bool = False,
         embedding: Float[Tensor, "T D"] | None = None,
     ) -> OperatingPoint:
-        """One ordinary forward pass of one text, everything frozen that propagation needs.
+        """Return everything that is frozen at one ordinary forward pass of one text.
 
         With an `embedding`, the pass starts from it instead of that of the tokens, and what gradients
         need is kept too. ValueError if the hidden states are not finite.
         """
         check_ids(input_ids, self.max_length() if position_ids is None else None, self.config.vocab_size)
-        blocks, (final_norm, _) = self.blocks(), self.final_modules()
+        blocks, sites, network, final_norm = self.blocks(), self.sites(), self.network(), self.final_norm()
         options = {} if position_ids is None else {"position_ids": position_ids[None]}
-        with recording(self, blocks, final_norm, activation_rule, output_layers, embedding) as tape:
+        tape = Tape(self, rules, embedding is not None)
+        with recording(tape, blocks, sites, network, final_norm, output_layers, embedding):
             hidden = self.base_model(input_ids=input_ids[None], use_cache=False, **options).last_hidden_state[0]
             check_finite(hidden)
-            frozen = tuple(tuple(tape.frozen(site) for site in block.sites()) for block in blocks)
-        return OperatingPoint(
-            embedding=tape.states[0],
-            blocks=frozen,
-            final_inverse_std=tape.inverse_std.get(final_norm),
-            hidden_layers=tuple(tape.states) if output_layers else (),
-            hidden=hidden,
-            final_standardised=tape.standardised.get(final_norm),
-        )
+            return operating_point(tape, sites, network, final_norm, hidden, output_layers)
 
     @torch.no_grad()
     def hidden_without(
@@ -203,18 +244,25 @@ class DecomposedModel(PreTrainedModel):
             return torch.cat([prefix.expand(count, -1, -1), forward(slice(None), slice(shared, length), cache)], 1)
 
     @torch.no_grad()
-    def after_attention(self, layer: int, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """The rest of a block, in earnest, from any sum of its residual and its attention output."""
-        attention, *rest = self.blocks()[layer].sites()
-        hidden = attention.finish(hidden)
-        for site in rest:
-            hidden = site.run(hidden)
+    def after_attention(
+        self, layer: int, inputs: Float[Tensor, "*rows D"], output: Float[Tensor, "*rows D"]
+    ) -> Float[Tensor, "*rows D"]:
+        """Return a block's output in earnest, from its inputs and any output of its attention's own projection."""
+        first, *rest = self.sites()[layer]
+        attention, *beside = first.branches
+        with own_precision(self.dtype):
+            hidden = inputs + attention.finish(output)
+            for branch in beside:
+                hidden = hidden + branch.run(inputs)
+            hidden = first.finish(hidden)
+            for stage in rest:
+                hidden = stage.finish(sum((branch.run(hidden) for branch in stage.branches), start=hidden))
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
         """Logits at the last position of texts of one length, each stage of the forward pass handed to `patch`."""
         check_ids(input_ids, self.max_length(), self.config.vocab_size)
-        with patching(self, self.blocks(), patch):
+        with patching(self, self.blocks(), self.sites(), patch):
             logits: Tensor = self(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits
         return logits[:, -1]
 
@@ -257,6 +305,7 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "1 T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
+        gate_rule: GateRule = "frozen",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
     ) -> Decomposition:
@@ -277,6 +326,7 @@ class DecomposedModel(PreTrainedModel):
             position_ids=None if position_ids is None else position_ids.view(1, -1),
             decomposition_length=decomposition_length,
             activation_rule=activation_rule,
+            gate_rule=gate_rule,
             output_layers=output_layers,
             memory=memory,
         )
@@ -291,18 +341,19 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "B T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
+        gate_rule: GateRule = "frozen",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
     ) -> list[Decomposition]:
         """One decomposition per text, padding taken off; errors as for `decompose`."""
+        rules = Rules(activation_rule, gate_rule)
         texts = unpad(input_ids, attention_mask, position_ids)
-        points = [self.record(ids, places, activation_rule, output_layers) for ids, places in texts]
+        points = [self.record(ids, places, rules, output_layers) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
-        network = self.network()
-        biases = [list(propagate_stream(torch.zeros_like(p.embedding), network, p, affine=True)) for p in points]
-        sums = [list(propagate_stream(p.embedding, network, p, affine=False)) for p in points]
-        packed = assemble(self.folded(), points, length, parse_bytes(memory), output_layers)
-        about = {**self.about(), "activation_rule": activation_rule}
+        biases = [list(p.carry(torch.zeros_like(p.embedding), with_bias=True)) for p in points]
+        sums = [list(p.carry(p.embedding, with_bias=False)) for p in points]
+        packed = assemble(self.folded(gate_rule), points, length, parse_bytes(memory), output_layers)
+        about = {**self.about(), "activation_rule": activation_rule, "gate_rule": gate_rule}
         return [
             Decomposition.from_streams(ids.cpu(), length, point, bias, total, rows, self.unembedding(), about)
             for (ids, _), point, bias, total, rows in zip(texts, points, biases, sums, packed, strict=True)
@@ -317,13 +368,14 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "B T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
+        gate_rule: GateRule = "frozen",
         memory: int | str = DEFAULT_MEMORY,
     ) -> Iterator[Chunk]:
         """Contributions in chunks of sources, in bounded memory; each chunk is valid until the next."""
         texts = unpad(input_ids, attention_mask, position_ids)
-        points = [self.record(ids, places, activation_rule) for ids, places in texts]
+        points = [self.record(ids, places, Rules(activation_rule, gate_rule)) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
-        yield from propagate(self.folded(), points, length, parse_bytes(memory))
+        yield from propagate(self.folded(gate_rule), points, length, parse_bytes(memory))
 
 
 def unpad(

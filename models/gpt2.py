@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019), every attention scaling and activation of its config; no cross-attention."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
 
 from decomp.models.base import DecomposedModel
-from decomp.models.sites import AttentionSite, MLPSite, Projection, Site
+from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 
 class DecomposedGPT2Attention(GPT2Attention):
@@ -24,33 +24,12 @@ class DecomposedGPT2Attention(GPT2Attention):
             return self._upcast_and_reordered_attn(query, key, value, attention_mask)
         return eager_attention_forward(self, query, key, value, attention_mask, **options)
 
-    def projections(self) -> tuple[Projection, Projection, Projection]:
-        """Queries, keys and values: the thirds of `c_attn`."""
-        width = self.split_size
-        query, key, value = (Projection(self.c_attn, slice(i * width, (i + 1) * width)) for i in range(3))
-        return query, key, value
-
-
-class DecomposedGPT2Block(GPT2Block):
-    def __init__(self, config: GPT2Config, layer_idx: int | None = None) -> None:
-        super().__init__(config, layer_idx)
-        self.attn = DecomposedGPT2Attention(config, layer_idx=layer_idx)
-
-    def sites(self) -> tuple[Site, Site]:
-        attn = self.attn
-        query, key, value = attn.projections()
-        attention = AttentionSite(attn, query, key, value, attn.c_proj, attn.num_heads, attn.scaling)
-        mlp = MLPSite(self.mlp.c_fc, self.mlp.c_proj, self.mlp.act)
-        return Site(attention, self.ln_1, None), Site(mlp, self.ln_2, None)
-
 
 class DecomposedGPT2LMHeadModel(DecomposedModel, GPT2LMHeadModel):
     """`GPT2LMHeadModel` whose hidden states can be decomposed by source token.
 
     ValueError for a config with cross-attention: its states depend on an encoder besides the tokens.
     """
-
-    _no_split_modules: ClassVar = ["DecomposedGPT2Block"]
 
     def __init__(self, config: GPT2Config) -> None:
         if config.add_cross_attention:
@@ -59,11 +38,23 @@ class DecomposedGPT2LMHeadModel(DecomposedModel, GPT2LMHeadModel):
                 "its hidden states depend on an encoder too"
             )
         super().__init__(config)
-        self.transformer.h = nn.ModuleList(DecomposedGPT2Block(config, layer_idx=i) for i in range(config.n_layer))
-        self.post_init()
+        # The same module with the same parameters: all that changes is which function makes its weights.
+        for block in self.transformer.h:
+            block.attn.__class__ = DecomposedGPT2Attention
+
+    def stages(self, block: GPT2Block) -> tuple[StageSite, ...]:
+        attn, mlp = block.attn, block.mlp
+        query, key, value = (
+            Projection(attn.c_attn, slice(i * attn.split_size, (i + 1) * attn.split_size)) for i in range(3)
+        )
+        attention = AttentionSite(attn, query, key, value, attn.c_proj, attn.num_heads, attn.num_heads)
+        return (
+            StageSite.of(attention, block.ln_1),
+            StageSite.of(MLPSite(Projection(mlp.c_fc), mlp.c_proj, mlp.act), block.ln_2),
+        )
 
     def blocks(self) -> list[Any]:
         return list(self.transformer.h)
 
-    def final_modules(self) -> tuple[nn.Module | None, nn.Module | None]:
-        return self.transformer.ln_f, None
+    def final_norm(self) -> nn.Module | None:
+        return self.transformer.ln_f

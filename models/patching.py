@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decomp.models.sites import AttentionSite, Projection, Site
+from decomp.models.running import running
+from decomp.models.sites import AttentionSite, BranchSite, Projection, StageSite
 
 
 class Patch(Protocol):
@@ -62,7 +63,12 @@ class Hooks:
         self, stage: int, columns: Sequence[tuple[int, slice]], module: nn.Module, args: tuple[Any, ...], output: Tensor
     ) -> Tensor:
         parts = [self.patch.projected(stage, kind, output[..., part]) for kind, part in columns]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if len(parts) == 1:
+            return parts[0]
+        # Queries, keys and values may be interleaved in one output: back to their places.
+        places = torch.arange(output.shape[-1], device=output.device)
+        order = torch.cat([places[part] for _, part in columns])
+        return torch.cat(parts, -1)[..., order.argsort()]
 
     def output(self, stage: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.patch.output(stage, self.shaped(output))
@@ -79,49 +85,56 @@ class Hooks:
     def after(self, module: nn.Module, hook: Callable[..., Any], *bound: Any) -> None:
         self.handles.append(module.register_forward_hook(partial(hook, *bound)))
 
-    def attach(self, stage: int, site: Site) -> int:
-        """Hook one sublayer; the next stage."""
+    def attach(self, number: int, stage: StageSite) -> int:
+        """Hook the branches of one stage and the norm after their sum; return the next number."""
+        if len({id(branch.norm_in) for branch in stage.branches}) < len(stage.branches):
+            raise ValueError("attention and MLP of this model share one norm: their inputs can't be changed apart")
+        for branch in stage.branches:
+            self.attach_branch(number, branch)
+            number += 1
+        if stage.norm is None:
+            return number
+        self.before(stage.norm, self.input, number)
+        self.after(stage.norm, self.output, number)
+        return number + 1
+
+    def attach_branch(self, number: int, site: BranchSite) -> None:
+        """Hook one attention or MLP."""
         body = site.body
         if isinstance(body, AttentionSite):
             modules = columns_of_modules((body.query, body.key, body.value))
             for module, columns in modules.items():
-                self.after(module, self.projected, stage, columns)
-            self.before(body.output, self.mixed, stage)
+                self.after(module, self.projected, number, columns)
+            self.before(body.output, self.mixed, number)
             entries = list(modules)
         else:
-            self.after(body.down, self.output, stage)
-            entries = [body.up]
-        for module in entries if site.norm_before is None else [site.norm_before]:
-            self.before(module, self.input, stage)
-        if site.norm_after is None:
-            return stage + 1
-        self.before(site.norm_after, self.input, stage + 1)
-        self.after(site.norm_after, self.output, stage + 1)
-        return stage + 2
+            self.after(body.down, self.output, number)
+            entries = [body.up.module]
+        for module in entries if site.norm_in is None else [site.norm_in]:
+            self.before(module, self.input, number)
 
 
-def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, list[tuple[int, slice]]]:
+def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, list[tuple[int, Any]]]:
     """Per module which projections (by number) its output holds, and where."""
-    modules: dict[nn.Module, list[tuple[int, slice]]] = {}
+    modules: dict[nn.Module, list[tuple[int, Any]]] = {}
     for kind, projection in enumerate(projections):
         modules.setdefault(projection.module, []).append((kind, projection.columns))
     return modules
 
 
 @contextmanager
-def patching(model: PreTrainedModel, blocks: Sequence[Any], patch: Patch) -> Iterator[None]:
-    """Evaluation mode and hooks on every stage, undone at the end."""
-    hooks, training = Hooks(patch), model.training
-    stage = 0
+def patching(
+    model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Sequence[StageSite]], patch: Patch
+) -> Iterator[None]:
+    """Run a model alone, hooks on every stage, undone at the end."""
+    hooks, number = Hooks(patch), 0
     try:
-        hooks.handles.append(blocks[0].register_forward_pre_hook(hooks.embedding, with_kwargs=True))
-        for block in blocks:
-            for site in block.sites():
-                stage = hooks.attach(stage, site)
-        hooks.after(blocks[-1], hooks.last, stage)
-        model.eval()
-        yield
+        with running(model, model.config._attn_implementation):
+            hooks.handles.append(blocks[0].register_forward_pre_hook(hooks.embedding, with_kwargs=True))
+            for stage in (stage for block in sites for stage in block):
+                number = hooks.attach(number, stage)
+            hooks.after(blocks[-1], hooks.last, number)
+            yield
     finally:
-        model.train(training)
         for handle in hooks.handles:
             handle.remove()

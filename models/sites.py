@@ -4,28 +4,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from decomp.core.rules import Affine, AttentionMaps, MLPMaps, Norm, Sublayer
+from decomp.core.network import MLP, Affine, Attention, Branch, Norm, Stage
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A map that some columns of a module's output hold."""
+    """A map that some columns of a module's output hold: all, a slice, or columns by number."""
 
     module: nn.Module
-    columns: slice = field(default_factory=lambda: slice(None))
+    columns: "slice | Int[Tensor, ' outputs']" = field(default_factory=lambda: slice(None))
 
     def affine(self) -> Affine:
+        """Return the map's weights: a view, or for columns by number a copy."""
         joint = affine(self.module)
         return Affine(joint.weight[:, self.columns], None if joint.bias is None else joint.bias[self.columns])
+
+    def of(self, output: Float[Tensor, "*rows joint"]) -> Float[Tensor, "*rows outputs"]:
+        """Return this map's columns of the module's output."""
+        return output[..., self.columns]
 
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """Where one self-attention keeps its weights; `module` has an `eager_attention`."""
+    """Where one self-attention keeps its weights."""
 
     module: Any
     query: Projection
@@ -33,67 +39,104 @@ class AttentionSite:
     value: Projection
     output: nn.Module
     heads: int
-    scaling: float
-    """Of query · key."""
+    kv_heads: int
+
+    kind = "attention"
 
     @property
     def last(self) -> nn.Module:
-        """The module whose (first) output is the sublayer's."""
-        return self.module
+        """Return the module whose output is the attention's."""
+        return self.output
+
+    def operator(self) -> Attention:
+        """Return the weights that contributions meet."""
+        return Attention(self.value.affine(), affine(self.output), self.heads, self.kv_heads)
+
+    def projections(self) -> tuple[Affine, Affine, Affine]:
+        """Return the maps to queries, keys and values."""
+        return self.query.affine(), self.key.affine(), self.value.affine()
 
 
 @dataclass(frozen=True)
 class MLPSite:
-    """Where one MLP keeps its weights; `up` gives the pre-activations, `down` is given the neurons."""
+    """Where one MLP keeps its weights: `down(φ(up(x)))`, or with a gate `down(φ(gate(x)) ⊙ up(x))`."""
 
-    up: nn.Module
+    up: Projection
     down: nn.Module
     activation: Callable[[Tensor], Tensor]
+    gate: Projection | None = None
+
+    kind = "mlp"
 
     def __call__(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        return self.down(self.activation(self.up(x)))
+        """Return the MLP's output in earnest, with the activations of x."""
+        up = self.up.of(self.up.module(x))
+        if self.gate is None:
+            return self.down(self.activation(up))
+        return self.down(self.activation(self.gate.of(self.gate.module(x))) * up)
 
     @property
     def last(self) -> nn.Module:
+        """Return the module whose output is the MLP's, and whose input are the neurons."""
         return self.down
+
+    def operator(self) -> MLP:
+        """Return the weights that contributions meet."""
+        inputs = (self.up,) if self.gate is None else (self.up, self.gate)
+        return MLP(tuple(projection.affine() for projection in inputs), affine(self.down))
 
 
 @dataclass(frozen=True)
-class Site:
-    """One sublayer as an architecture describes it."""
+class BranchSite:
+    """One branch as an architecture describes it: `norm_out(body(norm_in(x)))`."""
 
     body: AttentionSite | MLPSite
-    norm_before: nn.Module | None
-    norm_after: nn.Module | None
+    norm_in: nn.Module | None = None
+    norm_out: nn.Module | None = None
 
-    def finish(self, residual_and_output: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """The norm after, in earnest: with the σ of what it is given."""
-        return residual_and_output if self.norm_after is None else self.norm_after(residual_and_output)
+    @property
+    def last(self) -> nn.Module:
+        """Return the module whose output is added to the residual stream."""
+        return self.body.last if self.norm_out is None else self.norm_out
+
+    def branch(self) -> Branch:
+        """Return the weights that contributions meet."""
+        return Branch(self.body.operator(), norm(self.norm_in), norm(self.norm_out))
 
     def run(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """An MLP sublayer in earnest, with the activations of what it is given."""
-        assert isinstance(self.body, MLPSite)
-        return self.finish(x + self.body(x if self.norm_before is None else self.norm_before(x)))
+        """Return what an MLP adds to the stream x in earnest. ValueError for attention, which needs all positions."""
+        if not isinstance(self.body, MLPSite):
+            raise ValueError("attention can't be computed again one position at a time")
+        return self.finish(self.body(x if self.norm_in is None else self.norm_in(x)))
 
-    def sublayer(self) -> Sublayer:
-        body = self.body
-        maps: AttentionMaps | MLPMaps
-        if isinstance(body, AttentionSite):
-            maps = AttentionMaps(
-                body.query.affine(),
-                body.key.affine(),
-                body.value.affine(),
-                affine(body.output),
-                body.heads,
-                body.scaling,
-            )
-        else:
-            maps = MLPMaps(affine(body.up), affine(body.down))
-        return Sublayer(maps, norm(self.norm_before), norm(self.norm_after))
+    def finish(self, output: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """Return the norm after the body in earnest: with the σ of what it is given."""
+        return output if self.norm_out is None else self.norm_out(output)
+
+
+@dataclass(frozen=True)
+class StageSite:
+    """Branches that read one residual stream, and the norm after their sum where there is one."""
+
+    branches: tuple[BranchSite, ...]
+    norm: nn.Module | None = None
+
+    @classmethod
+    def of(cls, body: AttentionSite | MLPSite, norm_in: nn.Module | None = None, **more: Any) -> "StageSite":
+        """Return a stage with one branch; `more`: its `norm_out`, and the `norm` after the sum."""
+        return cls((BranchSite(body, norm_in, more.get("norm_out")),), more.get("norm"))
+
+    def stage(self) -> Stage:
+        """Return the weights that contributions meet."""
+        return Stage(tuple(branch.branch() for branch in self.branches), norm(self.norm))
+
+    def finish(self, stream: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """Return the norm after the sum in earnest: with the σ of what it is given."""
+        return stream if self.norm is None else self.norm(stream)
 
 
 def affine(module: nn.Module) -> Affine:
-    """The map of a Linear (weights transposed, a view) or a Conv1D."""
+    """Return the map of a Linear (weights transposed, a view) or a Conv1D."""
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"expected a Linear or Conv1D, got {type(module).__name__}")
     weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
@@ -101,10 +144,29 @@ def affine(module: nn.Module) -> Affine:
 
 
 def norm(module: nn.Module | None) -> Norm | None:
-    """The parameters of a LayerNorm."""
+    """Return the parameters of a LayerNorm or an RMSNorm. TypeError for any other module."""
     if module is None:
         return None
-    if not isinstance(module, nn.LayerNorm):
-        raise TypeError(f"expected a LayerNorm, got {type(module).__name__}")
-    weight, bias = module.weight, module.bias
-    return Norm(None if weight is None else weight.detach(), None if bias is None else bias.detach(), float(module.eps))
+    if isinstance(module, nn.LayerNorm):
+        weight, bias = (None if p is None else p.detach() for p in (module.weight, module.bias))
+        return Norm(weight, bias, float(module.eps))
+    if not type(module).__name__.endswith("RMSNorm"):
+        raise TypeError(f"expected a LayerNorm or RMSNorm, got {type(module).__name__}")
+    return rms_norm(module)
+
+
+def rms_norm(module: Any) -> Norm:
+    """Return the parameters of an RMSNorm, whose γ is its weight or, as Gemma's, 1 + weight.
+
+    The module itself is asked which, so that no other formula goes unnoticed. TypeError if it is neither.
+    """
+    eps = float(module.eps if hasattr(module, "eps") else module.variance_epsilon)
+    weight: Tensor = module.weight.detach()
+    probe = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device)
+    expected = module.forward(probe).detach().float()
+    for gamma in (weight, 1 + weight):
+        candidate = Norm(gamma, None, eps, centred=False)
+        x = candidate.scale(candidate.standardise(probe, candidate.inverse_std(probe)), with_bias=False)
+        if torch.allclose(x.float(), expected, rtol=1e-2, atol=1e-3):
+            return candidate
+    raise TypeError(f"{type(module).__name__} scales neither by its weight nor by 1 + its weight")

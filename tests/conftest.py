@@ -37,10 +37,3 @@ def done(run):
         return result.stdout
 
     return done
-
-
-@pytest.fixture
-def double_softmax(monkeypatch):
-    """Attention softmax in the model's own precision: OPT's is in float32, which hides what float64 would show."""
-    softmax = torch.nn.functional.softmax
-    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim=dim))

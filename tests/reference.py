@@ -71,7 +71,7 @@ def opt_blocks(model: OPTForCausalLM) -> list[Block]:
             norm_first=model.config.do_layer_norm_before,
             heads=model.config.num_attention_heads,
             score_scale=(model.config.hidden_size // model.config.num_attention_heads) ** -0.5,
-            softmax_dtype=torch.float32,
+            softmax_dtype=layer.fc1.weight.dtype,
             activation=layer.activation_fn,
         )
         for layer in model.model.decoder.layers

@@ -1,11 +1,14 @@
 """Small random models of every variant that a config can express."""
 
+from types import MethodType
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM, PretrainedConfig, PreTrainedModel
 
 from decomp.models.base import DecomposedModel
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
 from decomp.models.opt import DecomposedOPTForCausalLM
+from decomp.models.precision import in_own_precision
 
 VOCAB, POSITIONS = 61, 48
 
@@ -71,12 +74,19 @@ def make_pair(
     config = config_of(variant, **more)
     gpt2 = variant.startswith("gpt2")
     plain = (GPT2LMHeadModel if gpt2 else OPTForCausalLM)._from_config(config, attn_implementation="eager")
-    plain = plain.to(torch.float64).eval()
+    plain = in_double(plain.to(torch.float64).eval())
     roughen(plain, seed)
     decomposed = (DecomposedGPT2LMHeadModel if gpt2 else DecomposedOPTForCausalLM)(config_of(variant, **more))
     decomposed = decomposed.to(torch.float64).eval()
     decomposed.load_state_dict(plain.state_dict())
     return plain.to(dtype), decomposed.to(dtype)
+
+
+def in_double(plain: PreTrainedModel) -> PreTrainedModel:
+    """The plain model without its roundings to float32 in float64, which would hide errors below 1e-7."""
+    for model in (plain, plain.base_model):
+        model.forward = MethodType(in_own_precision(type(model).forward), model)
+    return plain
 
 
 def random_ids(length: int, seed: int = 1) -> torch.Tensor:

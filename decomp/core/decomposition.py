@@ -12,8 +12,8 @@ from torch import Tensor
 from decomp.core.ablation import Unembedding, ablated_log2_prob, next_log2_prob
 from decomp.core.engine import propagate
 from decomp.core.folding import FoldedNetwork
+from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Panel, pair_indices, pair_offset, sources_of
-from decomp.core.rules import OperatingPoint
 
 ROWS_READ = 16384
 """Contributions read from a file at once."""

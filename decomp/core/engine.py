@@ -1,25 +1,25 @@
 """Contributions of chunks of sources through a frozen network, in place, in bounded memory.
 
-The rules are those of `propagation`; `attention` and `mlp` arrange them for matrix products. Norms before
-a map are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed
-pairs (see `layout`), so that linear maps meet nothing but real pairs.
+`packed_attention` and `packed_mlp` arrange what the operators carry for matrix products. Norms around a map
+are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed pairs (see
+`pairs`), so that linear maps meet nothing but real pairs.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.core.attention import STRIP_TARGETS, add_embedding, attend, attend_diagonal
-from decomp.core.folding import FoldedMLP, FoldedNetwork
-from decomp.core.mlp import Reach, transform
+from decomp.core.folding import FoldedNetwork, FoldedStage
+from decomp.core.network import Norm
+from decomp.core.operating_point import FrozenStage, OperatingPoint
+from decomp.core.operators import FrozenNorm
+from decomp.core.packed_attention import STRIP_TARGETS, add_embedding
 from decomp.core.pairs import Panel, joined, make_panel, source_ranges, within
-from decomp.core.rules import Norm, OperatingPoint
-from decomp.core.workspace import Workspace, bytes_of, normalise_, return_freed_memory
+from decomp.core.workspace import Workspace, normalise_, return_freed_memory
 from decomp.io.amounts import format_bytes
 
 PANEL_WIDTH = 64
@@ -87,10 +87,6 @@ class Group:
     block_rows: int
     """Rows that go through one matrix product, of several texts too where these are short."""
 
-    @property
-    def reaches(self) -> dict[int, Reach]:
-        return {text: Reach(tuple(panels)) for text, panels in groupby(self.panels, lambda panel: panel.text)}
-
 
 @dataclass(frozen=True)
 class Propagation:
@@ -102,59 +98,75 @@ class Propagation:
     work: Workspace
 
     def run(self, group: Group, observe: Observer | None = None) -> Float[Tensor, "pairs D"]:
-        """The rows before the final norm."""
-        panels, reaches = group.panels, group.reaches
+        """Return the rows before the final norm."""
+        panels = group.panels
         rows = self.work("rows", panels[-1].rows.stop, self.points[0].embedding.shape[-1])
+        rows.zero_()
+        for panel in panels:
+            add_embedding(rows, panel, self.points[panel.text].embedding)
         if observe is not None:
-            rows.zero_()
-            for panel in panels:
-                add_embedding(rows, panel, self.points[panel.text].embedding)
             observe(0, panels, rows)
         for depth, block in enumerate(self.folded.blocks(self.memory)):
-            for place, sublayer in enumerate(block):
+            for place, stage in enumerate(block):
                 frozen = [point.blocks[depth][place] for point in self.points]
-                if isinstance(sublayer, FoldedMLP):
-                    transform(rows, reaches, sublayer, frozen, group.block_rows, self.work)
-                elif depth == place == 0:
-                    for panel in panels:
-                        embedding = self.points[panel.text].embedding
-                        attend_diagonal(rows, panel, embedding, sublayer, frozen[panel.text], self.work)
+                if depth == place == 0:
+                    self.begin(rows, group, stage, frozen)
                 else:
-                    for together in joined(panels, group.block_rows):
-                        attend(rows, together, sublayer, frozen, group.block_rows, self.work)
-                if sublayer.norm_after is not None:
-                    normalise_panels(rows, panels, sublayer.norm_after, [f.inverse_std_after for f in frozen])
+                    self.carry(rows, group, stage, frozen)
+                if stage.norm is not None:
+                    normalise_panels(rows, panels, stage.norm, [f.norm for f in frozen])
             if observe is not None:
                 observe(depth + 1, panels, rows)
         return rows
+
+    def begin(self, rows: Tensor, group: Group, stage: FoldedStage, frozen: Sequence[FrozenStage]) -> None:
+        """Add the outputs of the first stage, which every source reaches from its own position alone."""
+        for number, branch in enumerate(stage.branches):
+            for panel in group.panels:
+                embedding, own = self.points[panel.text].embedding, frozen[panel.text].branches[number]
+                branch.carry_diagonal(rows, panel, embedding, own, self.work)
+
+    def carry(self, rows: Tensor, group: Group, stage: FoldedStage, frozen: Sequence[FrozenStage]) -> None:
+        """Add the outputs of all branches of a stage, each of which reads the rows as they were before it."""
+        operators = [(b, [f.branches[number] for f in frozen]) for number, b in enumerate(stage.branches)]
+        mixes = any(branch.mixes_positions for branch in stage.branches)
+        for panels in joined(group.panels, group.block_rows) if mixes else [group.panels]:
+            steps = [
+                branch.carry(rows, panels, own, group.block_rows, self.work)
+                # An MLP reads its rows only when it goes on: it goes first, attentions have read theirs by then.
+                for branch, own in sorted(operators, key=lambda pair: pair[0].mixes_positions)
+            ]
+            for step in steps:
+                next(step)
+            for step in steps:
+                next(step, None)
 
     def finish(self, rows: Float[Tensor, "pairs D"], panel: Panel) -> Float[Tensor, "pairs E"]:
         """The final norm and `project_out` of one panel's rows, in place where the width stays."""
         network, point = self.folded.network, self.points[panel.text]
         if network.final_norm is not None:
-            normalise_panels(rows, [panel], network.final_norm, [p.final_inverse_std for p in self.points])
+            normalise_panels(rows, [panel], network.final_norm, [p.final_norm for p in self.points])
         if network.project_out is None:
             return rows[panel.rows]
         final = self.work("final", len(panel), point.hidden.shape[-1])
         return torch.mm(rows[panel.rows], network.project_out.weight, out=final)
 
 
-def normalise_panels(
-    rows: Tensor, panels: Sequence[Panel], norm: Norm, inverse_stds: Sequence[Float[Tensor, " T"] | None]
-) -> None:
-    """A norm that nothing linear follows, in place. `inverse_stds`: by text."""
+def normalise_panels(rows: Tensor, panels: Sequence[Panel], norm: Norm, frozen: Sequence[FrozenNorm | None]) -> None:
+    """Apply the linear part of a norm that nothing linear follows, in place. `frozen`: by text."""
     for panel in panels:
-        inverse_std = inverse_stds[panel.text]
-        assert inverse_std is not None
+        own = frozen[panel.text]
+        assert own is not None
         for segment in panel.segments:
             place = slice(segment.targets.start, segment.targets.stop)
-            normalise_(rows[segment.rows].view(*segment.shape, -1), norm, inverse_std[place])
+            normalise_(rows[segment.rows].view(*segment.shape, -1), norm, own.inverse_std[place])
 
 
 def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: OperatingPoint) -> Counter[str]:
     """Bytes of all rows up to this panel's last, and of each buffer that it passes through."""
     hidden = point.embedding.shape[-1]
-    neurons, width, heads = folded.widest
+    network = folded.network
+    neurons, width = network.neurons, network.width
     run_rows = max(*map(len, panel.blocks), min(panel.rows.stop, block_rows))
     block_targets = max(len(b.targets) for b in panel.blocks)
     strip_targets = max(s[-1].targets.stop - s[0].targets.start for s in panel.strips(STRIP_TARGETS))
@@ -163,14 +175,14 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
     rectangles = max(rectangle, -(-run_rows * rectangle // len(panel)))
     numbers = {
         "rows": panel.rows.stop * hidden,
-        "values": rectangles * width,
+        "values": rectangles * network.value_width,
         "mixed": strip_targets * len(panel.sources) * width,
         # The model's own attention function holds scores, masked scores and weights at once.
-        "attention": 4 * heads * strip_targets * len(point),
+        "attention": 4 * network.heads * strip_targets * len(point),
         "outputs, moved": run_rows * (width + hidden),
-        "neurons, slope": (run_rows + block_targets) * neurons,
-        "up, down, joint": (2 * neurons + hidden) * hidden,
-        "final": 0 if folded.network.project_out is None else len(panel) * point.hidden.shape[-1],
+        "neurons, slope": (run_rows * network.inputs + block_targets + network.inputs) * neurons,
+        "up, down, joint": ((network.inputs + 1) * neurons + hidden) * hidden,
+        "final": 0 if network.project_out is None else len(panel) * point.hidden.shape[-1],
     }
     item = point.embedding.element_size()
     return Counter({name: item * count for name, count in numbers.items()})
@@ -178,12 +190,7 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
 
 def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint], memory: int) -> int:
     """Bytes beside the model and the buffers: folded weights and operating points."""
-    frozen = [f for point in points for block in point.blocks for f in block]
-    return (
-        folded.bytes_held(memory)
-        + sum(bytes_of(f.slope, f.offset) + (0 if f.attention is None else f.attention.nbytes) for f in frozen)
-        + sum(bytes_of(p.embedding, p.hidden, *p.hidden_layers) for p in points)
-    )
+    return folded.bytes_held(memory) + sum(point.nbytes for point in points)
 
 
 def panel_shape(

@@ -1,35 +1,29 @@
-"""Networks with their norms folded in: centring and γ are linear, so they become part of the map that follows."""
+"""Networks with their norms folded in: centring and γ are linear, so they become part of the maps around them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from decomp.core.rules import AttentionMaps, MLPMaps, Network, Norm, Sublayer
-from decomp.core.workspace import bytes_of
+from decomp.core.network import MLP, Attention, Branch, Network, Norm, Stage
+from decomp.core.packed_attention import FoldedAttention
+from decomp.core.packed_mlp import FoldedMLP
 
-
-@dataclass(frozen=True)
-class FoldedAttention:
-    value: Float[Tensor, "D HV"]
-    output: Float[Tensor, "HV D"]
-    heads: int
-    norm_after: Norm | None
+FOLDED: dict[type, Any] = {Attention: FoldedAttention, MLP: FoldedMLP}
+"""What carries the rows of each kind of operator."""
 
 
 @dataclass(frozen=True)
-class FoldedMLP:
-    """One contiguous row per neuron, so that active neurons can be gathered."""
+class FoldedStage:
+    """A stage's folded operators, and the norm after their sum, which nothing linear follows."""
 
-    up: Float[Tensor, "F D"]
-    down: Float[Tensor, "F D"]
-    norm_after: Norm | None
+    branches: tuple[FoldedAttention | FoldedMLP, ...]
+    norm: Norm | None
 
 
-FoldedBlock = tuple[FoldedAttention | FoldedMLP, ...]
+FoldedBlock = tuple[FoldedStage, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,53 +34,44 @@ class FoldedNetwork:
 
     @cached_property
     def kept(self) -> tuple[FoldedBlock, ...]:
+        """Return all blocks, folded at the first use."""
         return tuple(fold_block(block) for block in self.network.blocks)
 
     def blocks(self, memory: int) -> Iterator[FoldedBlock]:
-        """In order; kept if they take no more than a quarter of `memory` bytes."""
+        """Return the blocks in order; kept if they take no more than a quarter of `memory` bytes."""
         return iter(self.kept) if self.keeps(memory) else map(fold_block, self.network.blocks)
 
     def keeps(self, memory: int) -> bool:
+        """Return whether all folded blocks are held."""
         return sum(self.bytes_by_block) <= memory // 4
 
     def bytes_held(self, memory: int) -> int:
-        """Bytes of folded weights at once: of all blocks, or of the one in work, the next, and copies on the way."""
+        """Return the bytes of folded weights at once: all blocks, or one in work, the next, and copies on the way."""
         return sum(self.bytes_by_block) if self.keeps(memory) else 3 * max(self.bytes_by_block)
 
     @cached_property
     def bytes_by_block(self) -> list[int]:
-        return [sum(bytes_to_fold(sublayer) for sublayer in block) for block in self.network.blocks]
-
-    @property
-    def widest(self) -> tuple[int, int, int]:
-        """Neurons of an MLP, width of an attention's values, and heads, at most."""
-        maps = [sublayer.maps for block in self.network.blocks for sublayer in block]
-        attentions = [m for m in maps if isinstance(m, AttentionMaps)]
-        return (
-            max(m.up.weight.shape[1] for m in maps if isinstance(m, MLPMaps)),
-            max(m.value.weight.shape[1] for m in attentions),
-            max(m.heads for m in attentions),
-        )
+        """Return what each folded block takes beside the model."""
+        return [
+            sum(bytes_to_fold(branch) for stage in block for branch in stage.branches) for block in self.network.blocks
+        ]
 
 
-def bytes_to_fold(sublayer: Sublayer) -> int:
-    """What a folded sublayer takes beside the model."""
-    maps = sublayer.maps
-    if isinstance(maps, AttentionMaps):
-        return 0 if sublayer.norm_before is None else bytes_of(maps.value.weight)
-    return bytes_of(maps.up.weight, None if maps.down.weight.is_contiguous() else maps.down.weight)
+def bytes_to_fold(branch: Branch) -> int:
+    """Return what a folded branch takes beside the model."""
+    count: int = FOLDED[type(branch.operator)].bytes_to_fold(branch.operator, branch.norm_in, branch.norm_out)
+    return count
 
 
 @torch.no_grad()
-def fold_block(block: tuple[Sublayer, ...]) -> FoldedBlock:
-    return tuple(fold_sublayer(sublayer) for sublayer in block)
+def fold_block(block: tuple[Stage, ...]) -> FoldedBlock:
+    """Return a block with its norms folded in."""
+    return tuple(FoldedStage(tuple(map(fold_branch, stage.branches)), stage.norm) for stage in block)
 
 
-def fold_sublayer(sublayer: Sublayer) -> FoldedAttention | FoldedMLP:
-    def folded(weight: Tensor) -> Tensor:
-        return weight if sublayer.norm_before is None else sublayer.norm_before.fold_into(weight)
-
-    maps = sublayer.maps
-    if isinstance(maps, AttentionMaps):
-        return FoldedAttention(folded(maps.value.weight), maps.output.weight, maps.heads, sublayer.norm_after)
-    return FoldedMLP(folded(maps.up.weight).T.contiguous(), maps.down.weight.contiguous(), sublayer.norm_after)
+def fold_branch(branch: Branch) -> FoldedAttention | FoldedMLP:
+    """Return an operator with the norms around it folded in."""
+    folded: FoldedAttention | FoldedMLP = FOLDED[type(branch.operator)].of(
+        branch.operator, branch.norm_in, branch.norm_out
+    )
+    return folded

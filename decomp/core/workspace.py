@@ -7,7 +7,7 @@ import sys
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.core.rules import Norm
+from decomp.core.network import Norm
 
 
 class Workspace:

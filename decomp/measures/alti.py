@@ -10,16 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding, next_log2_prob
-from decomp.core.rules import (
-    AttentionMaps,
-    FrozenSublayer,
-    Network,
-    Norm,
-    OperatingPoint,
-    Sublayer,
-    normalise_after,
-    sublayer_output,
-)
+from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
+from decomp.core.readout_rows import ReadoutRows
 from decomp.measures.maps import normalise_rows, recorded
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -29,113 +21,124 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 def alti_rows(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
     """max(0, ‖y_i‖_1 − ‖y_i − T_i(x_j)‖_1), y_i the sum of residual and attention output (Ferrando et al. 2022)."""
     whole = step.total[targets.start : targets.stop]
-    rest = (whole[:, None] - step.transformed_and_residual(targets)).abs().sum(-1)
+    rest = (whole[:, None] - step.added_and_residual(targets)).abs().sum(-1)
     return (whole.abs().sum(-1, keepdim=True) - rest).clamp(min=0)
 
 
-def transpose_norm(norm: Norm, g: Float[Tensor, "T D"], inverse_std: Float[Tensor, " T"]) -> Float[Tensor, "T D"]:
-    """The transpose of a frozen norm's linear part."""
-    g = g * inverse_std[:, None]
-    if norm.weight is not None:
-        g = g * norm.weight
-    return g - g.mean(-1, keepdim=True) if norm.centred else g
+@dataclass(frozen=True)
+class BranchReadout:
+    """What the end of the network reads of one branch, on the direct path: residuals and norms alone."""
+
+    branch: FrozenBranch
+    operator_output: Float[Tensor, "T D"]
+    """Read of the operator's output, before any norm after it."""
+    branch_output: Float[Tensor, "T D"]
+    """Read of what the branch adds to the residual stream."""
+
+    def constant(self) -> Float[Tensor, " T"]:
+        """Return what is read of the attention's output bias and the shift of the norm after it."""
+        bias, norm = self.branch.attention.attention.output.bias, self.branch.norm_out
+        constant = read_bias(self.operator_output, bias)
+        return constant if norm is None else constant + read_bias(self.branch_output, norm.norm.bias)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What the end of the network reads of one sublayer's output, on the direct path: residuals and norms alone."""
+class StageReadout:
+    """What the end of the network reads of one stage's branches, and of the stream after the stage."""
 
-    sublayer: Sublayer
-    frozen: FrozenSublayer
-    output: Float[Tensor, "T D"]
-    """Of the sum of residual and output."""
+    stage: FrozenStage
+    attentions: tuple[BranchReadout, ...]
+    mlps: tuple[BranchReadout, ...]
     after: Float[Tensor, "T D"]
-    """Of the same after the norm after."""
+
+    def constant(self) -> Float[Tensor, " T"]:
+        """Return what is read of constants: of its attentions, and of the norm after the sum. An MLP's are its own."""
+        constant = self.after.new_zeros(len(self.after)) + sum(attention.constant() for attention in self.attentions)
+        return constant if self.stage.norm is None else constant + read_bias(self.after, self.stage.norm.norm.bias)
 
 
-def readers(network: Network, point: OperatingPoint, g: Float[Tensor, "T D"]) -> list[list[Reader]]:
-    """Of each block's sublayers, from what is read of the last block's output."""
-    found: list[list[Reader]] = []
-    for block, frozen_block in zip(reversed(network.blocks), reversed(point.blocks), strict=True):
-        found.append([])
-        for sublayer, frozen in zip(reversed(block), reversed(frozen_block), strict=True):
-            after = g
-            if sublayer.norm_after is not None:
-                assert frozen.inverse_std_after is not None
-                g = transpose_norm(sublayer.norm_after, g, frozen.inverse_std_after)
-            found[-1].insert(0, Reader(sublayer, frozen, g, after))
-    return found[::-1]
+def read_bias(g: Float[Tensor, "T D"], bias: Float[Tensor, " D"] | None) -> Float[Tensor, " T"]:
+    """Return the product of each position's readout with a bias, zero where there is none."""
+    return g.new_zeros(len(g)) if bias is None else g @ bias
+
+
+def read_branch(branch: FrozenBranch, g: Float[Tensor, "T D"], at: ReadoutRows) -> BranchReadout:
+    """Return a branch with what is read of it, from what is read of the stream after its sum."""
+    return BranchReadout(branch, g if branch.norm_out is None else branch.norm_out.pull(g, at), g)
+
+
+def stage_readouts(point: OperatingPoint, g: Float[Tensor, "T D"]) -> list[list[StageReadout]]:
+    """Return per block its stages with what is read of them, from what is read of the last block's output."""
+    at = ReadoutRows(range(len(g)), True, g.device)
+    found: list[list[StageReadout]] = []
+    for block in reversed(point.blocks):
+        found.insert(0, [])
+        for stage in reversed(block):
+            after, g = g, g if stage.norm is None else stage.norm.pull(g, at)
+            reads = [read_branch(branch, g, at) for branch in stage.branches]
+            attentions = tuple(r for r in reads if r.branch.operator.mixes_positions)
+            mlps = tuple(r for r in reads if not r.branch.operator.mixes_positions)
+            found[0].insert(0, StageReadout(stage, attentions, mlps, after))
+    return found
 
 
 def read_at_the_end(
-    network: Network, point: OperatingPoint, direction: Float[Tensor, "T E"]
+    point: OperatingPoint, direction: Float[Tensor, "T E"]
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, " T"]]:
-    """What the direction reads of the last block's output, and of the constants after it."""
+    """Return what the direction reads of the last block's output, and of the constants after it."""
     g, constant = direction, direction.new_zeros(len(direction))
-    if network.project_out is not None:
-        if network.project_out.bias is not None:
-            constant = constant + g @ network.project_out.bias
-        g = g @ network.project_out.weight.T
-    if network.final_norm is not None:
-        assert point.final_inverse_std is not None
-        if network.final_norm.bias is not None:
-            constant = constant + g @ network.final_norm.bias
-        g = transpose_norm(network.final_norm, g, point.final_inverse_std)
+    if point.project_out is not None:
+        constant = constant + read_bias(g, point.project_out.bias)
+        g = g @ point.project_out.weight.T
+    if point.final_norm is not None:
+        constant = constant + read_bias(g, point.final_norm.norm.bias)
+        g = point.final_norm.pull(g, ReadoutRows(range(len(g)), True, g.device))
     return g, constant
 
 
 def attention_logits(step: AttentionStep, read: Float[Tensor, "T D"], targets: range) -> Float[Tensor, "targets T"]:
-    """Δlogit at i of each x_j: Σ_h α^h[i, j] f^h(x_j) · g_i (Ferrando et al. 2023, section 3.2)."""
-    heads = (read[targets.start : targets.stop] @ step.maps.output.weight.T).view(len(targets), step.maps.heads, -1)
+    """Return Δlogit at i of each x_j: Σ_h α^h[i, j] f^h(x_j) · g_i (Ferrando et al. 2023, section 3.2)."""
+    heads = (read[targets.start : targets.stop] @ step.attention.output.weight.T).unflatten(
+        -1, (step.attention.heads, -1)
+    )
     return (step.weights(targets) * (heads.transpose(0, 1) @ step.values.permute(1, 2, 0))).sum(0)
 
 
-def constants_read(reader: Reader) -> Float[Tensor, " T"]:
-    """Of the attention's output bias and the shift of the norm after; an MLP's bias is part of its output."""
-    constant = reader.output.new_zeros(len(reader.output))
-    maps, norm_after = reader.sublayer.maps, reader.sublayer.norm_after
-    if isinstance(maps, AttentionMaps) and maps.output.bias is not None:
-        constant = constant + reader.output @ maps.output.bias
-    if norm_after is not None and norm_after.bias is not None:
-        constant = constant + reader.after @ norm_after.bias
-    return constant
-
-
-def mlp_logits(step: AttentionStep, mlps: Sequence[Reader]) -> Float[Tensor, " T"]:
-    """What is read of the outputs of a block's MLPs."""
-    x = normalise_after(step.total, step.sublayer, step.frozen, affine=True)
-    logit = x.new_zeros(len(x))
-    for mlp in mlps:
-        output = sublayer_output(x, mlp.sublayer, mlp.frozen, affine=True)
-        logit += (output * mlp.output).sum(-1)
-        x = normalise_after(x + output, mlp.sublayer, mlp.frozen, affine=True)
+def mlp_logits(step: AttentionStep, stages: Sequence[StageReadout]) -> Float[Tensor, " T"]:
+    """Return what is read of the outputs of a block's MLPs."""
+    x, logit = step.inputs, step.inputs.new_zeros(len(step.inputs))
+    for number, read in enumerate(stages):
+        outputs = [mlp.branch.carry(x, with_bias=True) for mlp in read.mlps]
+        logit += sum((y * mlp.branch_output).sum(-1) for y, mlp in zip(outputs, read.mlps, strict=True))
+        x = sum(outputs, start=step.total if number == 0 else x)
+        x = x if read.stage.norm is None else read.stage.norm.carry(x, with_bias=True)
     return logit
 
 
 def alti_logit_of(
-    network: Network, point: OperatingPoint, direction: Float[Tensor, "T E"], memory: int
+    point: OperatingPoint, direction: Float[Tensor, "T E"], memory: int
 ) -> tuple[Float[Tensor, "T T"], dict[str, Float[Tensor, " T"]]]:
     """Σ_l Δlogit^l M^(l−1), M^l = C^l · … · C^1 (Ferrando et al. 2023, section 3.3), and the parts it leaves out.
 
     Together they are the direction's product with the final hidden states.
     """
-    g, constant = read_at_the_end(network, point, direction)
-    every, steps = readers(network, point, g), attention_steps(network, point)
+    g, constant = read_at_the_end(point, direction)
+    every, steps = stage_readouts(point, g), attention_steps(point)
     contributions = blockwise(steps, memory, 6 * g.shape[-1], alti_rows)
-    reads = [attention.output for attention, *_ in every]
+    reads = [stages[0].attentions[0].operator_output for stages in every]
     logits = blockwise(
-        steps, memory, 6 * steps[0].maps.heads, lambda step, targets: attention_logits(step, reads[step.layer], targets)
+        steps, memory, 6 * steps[0].attention.heads, lambda step, at: attention_logits(step, reads[step.layer], at)
     )
     positions = range(len(point))
     mixing = torch.eye(len(point), dtype=g.dtype, device=g.device)
     scores, mlp = torch.zeros_like(mixing), torch.zeros_like(constant)
-    for step, (attention, *mlps) in zip(steps, every, strict=True):
+    for step, stages in zip(steps, every, strict=True):
         scores += logits(step.layer, positions) @ mixing
-        mlp += mlp_logits(step, mlps)
-        constant = constant + sum(constants_read(reader) for reader in (attention, *mlps))
+        mlp += mlp_logits(step, stages)
+        constant = constant + sum(stage.constant() for stage in stages)
         if step is not steps[-1]:
             mixing = normalise_rows(contributions(step.layer, positions)) @ mixing
-    embedding = (point.embedding * every[0][0].output).sum(-1)
+    embedding = (point.embedding * every[0][0].attentions[0].branch_output).sum(-1)
     return scores, {"<embedding>": embedding, "<mlp>": mlp, "<bias>": constant}
 
 
@@ -164,7 +167,7 @@ def alti_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[
     for text, point in recorded(model, texts, request):
         unembedding = model.unembedding()
         direction, head_bias = logit_direction(text, request.function, unembedding)
-        scores, extra = alti_logit_of(model.network(), point, direction, request.memory)
+        scores, extra = alti_logit_of(point, direction, request.memory)
         extra["<bias>"] = extra["<bias>"] + head_bias
         log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], unembedding)
         parts = {name: part[:-1] for name, part in extra.items()}

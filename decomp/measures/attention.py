@@ -29,7 +29,7 @@ def mean_over_heads(step: AttentionStep, targets: range) -> Float[Tensor, "targe
 def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -> LayerMap:
     """A^h[i, j] as the model computed it, or its mean over heads."""
     # The model's own attention function holds scores, masked scores and weights at once.
-    numbers = 4 * steps[0].maps.heads
+    numbers = 4 * steps[0].attention.heads
     return blockwise(steps, memory, numbers, AttentionStep.weights if every_head else mean_over_heads)
 
 
@@ -37,7 +37,7 @@ def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -
 def attention(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Attention weights of the last layer, of each, or their mean; heads averaged, or each."""
     for text, point in recorded(model, texts, request):
-        steps = attention_steps(model.network(), point)
+        steps = attention_steps(point)
         weights = weight_maps(steps, request.memory, request.attention.heads == "each")
         maps = heads_of(layers_of(len(steps), text.targets, request, weights), request)
         yield scored("attention", model, text, point, request, maps)
@@ -53,7 +53,7 @@ def attention_rollout(model: Any, texts: Sequence[Text], request: Request) -> It
     """Products of the layers' attention weights with their residuals (Abnar & Zuidema 2020, eq. 1)."""
     refuse_heads("attention_rollout", request)
     for text, point in recorded(model, texts, request):
-        steps = attention_steps(model.network(), point)
+        steps = attention_steps(point)
         weights = weight_maps(steps, request.memory, every_head=False)
         maps = (with_residual(weights(layer, range(len(point)))) for layer in range(len(steps)))
         yield scored("attention_rollout", model, text, point, request, rollouts_of(maps, text.targets, request))

@@ -20,7 +20,7 @@ def norm_of_sum(step: AttentionStep, targets: range) -> Float[Tensor, "targets T
 
 def norm_of_heads(step: AttentionStep, targets: range) -> Float[Tensor, "H targets T"]:
     """‖α^h[i, j] f^h(x_j)‖ of each head (Kobayashi et al. 2020)."""
-    outputs = step.maps.output.weight.view(step.maps.heads, -1, step.inputs.shape[-1])
+    outputs = step.attention.output.weight.view(step.attention.heads, -1, step.inputs.shape[-1])
     norms = torch.stack([(v @ o).norm(dim=-1) for v, o in zip(step.values.unbind(1), outputs, strict=True)])
     return step.weights(targets) * norms[:, None]
 
@@ -33,7 +33,7 @@ def attention_norm(model: Any, texts: Sequence[Text], request: Request) -> Itera
     """
     rows = norm_of_heads if request.attention.heads == "each" else norm_of_sum
     for text, point in recorded(model, texts, request):
-        steps = attention_steps(model.network(), point)
+        steps = attention_steps(point)
         compute = blockwise(steps, request.memory, 4 * point.embedding.shape[-1], rows)
         maps = heads_of(layers_of(len(steps), text.targets, request, compute), request)
         yield scored("attention_norm", model, text, point, request, maps)
@@ -41,11 +41,10 @@ def attention_norm(model: Any, texts: Sequence[Text], request: Request) -> Itera
 
 def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
     """‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ with the linear part of the LayerNorm (Kobayashi et al. 2021)."""
-    vectors = step.transformed_and_residual(targets)
-    if step.sublayer.norm_after is not None:
-        assert step.frozen.inverse_std_after is not None
-        inverse_std = step.frozen.inverse_std_after[targets.start : targets.stop, None].expand(vectors.shape[:-1])
-        vectors = step.sublayer.norm_after(vectors, inverse_std, affine=False)
+    vectors, norm = step.added_and_residual(targets), step.stage.norm
+    if norm is not None:
+        inverse_std = norm.inverse_std[targets.start : targets.stop, None].expand(vectors.shape[:-1])
+        vectors = norm.norm.scale(norm.norm.standardise(vectors, inverse_std), with_bias=False)
     return vectors.norm(dim=-1)
 
 
@@ -57,7 +56,7 @@ def attention_norm_resln(model: Any, texts: Sequence[Text], request: Request) ->
     """
     refuse_heads("attention_norm_resln", request)
     for text, point in recorded(model, texts, request):
-        steps = attention_steps(model.network(), point)
+        steps = attention_steps(point)
         compute = blockwise(steps, request.memory, 6 * point.embedding.shape[-1], norm_with_residual_and_norm)
         maps = layers_of(len(steps), text.targets, request, compute)
         yield scored("attention_norm_resln", model, text, point, request, maps)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decomp.core.decomposition import remainder_of
 from decomp.core.engine import bytes_held, propagate
-from decomp.core.rules import OperatingPoint, propagate_stream
+from decomp.core.operating_point import OperatingPoint
 from decomp.measures.readout import Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -37,8 +37,12 @@ def recorded_together(model: Any, texts: Sequence[Text], request: Request) -> It
     """Texts in order, as many at a time as keep their operating points within half of the memory."""
     group: list[Recorded] = []
     for text in texts:
-        point = model.record(text.ids, activation_rule=request.activation_rule)
-        if group and bytes_held(model.folded(), [point, *(p for _, p in group)], request.memory) > request.memory // 2:
+        point = model.record(text.ids, rules=request.rules)
+        if (
+            group
+            and bytes_held(model.folded(request.gate_rule), [point, *(p for _, p in group)], request.memory)
+            > request.memory // 2
+        ):
             yield group
             group = []
         group.append((text, point))
@@ -58,7 +62,7 @@ def score_group(
     scores = [p.hidden.new_zeros(len(p), text.units, dtype=dtype) for text, p in group]
     kept = [torch.zeros_like(p.hidden) for p in points] if extra else []
     sums = [None if t.words is None else WordSums(t.words, units_reached(t, request) + request.span - 1) for t in texts]
-    for chunk in propagate(model.folded(), points, length, request.memory):
+    for chunk in propagate(model.folded(request.gate_rule), points, length, request.memory):
         text, readout, words = texts[chunk.text], readouts[chunk.text], sums[chunk.text]
         for targets, sources, rows in [(*chunk.pairs(), chunk.rows)] if words is None else words.add(chunk):
             if extra:
@@ -72,7 +76,7 @@ def score_group(
     for number, ((text, point), readout) in enumerate(zip(group, readouts, strict=True)):
         every = torch.arange(len(point) - 1, device=model.device)
         reach = units_reached(text, request)
-        vectors = extra_vectors(model, point, kept[number], targets_covered(text, reach)) if extra else {}
+        vectors = extra_vectors(point, kept[number], targets_covered(text, reach)) if extra else {}
         shares = {name: worth(readout, vector[:-1], every) for name, vector in vectors.items()}
         if additive and readout.head_bias is not None:
             shares["<head_bias>"] = readout.head_bias
@@ -81,10 +85,8 @@ def score_group(
         yield [Scores(measure, text.targets, reach, readout.log2_prob, scores[number][:-1], shares)]
 
 
-def extra_vectors(
-    model: Any, point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int
-) -> dict[str, Float[Tensor, "T E"]]:
+def extra_vectors(point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int) -> dict[str, Float[Tensor, "T E"]]:
     """The bias, and the sum of all older sources, of which the first `covered` targets have none."""
-    *_, bias = propagate_stream(torch.zeros_like(point.embedding), model.network(), point, affine=True)
-    *_, total = propagate_stream(point.embedding, model.network(), point, affine=False)
+    *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
+    *_, total = point.carry(point.embedding, with_bias=False)
     return {"<bias>": bias, "<remainder>": remainder_of(total, kept, covered)}

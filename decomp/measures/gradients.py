@@ -1,6 +1,6 @@
 """Gradients of every target with respect to the embeddings of its sources, at one point or along a path.
 
-All targets share the forward pass of a point; the way back is truncated at each target (see `pullback`).
+All targets share the forward pass of a point; the way back is truncated at each target (see `decomp.core.backward`).
 """
 
 import logging
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.core.pullback import FoldedInputs, Pullback, fold_inputs
-from decomp.core.rules import Affine
+from decomp.core.backward import Backward
+from decomp.core.network import Affine
 from decomp.core.workspace import bytes_of
 from decomp.io.amounts import format_bytes
 from decomp.measures.discretized import Neighbors, anchors, word_path
@@ -95,10 +95,6 @@ def score_texts(
         yield [Scores(measure, text.targets, len(text.ids), embedded.readout(embedded.hidden).log2_prob, scores, extra)]
 
 
-def folded_inputs(model: Any) -> FoldedInputs:
-    return fold_inputs(model.network())
-
-
 @dataclass(frozen=True, eq=False)
 class Embedded:
     """One text with the embeddings that its gradients are taken with respect to."""
@@ -125,7 +121,7 @@ class Embedded:
     def state_at(self, inputs: Float[Tensor, "T E"]) -> Float[Tensor, "T D"]:
         """What the blocks are given at other inputs."""
         step = inputs - self.inputs
-        return self.state + (step if self.project is None else self.project(step, affine=False))
+        return self.state + (step if self.project is None else self.project(step, with_bias=False))
 
     def baseline(self) -> Float[Tensor, "T E"]:
         """The chosen vector at every position; it has no position itself."""
@@ -137,7 +133,7 @@ class Embedded:
             raise ValueError(f"the baseline must be zero, mean, or a token id below {len(embeddings)}, not {chosen!r}")
         vector = embeddings[chosen] if isinstance(chosen, int) else embeddings.mean(0)
         if self.request.gradients.positions and project_in is not None:
-            vector = project_in(vector, affine=False)
+            vector = project_in(vector, with_bias=False)
         return vector.expand_as(self.inputs)
 
     def readout(self, hidden: Float[Tensor, "T E"]) -> Readout:
@@ -171,12 +167,11 @@ class Embedded:
     ) -> Iterator[tuple[range, Float[Tensor, "targets sources E"]]]:
         """Of the attributed function at some inputs, group by group of targets."""
         point = self.model.record(self.text.ids, embedding=self.state_at(inputs))
-        folded = self.model.until_weights_change(folded_inputs)
-        pullback = Pullback(self.model.network(), folded, point, memory)
-        memory -= pullback.bytes_held()
+        backward = Backward(self.model.network(), point, "differentiate", memory)
+        memory -= backward.bytes_held()
         _, readouts = self.readout(point.hidden).gradients(targets, max(memory, 0) // 2)
-        for group in pullback.groups(targets, memory - bytes_of(readouts)):
-            g = pullback(readouts[group.start - targets.start : group.stop - targets.start], group)
+        for group in backward.groups(targets, memory - bytes_of(readouts)):
+            g = backward(readouts[group.start - targets.start : group.stop - targets.start], group)
             yield group, g if self.project is None else g @ self.project.weight.T
 
     def along(self, path: Path, reduce: str) -> Float[Tensor, "T-1 T"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
-from decomp.core.rules import OperatingPoint
+from decomp.core.operating_point import OperatingPoint
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
@@ -27,7 +27,7 @@ def recorded(model: Any, texts: Sequence[Text], request: Request) -> Iterator[tu
             "load the model with decomp.load_model"
         )
     for text in texts:
-        yield text, model.record(text.ids, activation_rule=request.activation_rule, output_layers=True)
+        yield text, model.record(text.ids, rules=request.rules, output_layers=True)
 
 
 def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -> dict[str, Float[Tensor, "*H T T"]]:

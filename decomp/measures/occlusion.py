@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding, next_log2_prob
-from decomp.core.rules import AttentionMaps, MLPMaps, Network
+from decomp.core.network import Network
 from decomp.measures.functions import AttributedFunction, find_function
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -59,11 +59,8 @@ def function_values(
 
 def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> int:
     """How many texts one eager forward pass takes within `memory` bytes, about; at least one."""
-    sublayers = [sublayer.maps for block in network.blocks for sublayer in block]
-    heads = max(maps.heads for maps in sublayers if isinstance(maps, AttentionMaps))
-    neurons = max((maps.up.weight.shape[1] for maps in sublayers if isinstance(maps, MLPMaps)), default=0)
-    hidden = max(len(maps.value.weight) for maps in sublayers if isinstance(maps, AttentionMaps))
-    each = itemsize * length * (4 * heads * length + 2 * length + 3 * neurons + 10 * hidden)
+    row = 4 * network.heads * length + 2 * length + 3 * network.neurons + 10 * network.hidden
+    each = itemsize * length * row
     return max(1, min(memory, WORKING_SET) // each)
 
 

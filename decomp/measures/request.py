@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-    from decomp.core.rules import ActivationRule
+    from decomp.core.rules import ActivationRule, GateRule, Rules
     from decomp.measures.result import Scores
 
 
@@ -56,6 +56,7 @@ class Request:
 
     decomposition_length: int | None = None
     activation_rule: "ActivationRule" = "tangent"
+    gate_rule: "GateRule" = "frozen"
     memory: int = 2**30
     extra: bool = False
     """Score `<bias>` and `<remainder>` too."""
@@ -68,6 +69,13 @@ class Request:
     gradients: GradientOptions = field(default_factory=GradientOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     occlusion: OcclusionOptions = field(default_factory=OcclusionOptions)
+
+    @property
+    def rules(self) -> "Rules":
+        """Return how activations and gates are made linear. ValueError for an unknown rule."""
+        from decomp.core.rules import Rules  # imports torch
+
+        return Rules(self.activation_rule, self.gate_rule)
 
     def with_token_ids(self, tokenizer: Any) -> "Request":
         """Baseline and replacement that are named by a token, as its id."""

@@ -1,4 +1,4 @@
-"""Transformed vectors: what each position gives to each other one in one attention sublayer."""
+"""Transformed vectors: what each position gives to each other one in the attention of one layer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,72 +8,92 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.core.rules import AttentionMaps, FrozenSublayer, Network, OperatingPoint, Sublayer, sublayer_output
+from decomp.core.network import Attention
+from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
 from decomp.measures.maps import LayerMap
 
 StepRows = Callable[["AttentionStep", range], Float[Tensor, "*H targets T"]]
-"""Rows of one layer's map for a run of targets."""
+"""From one layer and a run of targets to these rows of its map."""
 
 
 @dataclass(frozen=True)
 class AttentionStep:
-    """The attention sublayer of one block on one text, and the states that it is given."""
+    """The attention of one block on one text, and the residual stream that its stage is given."""
 
     layer: int
-    sublayer: Sublayer
-    frozen: FrozenSublayer
+    stage: FrozenStage
     inputs: Float[Tensor, "T D"]
 
     @property
-    def maps(self) -> AttentionMaps:
-        assert isinstance(self.sublayer.maps, AttentionMaps)
-        return self.sublayer.maps
+    def branch(self) -> FrozenBranch:
+        """Return the attention with the norms around it."""
+        return self.stage.branches[0]
+
+    @property
+    def attention(self) -> Attention:
+        """Return the attention's projections."""
+        return self.branch.attention.attention
 
     def weights(self, targets: range) -> Float[Tensor, "H targets T"]:
-        assert self.frozen.attention is not None
-        return self.frozen.attention(targets.start, targets.stop)
+        """Return the attention weights of some targets."""
+        return self.branch.attention.rows(targets.start, targets.stop)
 
     @cached_property
     def values(self) -> Float[Tensor, "T H V"]:
-        """x_j W_V + b_V of each head, x after the norm before."""
-        x = self.inputs
-        if self.sublayer.norm_before is not None:
-            assert self.frozen.inverse_std_before is not None
-            x = self.sublayer.norm_before(x, self.frozen.inverse_std_before, affine=True)
-        return self.maps.value(x, affine=True).view(len(x), self.maps.heads, -1)
+        """Return x_j W_V + b_V of each head, x after the norm before."""
+        x = self.branch.normed(self.inputs, with_bias=True)
+        return self.branch.attention.values(x, with_bias=True).transpose(0, 1)
 
     def transformed(self, targets: range) -> Float[Tensor, "targets T D"]:
-        """Σ_h α^h[i, j] f^h(x_j), f^h(x) = (x W_V^h + b_V^h) W_O^h (Kobayashi et al. 2020, eq. 5), b_O left out."""
+        """Return Σ_h α^h[i, j] f^h(x_j), f^h(x) = (x W_V^h + b_V^h) W_O^h (Kobayashi et al. 2020, eq. 5), no b_O."""
         weighted = self.weights(targets).permute(1, 2, 0)[..., None] * self.values
-        return weighted.flatten(2) @ self.maps.output.weight
+        return weighted.flatten(2) @ self.attention.output.weight
 
-    def transformed_and_residual(self, targets: range) -> Float[Tensor, "targets T D"]:
-        """The same, and the residual x_i for j = i (Kobayashi et al. 2021, eq. 9; T_i(x_j) of Ferrando et al. 2022)."""
-        vectors = self.transformed(targets)
+    def added(self, targets: range) -> Float[Tensor, "targets T D"]:
+        """Return what the transformed vectors add to the residual stream: through the frozen norm after, if any."""
+        vectors, norm_out = self.transformed(targets), self.branch.norm_out
+        if norm_out is None:
+            return vectors
+        inverse_std = norm_out.inverse_std[targets.start : targets.stop, None].expand(vectors.shape[:-1])
+        return norm_out.norm.scale(norm_out.norm.standardise(vectors, inverse_std), with_bias=False)
+
+    def added_and_residual(self, targets: range) -> Float[Tensor, "targets T D"]:
+        """Return what is added, with the residual x_i where j = i (Kobayashi et al. 2021, eq. 9).
+
+        These are the T_i(x_j) of Ferrando et al. (2022).
+        """
+        vectors = self.added(targets)
         places = torch.arange(len(targets), device=vectors.device)
         vectors[places, places + targets.start] += self.inputs[targets.start : targets.stop]
         return vectors
 
     @cached_property
+    def output(self) -> Float[Tensor, "T D"]:
+        """Return the attention's output, b_O included, before any norm after it."""
+        operator = self.branch.operator
+        return operator.carry(self.branch.normed(self.inputs, with_bias=True), with_bias=True)
+
+    @cached_property
     def total(self) -> Float[Tensor, "T D"]:
-        """Residual and attention output, before any norm after."""
-        return self.inputs + sublayer_output(self.inputs, self.sublayer, self.frozen, affine=True)
+        """Return the sum of the residual stream and what the attention adds to it, before any norm of the sum."""
+        return self.inputs + self.branch.carry(self.inputs, with_bias=True)
 
 
-def attention_steps(network: Network, point: OperatingPoint) -> list[AttentionStep]:
-    """Of each block, from an operating point with every layer. ValueError for a block that does not begin with one."""
+def attention_steps(point: OperatingPoint) -> list[AttentionStep]:
+    """Return the attention of each block, from an operating point with every layer.
+
+    ValueError for a block that does not begin with one.
+    """
     steps = []
-    for layer, (block, frozen, inputs) in enumerate(
-        zip(network.blocks, point.blocks, point.hidden_layers[:-1], strict=True)
-    ):
-        if not isinstance(block[0].maps, AttentionMaps):
+    for layer, (block, inputs) in enumerate(zip(point.blocks, point.hidden_layers[:-1], strict=True)):
+        if not block[0].branches[0].operator.mixes_positions:
             raise ValueError(f"layer {layer} of this model does not begin with attention, which this measure needs")
-        steps.append(AttentionStep(layer, block[0], frozen[0], inputs))
+        steps.append(AttentionStep(layer, block[0], inputs))
     return steps
 
 
 def blockwise(steps: Sequence[AttentionStep], memory: int, numbers: int, rows: StepRows) -> LayerMap:
-    """Maps computed for some targets at a time: as many as hold `numbers` per pair within `memory` bytes.
+    """Return maps computed for some targets at a time: as many as hold `numbers` per pair within `memory` bytes.
 
     Rows of targets that nobody asked for are zero.
     """
@@ -91,6 +111,6 @@ def blockwise(steps: Sequence[AttentionStep], memory: int, numbers: int, rows: S
 
 
 def target_blocks(targets: range, bytes_each: int, memory: int) -> Iterator[range]:
-    """Runs of targets whose buffers fit into `memory` bytes, at least one target each; one empty run of no targets."""
+    """Yield runs of targets whose buffers fit into `memory` bytes, at least one target each; one empty run of none."""
     step = max(1, memory // bytes_each)
     return (targets[i : i + step] for i in range(0, max(1, len(targets)), step))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.core.rules import MLPMaps, OperatingPoint
+from decomp.core.operating_point import OperatingPoint
 from decomp.measures.maps import LayerMap, layers_of, normalise_rows, recorded, refuse_heads, rollouts_of, scored
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -26,9 +26,10 @@ def zeroed_rows(model: Any, step: AttentionStep, targets: range) -> Float[Tensor
     The block's input is the model's own; its output is taken before any final norm.
     """
     place = slice(targets.start, targets.stop)
-    whole = step.total[place]
+    inputs, whole = step.inputs[place], step.output[place]
     zeroed = whole[:, None] - step.transformed(targets)[:, : targets.stop]
-    changed, plain = (model.after_attention(step.layer, x) for x in (zeroed, whole))
+    changed = model.after_attention(step.layer, inputs[:, None].expand_as(zeroed), zeroed)
+    plain = model.after_attention(step.layer, inputs, whole)
     distance = cosine_distance(changed, plain[:, None])
     rows = distance.new_zeros(len(targets), len(step.inputs))
     rows[:, : targets.stop] = distance
@@ -38,11 +39,8 @@ def zeroed_rows(model: Any, step: AttentionStep, targets: range) -> Float[Tensor
 def zeroing_maps(model: Any, point: OperatingPoint, memory: int) -> LayerMap:
     """The rows of each layer's map, which sum to 1."""
     network = model.network()
-    neurons = max(s.maps.up.weight.shape[1] for b in network.blocks for s in b if isinstance(s.maps, MLPMaps))
-    numbers = 6 * point.embedding.shape[-1] + 2 * neurons
-    compute = blockwise(
-        attention_steps(network, point), memory, numbers, lambda step, targets: zeroed_rows(model, step, targets)
-    )
+    numbers = 6 * point.embedding.shape[-1] + (network.inputs + 1) * network.neurons
+    compute = blockwise(attention_steps(point), memory, numbers, lambda step, at: zeroed_rows(model, step, at))
     return lambda layer, targets: normalise_rows(compute(layer, targets))
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.core import engine, mlp
+from decomp.core import engine
+from decomp.core import packed_mlp as mlp
 from decomp.core.folding import FoldedNetwork
 from decomp.core.workspace import Workspace, bytes_of
 from decomp.io.amounts import format_bytes, parse_bytes

@@ -58,8 +58,7 @@ def test_same_as_the_loop_over_pairs(variant, rule):
     result = decomposed.decompose(ids, activation_rule=rule, output_layers=True)
     reference = decompose_by_loops(plain, ids, rule)
     for layer, hidden, (x, n, b) in zip((*result.hidden_layers, result), states, reference, strict=True):
-        # OPT's float32 softmax rounds differently in the loop.
-        tolerance = {"rtol": 0, "atol": 1e-6 if variant.startswith("opt") else 1e-10}
+        tolerance = {"rtol": 0, "atol": 1e-10}
         assert_close(x, hidden, **tolerance)
         assert_close(layer.bias, b, **tolerance)
         dense = layer.dense()

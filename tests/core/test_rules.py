@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.core.rules import Norm, linearise
+from decomp.core.network import Norm
+from decomp.core.rules import Rules, gate_derivatives, gate_slopes, linearise
 
 A = torch.linspace(-4, 4, 81, dtype=torch.float64).view(9, 9)
 
@@ -28,13 +29,13 @@ def test_secant_at_zero_is_the_derivative():
 
 
 def test_secant_needs_zero_at_zero():
-    with pytest.raises(ValueError, match=r"0 at 0, this one is 0.5: use the tangent rule"):
+    with pytest.raises(ValueError, match=r"0 at 0, this one is 0.5: use the activation rule tangent"):
         linearise(torch.sigmoid, A, "secant")
 
 
 def test_unknown_rule():
     with pytest.raises(ValueError, match="unknown activation rule 'chord': choose one of tangent, secant"):
-        linearise(torch.tanh, A, "chord")
+        Rules("chord")
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -42,8 +43,35 @@ def test_folding_a_norm_is_applying_it(centred):
     gamma, weight = torch.randn(9, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
     norm = Norm(gamma, None, 1e-5, centred)
     inverse_std = norm.inverse_std(A)
-    direct = norm(A, inverse_std, affine=False) @ weight
-    assert_close(inverse_std[:, None] * (A @ norm.fold_into(weight)), direct, rtol=0, atol=1e-13)
+    direct = norm.scale(norm.standardise(A, inverse_std), with_bias=False) @ weight
+    assert_close(inverse_std[:, None] * (A @ norm.before(weight)), direct, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_folding_a_norm_into_the_map_before_it(centred):
+    gamma, weight = torch.randn(9, dtype=torch.float64), torch.randn(4, 9, dtype=torch.float64)
+    norm, x = Norm(gamma, None, 1e-5, centred), torch.randn(6, 4, dtype=torch.float64)
+    inverse_std = norm.inverse_std(x @ weight)
+    direct = norm.scale(norm.standardise(x @ weight, inverse_std), with_bias=False)
+    assert_close(inverse_std[:, None] * (x @ norm.after(weight)), direct, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("rule", ["frozen", "half"])
+def test_gate_rules_are_complete(rule):
+    up, gate = torch.randn(2, 9, 9, dtype=torch.float64)
+    slopes = gate_slopes(torch.nn.functional.silu, up, gate, rule)
+    total = sum(slope * x for slope, x in zip(slopes, (up, gate), strict=False))
+    assert len(slopes) == (1 if rule == "frozen" else 2)
+    assert_close(total, torch.nn.functional.silu(gate) * up, rtol=0, atol=1e-14)
+
+
+def test_gate_derivatives():
+    up, gate = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad((torch.nn.functional.silu(gate) * up).sum(), (up, gate))
+    for got, wanted in zip(
+        gate_derivatives(torch.nn.functional.silu, up.detach(), gate.detach()), expected, strict=True
+    ):
+        assert_close(got, wanted, rtol=0, atol=1e-14)
 
 
 def test_norm_is_layer_norm():
@@ -51,4 +79,4 @@ def test_norm_is_layer_norm():
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
     norm = Norm(layer.weight, layer.bias, layer.eps)
-    assert_close(norm(A, norm.inverse_std(A), affine=True), layer(A), rtol=0, atol=1e-13)
+    assert_close(norm.scale(norm.standardise(A, norm.inverse_std(A)), with_bias=True), layer(A), rtol=0, atol=1e-13)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.core.rules import Norm
+from decomp.core.network import Norm
 from decomp.locate.conventions import EDGES, with_convention
 from decomp.locate.edges.batches import bytes_of_prompt
 from decomp.locate.edges.behaviour import Setting
@@ -326,7 +326,7 @@ def test_eap_ig_of_one_sample_is_edge_attribution_patching():
 def test_masks_of_zero_and_one(variant):
     _, decomposed = make_pair(variant)
     clean, corrupt = (torch.stack([random_ids(9, seed), random_ids(9, seed + 1)]) for seed in (3, 7))
-    graph, patch = graph_of(decomposed.network()), UniformMask(graph_of(decomposed.network()))
+    graph, patch = graph_of(decomposed), UniformMask(graph_of(decomposed))
     decomposed.patched_logits(corrupt, patch)
     logits = [decomposed(ids, logits_to_keep=1).logits[:, -1] for ids in (clean, corrupt)]
     for mask, expected in zip((0.0, 1.0), logits, strict=True):
@@ -341,7 +341,7 @@ def test_masks_of_zero_and_one(variant):
 def test_masks_of_every_edge(variant):
     plain, decomposed = small_pair(variant)
     (prompt,) = prompts = make_prompts(1)
-    graph, patch = graph_of(decomposed.network()), UniformMask(graph_of(decomposed.network()))
+    graph, patch = graph_of(decomposed), UniformMask(graph_of(decomposed))
     decomposed.patched_logits(prompt.corrupt[None], patch)
     masks = torch.rand(len(graph.sources), len(graph.destinations), dtype=torch.float64)
     got = decomposed.patched_logits(prompt.clean[None], EdgeMasks(graph, masks, patch.outputs))
@@ -364,7 +364,7 @@ def test_gradient_through_a_norm(norm):
 
 def test_graph_of_gpt2_small_shape():
     _, decomposed = make_pair("gpt2", n_layer=12, n_head=12, n_embd=24)
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     assert graph.edges().sum() == 32491
     assert graph.sources[:3] == ("embedding", "a0.h0", "a0.h1")
     assert graph.destinations[-2:] == (("m11", "input"), ("logits", "input"))
@@ -372,7 +372,7 @@ def test_graph_of_gpt2_small_shape():
 
 def test_post_norm_graph_reads_the_norm():
     _, decomposed = small_pair("opt-post-norm")
-    names = set(edge_names(graph_of(decomposed.network())))
+    names = set(edge_names(graph_of(decomposed)))
     assert {(u, v) for u, v, _ in names if v in ("a1.h0", "m0", "m0.norm", "logits")} == {
         ("a0.norm", "m0"),
         ("a0.norm", "m0.norm"),
@@ -385,7 +385,7 @@ def test_post_norm_graph_reads_the_norm():
 def test_batches_do_not_change_scores():
     _, decomposed = small_pair("gpt2")
     prompts = [*make_prompts(5), *make_prompts(2, 8)]
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     for request in ({"mask_value": 0.3}, {"samples": 2, "ablation": "token_mean"}, {"method": "eap_ig", "samples": 2}):
         done = []
         whole = score_edges(decomposed, prompts, EdgeRequest(**request), done.append)
@@ -510,7 +510,7 @@ def test_check_keeps_the_best_edges_and_ablates_the_others(variant, ablation):
 
 def test_random_rankings_are_seeded_and_complete():
     _, decomposed = small_pair("opt")
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     scores = torch.rand(len(graph.sources), len(graph.destinations))
     first, again, other = (rankings(graph, scores, 2, seed) for seed in (1, 1, 2))
     assert list(first) == ["score", "random 0", "random 1"]
@@ -525,7 +525,7 @@ def test_counts():
     assert default_counts(40) == [1, 2, 5, 10, 20]
     assert default_counts(50) == [1, 2, 5, 10, 20]
     _, decomposed = small_pair("opt")
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     orders = rankings(graph, torch.zeros(len(graph.sources), len(graph.destinations)), 0, 0)
     with pytest.raises(ValueError, match=f"can't keep 999 edges: the model has {len(graph.places())}"):
         check_edges(decomposed, graph, make_prompts(), orders, [999], Setting())
@@ -539,7 +539,7 @@ def chosen(graph, *names):
 def test_circuits_are_connected():
     """By hand: what leads nowhere is pruned, greedy takes no edge before what it leads to."""
     _, decomposed = small_pair("opt")
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     dead = ("a0.h0", "m0", "input"), ("a1.h1", "logits", "input")
     way = ("embedding", "m0", "input"), ("m0", "a1.h0", "value"), ("a1.h0", "logits", "input")
     order = chosen(graph, dead[0], way[0], dead[1], way[1], way[2], ("embedding", "logits", "input"))
@@ -557,7 +557,7 @@ def test_circuits_are_connected():
 @pytest.mark.parametrize("kind", ["connected", "greedy"])
 def test_every_edge_of_a_circuit_is_on_a_way(variant, kind):
     _, decomposed = small_pair(variant)
-    graph = graph_of(decomposed.network())
+    graph = graph_of(decomposed)
     order = rankings(graph, torch.rand(len(graph.sources), len(graph.destinations)), 0, 0)["score"]
     for count in (5, 20, len(order)):
         kept = find_circuit(graph, order, count, kind)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.core.rules import Affine, AttentionMaps, FrozenSublayer, Norm, Sublayer
+from decomp.core.network import Affine, Attention, Norm
+from decomp.core.operating_point import FrozenBranch, FrozenStage
+from decomp.core.operators import FrozenAttention, FrozenNorm
 from decomp.measures import SCORES, AttentionOptions, Request, Text
 from decomp.measures.attention import with_residual
 from decomp.measures.attention_norm import norm_of_heads, norm_of_sum, norm_with_residual_and_norm
@@ -95,8 +97,14 @@ def two_token_step(norm_after=None, inverse_std_after=None):
     output = Affine(double([[1, 0], [1, 0]]), double([7, 7]))
     return AttentionStep(
         0,
-        Sublayer(AttentionMaps(value, value, value, output, heads=2, scaling=1.0), None, norm_after),
-        FrozenSublayer(None, inverse_std_after, attention=lambda first, last: weights[:, first:last]),
+        FrozenStage(
+            (
+                FrozenBranch(
+                    FrozenAttention(Attention(value, output, 2, 2), lambda first, last: weights[:, first:last])
+                ),
+            ),
+            None if norm_after is None else FrozenNorm(norm_after, inverse_std_after),
+        ),
         double([[1, 3], [2, -2]]),
     )
 

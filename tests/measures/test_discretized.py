@@ -90,7 +90,6 @@ def test_neighbors_are_kept_until_a_weight_changes():
     assert model.until_weights_change(Neighbors.of_model) is not first
 
 
-@pytest.mark.usefixtures("double_softmax")
 @pytest.mark.parametrize("variant", ["opt-pre-norm-projected", "gpt2"])
 def test_scores_are_gradients_times_steps(variant):
     plain, model = make_pair(variant)

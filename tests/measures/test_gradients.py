@@ -12,7 +12,6 @@ from decomp.measures.functions import FUNCTIONS
 from decomp.measures.quadrature import RULES, quadrature
 from tests.variants import VOCAB, make_pair, random_ids
 
-pytestmark = pytest.mark.usefixtures("double_softmax")
 VARIANTS = ["opt", "opt-post-norm", "opt-pre-norm-projected", "gpt2", "gpt2-relu"]
 T = 9
 

@@ -45,7 +45,7 @@ def by_shortened_texts(plain, ids, function, foils):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_masked_is_a_forward_over_the_shortened_text(variant, function, double_softmax):
+def test_masked_is_a_forward_over_the_shortened_text(variant, function):
     plain, model = make_pair(variant)
     ids, foils = random_ids(LENGTH), random_ids(LENGTH, seed=7)[1:]
     result = occlusion(model, ids, foils=foils, function=function)
@@ -102,7 +102,7 @@ def test_nothing_removed_is_the_recorded_pass(variant, dtype):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_texts_begin_with_is_computed_once(variant, double_softmax):
+def test_what_texts_begin_with_is_computed_once(variant):
     _, model = make_pair(variant)
     ids = random_ids(LENGTH).repeat(3, 1)
     ids[1, 6] = 5
@@ -127,7 +127,7 @@ def test_the_model_is_left_as_it_was():
 
 @pytest.mark.parametrize("replacement", ["mask", 5])
 @pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
-def test_memory_changes_nothing(variant, replacement, monkeypatch, double_softmax):
+def test_memory_changes_nothing(variant, replacement, monkeypatch):
     _, model = make_pair(variant)
     ids = random_ids(LENGTH)
     plenty = occlusion(model, ids, replacement=replacement)
@@ -137,7 +137,7 @@ def test_memory_changes_nothing(variant, replacement, monkeypatch, double_softma
 
 
 @pytest.mark.parametrize("variant", ["opt", "gpt2"])
-def test_only_what_is_asked_for(variant, double_softmax):
+def test_only_what_is_asked_for(variant):
     _, model = make_pair(variant)
     ids = random_ids(LENGTH)
     whole = occlusion(model, ids)

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.core.rules import AttentionMaps, MLPMaps
 from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Setting
 from decomp.locate.edges.graph import Graph, Outputs
 from decomp.locate.edges.passes import UniformMask
@@ -31,14 +30,11 @@ class Batch:
 
 def bytes_of_prompt(graph: Graph, length: int, itemsize: int) -> int:
     """Return about what one prompt takes: differences of all sources, one stage's gradients, and the recorded pass."""
-    width = next(s.maps.output.weight.shape[1] for s in graph.stages if isinstance(s.maps, AttentionMaps))
+    operators = [stage.operator for stage in graph.stages if stage.operator is not None]
+    width = operators[0].hidden
     widest = max(s.destinations.stop - s.destinations.start for s in graph.stages)
     count = (2 * len(graph.sources) + 4 * widest + 12 * len(graph.stages)) * width
-    for stage in graph.stages:
-        if isinstance(stage.maps, AttentionMaps):
-            count += 2 * stage.maps.heads * length
-        elif isinstance(stage.maps, MLPMaps):
-            count += 8 * stage.maps.up.weight.shape[1]
+    count += sum(2 * operator.heads * length + 8 * operator.neurons for operator in operators)
     return count * length * itemsize
 
 

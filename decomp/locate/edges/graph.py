@@ -7,12 +7,13 @@ the norm is then a node too, and what comes after reads it alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decomp.core.rules import AttentionMaps, MLPMaps, Network, Norm
+from decomp.core.network import MLP, Affine, Attention, Norm
 
 ATTENTION_INPUTS = ("query", "key", "value")
 
@@ -21,7 +22,7 @@ ATTENTION_INPUTS = ("query", "key", "value")
 class Stage:
     """Destinations that read one residual stream, and the sources that come of them."""
 
-    maps: AttentionMaps | MLPMaps | None
+    operator: Attention | MLP | None
     """None: a norm after the residual sum, or the logits."""
     norm: Norm | None
     """The destinations' own, which their inputs go through."""
@@ -30,6 +31,15 @@ class Stage:
     upstream: slice
     """The sources that they read."""
     sources: slice
+    projections: tuple[Affine, ...] = ()
+    """Of attention: the maps to queries, keys and values."""
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Return how many queries, keys and values an attention has; nothing for other stages."""
+        if not isinstance(self.operator, Attention):
+            return ()
+        return self.operator.heads, self.operator.kv_heads, self.operator.kv_heads
 
 
 @dataclass(frozen=True)
@@ -53,33 +63,54 @@ class Graph:
         return self.edges().T.nonzero().flip(1)
 
 
-def graph_of(network: Network) -> Graph:
-    """Nodes are called `embedding`, `a0.h3` (head 3 of layer 0), `m0` (its MLP), `logits`; norms that are nodes
-    `a0.norm`, `m0.norm`."""
+def graph_of(model: Any) -> Graph:
+    """Return the computation graph of a decomposed model.
+
+    Nodes are called `embedding`, `a0.h3` (head 3 of layer 0), `m0` (its MLP), `logits`; norms that are nodes
+    `a0.norm`, `m0.norm`; keys and values that heads share carry the number of the shared head. ValueError for
+    norms after a sublayer, which mix its heads before they are added to the residual stream.
+    """
     sources, destinations = ["embedding"], list[tuple[str, str]]()
+    network, maps = model.network(), iter(model.attention_projections())
     stages, first = list[Stage](), 0
 
     def add(
-        maps: AttentionMaps | MLPMaps | None, norm: Norm | None, units: list[str], inputs: Sequence[str], gives: bool
+        operator: Attention | MLP | None,
+        norm: Norm | None,
+        inputs: Sequence[tuple[str, Sequence[str]]],
+        gives: Sequence[str],
+        upstream: slice,
     ) -> None:
-        upstream = slice(first, len(sources))
         begin, origin = len(destinations), len(sources)
-        destinations.extend((unit, name) for name in inputs for unit in units)
-        sources.extend(units if gives else [])
-        stages.append(Stage(maps, norm, slice(begin, len(destinations)), upstream, slice(origin, len(sources))))
+        destinations.extend((unit, name) for name, units in inputs for unit in units)
+        sources.extend(gives)
+        own = next(maps) if isinstance(operator, Attention) else ()
+        places = slice(begin, len(destinations)), upstream, slice(origin, len(sources))
+        stages.append(Stage(operator, norm, *places, own))
 
     for layer, block in enumerate(network.blocks):
-        for sublayer in block:
-            if isinstance(sublayer.maps, AttentionMaps):
-                name, units = f"a{layer}", [f"a{layer}.h{head}" for head in range(sublayer.maps.heads)]
-                add(sublayer.maps, sublayer.norm_before, units, ATTENTION_INPUTS, True)
-            else:
-                name = f"m{layer}"
-                add(sublayer.maps, sublayer.norm_before, [name], ["input"], True)
-            if sublayer.norm_after is not None:
-                add(None, sublayer.norm_after, [f"{name}.norm"], ["input"], True)
+        for stage in block:
+            read = slice(first, len(sources))
+            for branch in stage.branches:
+                if branch.norm_out is not None:
+                    raise ValueError(
+                        "edges are not defined for models with norms after a sublayer (as Gemma 2 and OLMo 2): "
+                        "use decomp layers or decomp score"
+                    )
+                operator = branch.operator
+                if isinstance(operator, Attention):
+                    name, units = f"a{layer}", [f"a{layer}.h{head}" for head in range(operator.heads)]
+                    shared = units[: operator.kv_heads]
+                    inputs = list(zip(ATTENTION_INPUTS, (units, shared, shared), strict=True))
+                    add(operator, branch.norm_in, inputs, units, read)
+                else:
+                    name = f"m{layer}"
+                    add(operator, branch.norm_in, [("input", [name])], [name], read)
+            if stage.norm is not None:
+                unit = [f"{name}.norm"]
+                add(None, stage.norm, [("input", unit)], unit, slice(first, len(sources)))
                 first = len(sources) - 1
-    add(None, network.final_norm, ["logits"], ["input"], False)
+    add(None, network.final_norm, [("input", ["logits"])], [], slice(first, len(sources)))
     return Graph(tuple(sources), tuple(destinations), tuple(stages))
 
 
@@ -90,10 +121,10 @@ Outputs = Sequence[Float[Tensor, "B T _"]]
 
 def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor, "units B T D"]:
     """What each source of a stage adds to the residual stream; the output projection's bias is no source's."""
-    if not isinstance(stage.maps, AttentionMaps):
+    if not isinstance(stage.operator, Attention):
         return output[None]
-    split = (stage.maps.heads, -1)
-    return torch.einsum("bthv,hvd->hbtd", output.unflatten(-1, split), stage.maps.output.weight.unflatten(0, split))
+    split, weight = (stage.operator.heads, -1), stage.operator.output.weight
+    return torch.einsum("bthv,hvd->hbtd", output.unflatten(-1, split), weight.unflatten(0, split))
 
 
 def vectors(graph: Graph, outputs: Outputs) -> Float[Tensor, "U B T D"]:
@@ -104,12 +135,17 @@ def vectors(graph: Graph, outputs: Outputs) -> Float[Tensor, "U B T D"]:
 
 def streams(graph: Graph, outputs: Outputs) -> list[Float[Tensor, "B T D"]]:
     """The residual stream that every stage would read if the sources gave these outputs."""
-    stream = outputs[0]
-    result = [stream]
-    for stage, output in zip(graph.stages, outputs[1:], strict=False):
-        if isinstance(stage.maps, AttentionMaps):
-            stream = stream + stage.maps.output(output, affine=True)
-        else:
-            stream = output if stage.maps is None else stream + output
+    stream, result = outputs[0], list[Tensor]()
+    pending, read = stream, None
+    for stage, output in zip(graph.stages, [*outputs[1:], None], strict=True):
+        if stage.upstream != read:
+            # Stages with the same sources read one stream, side by side.
+            stream, read = pending, stage.upstream
         result.append(stream)
+        if output is None:
+            break
+        if isinstance(stage.operator, Attention):
+            pending = pending + stage.operator.output(output, with_bias=True)
+        else:
+            pending = output if stage.operator is None else pending + output
     return result

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.core.rules import AttentionMaps, Norm
+from decomp.core.network import Affine, Norm
 from decomp.locate.edges.graph import Graph, Outputs, source_vectors
 
 
@@ -58,7 +58,7 @@ class UniformMask:
     def output(self, stage: int, value: Float[Tensor, "B T _"]) -> None:
         self.outputs.append(value.detach())
         place = self.graph.stages[stage]
-        if place.maps is None:
+        if place.operator is None:
             # A norm's output is the whole stream.
             self.shift = None
         if self.replaced is not None and self.replaced[0] == stage + 1:
@@ -67,29 +67,27 @@ class UniformMask:
     def gradients(self, loss: Float[Tensor, ""]) -> Iterator[Float[Tensor, "destinations B T D"]]:
         """∂loss/∂in_v of the destinations of each stage, from one backward pass."""
         wanted = [
-            [self.projections[number, kind] for kind in range(3)]
-            if isinstance(stage.maps, AttentionMaps)
-            else [self.inputs[number]]
+            [self.projections[number, kind] for kind in range(3)] if stage.heads else [self.inputs[number]]
             for number, stage in enumerate(self.graph.stages)
         ]
         gradients = iter(torch.autograd.grad(loss, [tensor for group in wanted for tensor in group]))
         with torch.no_grad():
             for number, stage in enumerate(self.graph.stages):
                 group = [next(gradients) for _ in wanted[number]]
-                if isinstance(stage.maps, AttentionMaps):
-                    normalised = torch.cat(list(through_projections(stage.maps, group)))
+                if stage.heads:
+                    normalised = torch.cat(list(through_projections(stage.projections, stage.heads, group)))
                     yield through_norm(stage.norm, self.inputs[number].detach(), normalised)
                 else:
                     yield group[0][None]
 
 
 def through_projections(
-    maps: AttentionMaps, gradients: Sequence[Float[Tensor, "B T HV"]]
+    projections: Sequence[Affine], heads: Sequence[int], gradients: Sequence[Float[Tensor, "B T HV"]]
 ) -> Iterator[Float[Tensor, "H B T D"]]:
     """From gradients with respect to queries, keys and values to those with respect to each head's normalised input."""
-    for projection, gradient in zip((maps.query, maps.key, maps.value), gradients, strict=True):
-        weight = projection.weight.unflatten(-1, (maps.heads, -1))
-        yield torch.einsum("bthv,dhv->hbtd", gradient.unflatten(-1, (maps.heads, -1)), weight)
+    for projection, count, gradient in zip(projections, heads, gradients, strict=True):
+        weight = projection.weight.unflatten(-1, (count, -1))
+        yield torch.einsum("bthv,dhv->hbtd", gradient.unflatten(-1, (count, -1)), weight)
 
 
 def through_norm(
@@ -134,12 +132,11 @@ class EdgeMasks:
     def projected(self, stage: int, kind: int, output: Float[Tensor, "B T HV"]) -> Float[Tensor, "B T HV"]:
         """Each head's projection of its own input."""
         place = self.graph.stages[stage]
-        assert isinstance(place.maps, AttentionMaps)
-        projection = (place.maps.query, place.maps.key, place.maps.value)[kind]
-        x = self.inputs.unflatten(0, (3, place.maps.heads))[kind]
+        projection = place.projections[kind]
+        x = self.inputs.split(place.heads)[kind]
         if place.norm is not None:
-            x = place.norm(x, place.norm.inverse_std(x), affine=True)
-        weight = projection.weight.unflatten(-1, (place.maps.heads, -1))
+            x = place.norm.scale(place.norm.standardise(x, place.norm.inverse_std(x)), with_bias=True)
+        weight = projection.weight.unflatten(-1, (place.heads[kind], -1))
         projected = torch.einsum("hbtd,dhv->bthv", x, weight).flatten(-2)
         return projected if projection.bias is None else projected + projection.bias
 

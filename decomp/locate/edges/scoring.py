@@ -162,7 +162,7 @@ def score_edges(
         prompts = read_prompts(Path("data/pronouns.json"), tokenizer, model.config)
         result = score_edges(model, prompts, EdgeRequest(mask_value=0.0))
     """
-    graph = graph_of(model.network())
+    graph = graph_of(model)
     dtype = torch.promote_types(model.dtype, torch.float32)
     scores = torch.zeros(len(graph.sources), len(graph.destinations), device=model.device, dtype=dtype)
     ends, weights = {0.0: 0.0, 1.0: 0.0}, request.weights(prompts)

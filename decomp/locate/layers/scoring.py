@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from decomp.core.rules import AttentionMaps, Norm
+from decomp.core.operators import FrozenNorm
+from decomp.core.readout_rows import ReadoutRows
 from decomp.locate.facts import Fact
 from decomp.locate.hooks import capturing
 from decomp.locate.layers.readings import LayerRequest, Reading, check_linear, combined, readings_of, reduced
@@ -88,13 +89,11 @@ def check_memory(model: Any, length: int, memory: int) -> None:
 
 def bytes_per_token(model: Any, length: int) -> int:
     """Return what a backward pass keeps: a dozen states, the neurons four times, two rows of attention per head."""
-    blocks = model.network().blocks
     kept = sum(
-        2 * length * sublayer.maps.heads + 8 * sublayer.maps.output.weight.shape[1]
-        if isinstance(sublayer.maps, AttentionMaps)
-        else 4 * sublayer.maps.up.weight.shape[1] + 4 * sublayer.maps.down.weight.shape[1]
-        for block in blocks
-        for sublayer in block
+        2 * length * operator.heads + 8 * operator.hidden
+        if operator.heads
+        else 4 * len(operator.inputs) * operator.neurons + 4 * operator.hidden
+        for operator in model.network().operators
     )
     return int(kept * model.dtype.itemsize)
 
@@ -162,23 +161,33 @@ def direct_shares(model: Any, fact: Fact | Reading, function: str) -> DirectShar
     with capturing(model.modules_of("attention")) as attention, capturing(model.modules_of("mlp")) as mlp:
         point = model.record(fact.ids.to(model.device))
     value, covector = value_and_gradient(model, point.hidden[-1], fact, find_function(function))
-    network, outputs = model.network(), {"attention": list(attention), "mlp": list(mlp)}
-    bias = value - covector @ point.hidden[-1]
-    if network.project_out is not None:
-        if network.project_out.bias is not None:
-            bias = bias + covector @ network.project_out.bias
-        covector = network.project_out.weight @ covector
-    covector, constant = pull(covector, network.final_norm, point.final_inverse_std)
-    bias = bias + constant
+    outputs = {"attention": list(attention), "mlp": list(mlp)}
+    last = ReadoutRows([len(point) - 1], True, covector.device)
+    bias, g = value - covector @ point.hidden[-1], covector[None]
+    if point.project_out is not None:
+        bias = bias + read_bias(g, point.project_out.bias)
+        g = g @ point.project_out.weight.T
+    g, bias = through(point.final_norm, g, last, bias)
     shares: dict[str, list[Tensor]] = {name: [] for name in outputs}
-    for block, frozen_block in zip(reversed(network.blocks), reversed(point.blocks), strict=True):
-        for sublayer, frozen in zip(reversed(block), reversed(frozen_block), strict=True):
-            covector, constant = pull(covector, sublayer.norm_after, frozen.inverse_std_after)
-            bias = bias + constant
-            name = "attention" if isinstance(sublayer.maps, AttentionMaps) else "mlp"
-            shares[name].insert(0, covector @ outputs[name].pop().view(len(fact.ids), -1)[-1])
+    for stage in reversed([stage for block in point.blocks for stage in block]):
+        g, bias = through(stage.norm, g, last, bias)
+        for branch in reversed(stage.branches):
+            name = "attention" if branch.operator.mixes_positions else "mlp"
+            shares[name].insert(0, g[0] @ outputs[name].pop().view(len(fact.ids), -1)[-1])
     components = {name: torch.stack(parts) for name, parts in shares.items()}
-    return DirectShares(value, components, covector @ point.embedding[-1], bias)
+    return DirectShares(value, components, g[0] @ point.embedding[-1], bias)
+
+
+def through(
+    norm: FrozenNorm | None, g: Float[Tensor, "1 D"], at: ReadoutRows, bias: Float[Tensor, ""]
+) -> tuple[Float[Tensor, "1 D"], Float[Tensor, ""]]:
+    """Return the readout of a frozen norm's input, and the bias with what the readout takes of β."""
+    return (g, bias) if norm is None else (norm.pull(g, at), bias + read_bias(g, norm.norm.bias))
+
+
+def read_bias(g: Float[Tensor, "1 D"], bias: Float[Tensor, " D"] | None) -> Float[Tensor, ""]:
+    """Return the product of a readout with a bias, zero where there is none."""
+    return g.new_zeros(()) if bias is None else g[0] @ bias
 
 
 def value_and_gradient(
@@ -190,14 +199,3 @@ def value_and_gradient(
         value = apply(function, model.unembedding().logits(hidden[None]), [fact])[0]
         (gradient,) = torch.autograd.grad(value, hidden)
     return value.detach(), gradient
-
-
-def pull(
-    covector: Float[Tensor, " D"], norm: Norm | None, inverse_std: Float[Tensor, " T"] | None
-) -> tuple[Float[Tensor, " D"], Float[Tensor, ""]]:
-    """Return `covector · norm(x)` as a covector of x and a constant, the norm frozen at the last position."""
-    if norm is None:
-        return covector, covector.new_zeros(())
-    assert inverse_std is not None
-    constant = covector.new_zeros(()) if norm.bias is None else covector @ norm.bias
-    return inverse_std[-1] * norm.fold_into(covector[:, None])[:, 0], constant

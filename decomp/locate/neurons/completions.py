@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from decomp.core.rules import AttentionMaps
 from decomp.measures.functions import FUNCTIONS
 
 Change = Callable[[int, Float[Tensor, "R Y F"]], Float[Tensor, "R Y F"]]
@@ -71,13 +70,12 @@ class Continuation:
         seen = 0 if self.past is None else self.past.get_seq_length()
         mine, vocab = len(self.inputs), len(self.model.unembedding().weight)
         held = 4 * mine * vocab
-        for sublayer in (sublayer for block in self.model.network().blocks for sublayer in block):
-            maps = sublayer.maps
-            if isinstance(maps, AttentionMaps):
-                width = maps.output.weight.shape[1]
-                held += 4 * (seen + mine) * width + mine * (8 * width + 3 * maps.heads * (seen + mine))
+        for operator in self.model.network().operators:
+            if operator.heads:
+                states = 4 * (seen + mine) * operator.hidden + 8 * mine * operator.hidden
+                held += states + 3 * mine * operator.heads * (seen + mine)
             else:
-                held += mine * (4 * maps.up.weight.shape[1] + 4 * maps.down.weight.shape[1])
+                held += mine * (4 * len(operator.inputs) * operator.neurons + 4 * operator.hidden)
         return int(held * self.model.dtype.itemsize)
 
     def rows_within(self, memory: int) -> int:
@@ -93,8 +91,7 @@ def changing_neurons(model: Any, rows: int, change: Change) -> Iterator[None]:
         return (change(layer, args[0].view(rows, -1, args[0].shape[-1])).view(args[0].shape),)
 
     handles = [
-        module.register_forward_pre_hook(partial(replace, layer))
-        for layer, module in enumerate(model.modules_of("mlp"))
+        module.register_forward_pre_hook(partial(replace, layer)) for layer, module in enumerate(model.neuron_modules())
     ]
     try:
         yield

@@ -1,0 +1,183 @@
+"""Readouts taken back from the final hidden states to the embeddings, many at a time, in bounded memory.
+
+`pull` goes back through the frozen network: the transpose of what carries contributions. `differentiate` goes
+back through the real one: what `torch.autograd` gives for each target on its prefix. Rows are (readout,
+position ≤ target); all readouts of a group meet each weight in one matrix product.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.network import Network
+from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
+from decomp.core.operators import FrozenNorm
+from decomp.core.readout_rows import ReadoutRows
+from decomp.io.amounts import format_bytes
+
+Verb = Literal["pull", "differentiate"]
+
+GROUP_ROWS = 1024
+"""Rows, (readout, position) pairs, of a group, where one readout does not have more."""
+
+
+def through_norm(
+    norm: FrozenNorm | None, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
+) -> Float[Tensor, "rows D"]:
+    """Return readouts of a norm's output as readouts of its input."""
+    if norm is None:
+        return g
+    return norm.pull(g, at) if verb == "pull" else norm.differentiate(g, at)
+
+
+def through_branch(
+    branch: FrozenBranch, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"] | None
+) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
+    """Return readouts of a branch's output as readouts of the stream it reads, and which rows these are.
+
+    `x`: the operator's real input, which `differentiate` needs.
+    """
+    g = through_norm(branch.norm_out, verb, g, at)
+    if verb == "pull":
+        inner = branch.operator.pull(g, at)
+    else:
+        assert x is not None
+        inner = branch.operator.differentiate(g, at, x)
+    below = at.all_positions() if branch.operator.mixes_positions else at
+    return through_norm(branch.norm_in, verb, inner, below), below
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """A frozen stage, and the real input of each of its operators where gradients are wanted."""
+
+    stage: FrozenStage
+    inputs: tuple[Float[Tensor, "T D"] | None, ...]
+
+    def back(
+        self, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
+    ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
+        """Return readouts of the stream after the stage as readouts of the one before it, and which rows these are."""
+        g = through_norm(self.stage.norm, verb, g, at)
+        mixes = any(branch.operator.mixes_positions for branch in self.stage.branches)
+        below = at.all_positions() if mixes else at
+        total = g.new_zeros(len(below.positions), g.shape[1]) if below is not at else torch.zeros_like(g)
+        total[slice(None) if below is at else below.last] += g
+        for branch, x in zip(self.stage.branches, self.inputs, strict=True):
+            inner, rows = through_branch(branch, verb, g, at, x)
+            total[slice(None) if rows.own == below.own else below.last] += inner
+        return total, below
+
+
+def real_inputs(point: OperatingPoint) -> Iterator[tuple[Float[Tensor, "T D"], ...]]:
+    """Yield per stage the real inputs of its operators, from what the norms keep of a pass recorded for gradients."""
+    x = point.embedding
+    for stage in (stage for block in point.blocks for stage in block):
+        given = []
+        for branch in stage.branches:
+            if branch.norm_in is None:
+                given.append(x)
+            else:
+                given.append(normed_input(branch.norm_in))
+        yield tuple(given)
+        if stage.norm is not None:
+            x = normed_input(stage.norm)
+
+
+def normed_input(norm: FrozenNorm) -> Float[Tensor, "T D"]:
+    """Return a norm's real output, γ ⊙ x̂ + β."""
+    assert norm.standardised is not None
+    return norm.norm.scale(norm.standardised, with_bias=True)
+
+
+def holding_rows(branch: FrozenBranch, length: int) -> FrozenBranch:
+    """Return the branch with attention weights, where it has some, held instead of computed again at every use."""
+    return replace(branch, operator=branch.operator.holding_rows(length))
+
+
+class Backward:
+    """The way back through one text's network, frozen (`pull`) or real (`differentiate`)."""
+
+    def __init__(self, network: Network, point: OperatingPoint, verb: Verb, memory: int) -> None:
+        """Attention weights are held where a quarter of `memory` bytes is enough for them, else made for each group.
+
+        `differentiate` needs a point that was recorded for gradients.
+        """
+        self.network, self.point, self.verb = network, point, verb
+        length, itemsize = len(point), point.embedding.element_size()
+        heads = sum(operator.heads for operator in network.operators)
+        keep = heads * length**2 * itemsize <= memory // 4
+        stages = [stage for block in point.blocks for stage in block]
+        if keep:
+            stages = [replace(s, branches=tuple(holding_rows(b, length) for b in s.branches)) for s in stages]
+        if verb == "differentiate":
+            inputs: Sequence[tuple[Tensor | None, ...]] = list(real_inputs(point))
+        else:
+            inputs = [(None,) * len(stage.branches) for stage in stages]
+        self.stages = [StageInputs(*pair) for pair in zip(stages, inputs, strict=True)]
+
+    def __call__(self, g: Float[Tensor, "N E"], targets: Sequence[int]) -> Float[Tensor, "N P D"]:
+        """Return readouts of the targets' hidden states as readouts of the embeddings up to the last target.
+
+        Zero after a readout's own target. A readout's product with the embeddings, summed over hidden, is
+        under `pull` its product with each source's contribution.
+        """
+        rows, at = g, ReadoutRows(tuple(targets), True, g.device)
+        if self.point.project_out is not None:
+            rows = rows @ self.point.project_out.weight.T
+        rows = through_norm(self.point.final_norm, self.verb, rows, at)
+        for stage in reversed(self.stages):
+            rows, at = stage.back(self.verb, rows, at)
+        return at.pad(rows) if not at.own else self.at_targets(rows, at)
+
+    def at_targets(self, rows: Float[Tensor, "N D"], at: ReadoutRows) -> Float[Tensor, "N P D"]:
+        """Return the rectangle of readouts that nothing has spread over positions."""
+        padded = rows.new_zeros(len(rows), at.stop, rows.shape[1])
+        padded[torch.arange(len(rows), device=rows.device), at.last_positions] = rows
+        return padded
+
+    def groups(self, targets: range, memory: int) -> Iterator[range]:
+        """Yield consecutive targets that go through the network together. ValueError if one alone does not fit."""
+        start = stop = targets.start
+        while start < targets.stop:
+            stop += 1
+            if self.bytes_needed(start, stop) > memory:
+                raise ValueError(
+                    f"the way back from one target with {stop} positions needs "
+                    f"{format_bytes(self.bytes_needed(start, stop))}, {format_bytes(max(memory, 0))} are left: "
+                    "allow more memory or use a shorter context"
+                )
+            while stop < targets.stop and self.fit_together(start, stop + 1, memory):
+                stop += 1
+            yield range(start, stop)
+            start = stop
+
+    def fit_together(self, start: int, stop: int, memory: int) -> bool:
+        """Return whether the targets [start, stop) make one group."""
+        return rows_of(start, stop) <= GROUP_ROWS and self.bytes_needed(start, stop) <= memory
+
+    def bytes_held(self) -> int:
+        """Return the bytes beside the model that live as long as this object."""
+        given = {x.data_ptr(): x for stage in self.stages for x in stage.inputs if x is not None}
+        inputs = sum(x.numel() * x.element_size() for x in given.values())
+        return inputs + sum(branch.nbytes for stage in self.stages for branch in stage.stage.branches)
+
+    def bytes_needed(self, start: int, stop: int) -> int:
+        """Return the bytes of all that a group of targets needs on its way."""
+        network, hidden = self.network, self.point.embedding.shape[1]
+        # Rows with their neurons, or with queries, keys and values; in rectangles these again, scores,
+        # their product with the weights, and the weights repeated for every target.
+        row = 4 * hidden + max((network.inputs + 1) * network.neurons, 4 * network.width)
+        padded = 2 * hidden + 6 * network.width + 4 * network.heads * stop
+        model_own = 4 * network.heads * stop * stop
+        numbers = rows_of(start, stop) * row + (stop - start) * stop * padded + model_own
+        return self.point.embedding.element_size() * numbers
+
+
+def rows_of(start: int, stop: int) -> int:
+    """Return the number of (target, position ≤ target) pairs of the targets [start, stop)."""
+    return (stop - start) * (start + 1 + stop) // 2

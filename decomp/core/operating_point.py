@@ -1,0 +1,110 @@
+"""All that is frozen at the values of one forward pass, and streams of single vectors through it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.network import Affine
+from decomp.core.operators import FrozenAttention, FrozenMLP, FrozenNorm
+
+
+@dataclass(frozen=True)
+class FrozenBranch:
+    """`norm_out(operator(norm_in(x)))` at the operating point of one text."""
+
+    operator: FrozenAttention | FrozenMLP
+    norm_in: FrozenNorm | None = None
+    norm_out: FrozenNorm | None = None
+
+    @property
+    def attention(self) -> FrozenAttention:
+        """Return the operator of a branch that is an attention."""
+        assert isinstance(self.operator, FrozenAttention)
+        return self.operator
+
+    @property
+    def mlp(self) -> FrozenMLP:
+        """Return the operator of a branch that is an MLP."""
+        assert isinstance(self.operator, FrozenMLP)
+        return self.operator
+
+    def normed(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
+        """Return what the operator is given of x."""
+        return x if self.norm_in is None else self.norm_in.carry(x, with_bias=with_bias)
+
+    def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
+        """Return what the branch adds to the residual stream, one vector per target."""
+        y = self.operator.carry(self.normed(x, with_bias=with_bias), with_bias=with_bias)
+        return y if self.norm_out is None else self.norm_out.carry(y, with_bias=with_bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes held beside the model's own weights."""
+        return self.operator.nbytes + sum(n.nbytes for n in (self.norm_in, self.norm_out) if n is not None)
+
+
+@dataclass(frozen=True)
+class FrozenStage:
+    """`norm(x + Σ branch(x))` at the operating point of one text."""
+
+    branches: tuple[FrozenBranch, ...]
+    norm: FrozenNorm | None = None
+
+    def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
+        """Return the residual stream after the stage, one vector per target."""
+        y = x
+        for branch in self.branches:
+            y = y + branch.carry(x, with_bias=with_bias)
+        return y if self.norm is None else self.norm.carry(y, with_bias=with_bias)
+
+
+FrozenBlock = tuple[FrozenStage, ...]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One text's frozen network, and the states of the pass that it was frozen at."""
+
+    embedding: Float[Tensor, "T D"]
+    """What the first block is given."""
+    blocks: tuple[FrozenBlock, ...]
+    final_norm: FrozenNorm | None
+    project_out: Affine | None
+    hidden: Float[Tensor, "T E"]
+    """After the final norm and projection."""
+    hidden_layers: tuple[Float[Tensor, "T D"], ...] = ()
+    """After the embedding and after each block; empty unless every layer was asked for."""
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    @property
+    def branches(self) -> Iterator[FrozenBranch]:
+        """Return all branches in network order."""
+        return (branch for block in self.blocks for stage in block for branch in stage.branches)
+
+    def finish(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T E"]:
+        """Return the final norm and projection of a stream."""
+        if self.final_norm is not None:
+            x = self.final_norm.carry(x, with_bias=with_bias)
+        return x if self.project_out is None else self.project_out(x, with_bias=with_bias)
+
+    def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Iterator[Float[Tensor, "T _"]]:
+        """Yield a stream of one vector per target: as it is, after each block, and after the final norm.
+
+        Zero with the bias gives the bias of the decomposition; the embedding without it the sum over all sources.
+        """
+        yield x
+        for block in self.blocks:
+            for stage in block:
+                x = stage.carry(x, with_bias=with_bias)
+            yield x
+        yield self.finish(x, with_bias=with_bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes held beside the model's own weights."""
+        states = (self.embedding, self.hidden, *self.hidden_layers)
+        return sum(b.nbytes for b in self.branches) + sum(t.numel() * t.element_size() for t in states)

@@ -1,0 +1,168 @@
+"""Attention on packed rows, in place: values of every pair, mixed over positions by frozen weights."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomp.core.network import Attention, Norm
+from decomp.core.operating_point import FrozenBranch
+from decomp.core.pairs import Block, Panel, joined, rows_of, within
+from decomp.core.workspace import Workspace, bytes_of
+
+STRIP_TARGETS = 64
+"""Targets whose values are mixed by one product per head: few would read the values often, many meet zeros."""
+
+
+@dataclass(frozen=True)
+class FoldedAttention:
+    """Value and output projections with the norms around them folded in."""
+
+    value: Float[Tensor, "D KV"]
+    output: Float[Tensor, "HV D"]
+    heads: int
+    kv_heads: int
+
+    mixes_positions = True
+
+    @classmethod
+    def of(cls, operator: Attention, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedAttention":
+        """Return the folded projections of an attention between two norms."""
+        value, output = operator.value.weight, operator.output.weight
+        return cls(
+            value if norm_in is None else norm_in.before(value),
+            output if norm_out is None else norm_out.after(output),
+            operator.heads,
+            operator.kv_heads,
+        )
+
+    @staticmethod
+    def bytes_to_fold(operator: Attention, norm_in: Norm | None, norm_out: Norm | None) -> int:
+        """Return what the folded projections take beside the model."""
+        return bytes_of(
+            None if norm_in is None else operator.value.weight, None if norm_out is None else operator.output.weight
+        )
+
+    def carry_diagonal(
+        self,
+        rows: Tensor,
+        panel: Panel,
+        embedding: Float[Tensor, "T D"],
+        frozen: FrozenBranch,
+        work: Workspace,
+    ) -> None:
+        """Add the first attention's outputs: source k is still at position k alone, so A^h[i, k] · e[k] W_V^h W_O^h."""
+        sources = embedding[panel.sources.start : panel.sources.stop]
+        values = (sources @ self.value).view(len(sources), self.kv_heads, -1).transpose(0, 1)
+        outputs = self.output.view(self.heads, -1, self.output.shape[-1])
+        carried = torch.bmm(values.repeat_interleave(self.heads // self.kv_heads, 0), outputs).transpose(0, 1)
+        for block in panel.blocks:
+            weights = attention_rows(block, frozen, work)
+            for segment in block.segments:
+                first = segment.sources.start - block.sources.start
+                part = weights[:, block.targets_of(segment), first : first + len(segment.sources)]
+                kept = slice(segment.sources.start - panel.sources.start, segment.sources.stop - panel.sources.start)
+                moved = work("moved", len(segment.sources), len(segment.targets), rows.shape[1])
+                torch.bmm(part.permute(2, 1, 0), carried[kept], out=moved)
+                rows[segment.rows].view(*segment.shape, -1).add_(moved.transpose(0, 1))
+
+    def carry(
+        self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
+    ) -> Iterator[None]:
+        """Read the rows, yield once, then add the attention's outputs to them.
+
+        One matrix product per head mixes the values of all pairs over positions. `frozen`: by text. Panels that
+        are given together share the products with the weights.
+        """
+        runs = list(joined((block for panel in panels for block in panel.blocks), block_rows))
+        values = panel_values(rows, panels, runs, self, work)
+        yield
+        mixed_blocks = (
+            mixed
+            for panel, own in zip(panels, values, strict=True)
+            for mixed in mix(panel, own, self.heads, frozen[panel.text], work)
+        )
+        for run in runs:
+            place = rows_of(run)
+            outputs = work("outputs", place.stop - place.start, len(self.output))
+            for block in run:
+                strip, mixed = next(mixed_blocks)
+                for segment in block.segments:
+                    first = segment.sources.start - strip.sources.start
+                    part = mixed[:, strip.targets_of(segment), first : first + len(segment.sources)]
+                    own = outputs[within(segment.rows, place)].view(*segment.shape, self.heads, -1)
+                    own.copy_(part.permute(1, 2, 0, 3))
+            rows[place].addmm_(outputs, self.output)
+
+
+def attention_rows(block: Block, frozen: FrozenBranch, work: Workspace) -> Float[Tensor, "H targets middles"]:
+    """Return A^h[i, j] of the block's targets on the positions that its sources went through, with the norms' 1/σ."""
+    middles = slice(block.sources.start, block.targets.stop)
+    weights = frozen.attention.rows(block.targets.start, block.targets.stop)[:, :, middles]
+    if frozen.norm_in is not None:
+        weights = torch.mul(weights, frozen.norm_in.inverse_std[middles], out=work("attention", *weights.shape))
+    if frozen.norm_out is not None:
+        after = frozen.norm_out.inverse_std[block.targets.start : block.targets.stop, None]
+        weights = torch.mul(weights, after, out=work("attention", *weights.shape))
+    return weights
+
+
+def add_embedding(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"]) -> None:
+    """Add one vector of each source to the row of the pair whose target is that source."""
+    places, sources = panel.diagonal()
+    rows[places] += embedding[sources]
+
+
+def mix(
+    panel: Panel,
+    values: Float[Tensor, "K targets sources V"],
+    heads: int,
+    frozen: FrozenBranch,
+    work: Workspace,
+) -> Iterator[tuple[Block, Float[Tensor, "H targets sources V"]]]:
+    """Yield for each block of the panel the strip it is in, and Σ_j A^h[i, j] · values[j] of that strip's targets."""
+    first_target, first_source = panel.targets.start, panel.sources.start
+    for blocks in panel.strips(STRIP_TARGETS):
+        strip = Block(panel.text, tuple(segment for block in blocks for segment in block.segments))
+        weights = attention_rows(strip, frozen, work)
+        middles = slice(strip.sources.start - first_target, strip.targets.stop - first_target)
+        kept = slice(strip.sources.start - first_source, strip.sources.stop - first_source)
+        kv_heads, targets = len(values), weights.shape[1]
+        mixed = work("mixed", heads, targets, len(strip.sources), values.shape[-1])
+        # Heads that share values are rows of one product.
+        shared = weights.reshape(kv_heads, -1, weights.shape[-1])
+        torch.bmm(shared, values[:, middles, kept].flatten(2), out=mixed.view(kv_heads, shared.shape[1], -1))
+        for _ in blocks:
+            yield strip, mixed
+
+
+def panel_values(
+    rows: Tensor,
+    panels: Sequence[Panel],
+    runs: Sequence[tuple[Block, ...]],
+    attention: FoldedAttention,
+    work: Workspace,
+) -> list[Float[Tensor, "K targets sources V"]]:
+    """Return n W_V of each panel, heads first, as a rectangle whose pairs outside of the panel are zero."""
+    heads, width = attention.kv_heads, attention.value.shape[1]
+    shapes = [(heads, len(p.targets), len(p.sources), width // heads) for p in panels]
+    sizes = [math.prod(shape) for shape in shapes]
+    values = [part.view(shape) for part, shape in zip(work("values", sum(sizes)).split(sizes), shapes, strict=True)]
+    owners = iter([owner for owner in zip(panels, values, strict=True) for _ in owner[0].blocks])
+    for run in runs:
+        place = rows_of(run)
+        flat = work("outputs", place.stop - place.start, width)
+        torch.mm(rows[place], attention.value, out=flat)
+        for block in run:
+            panel, own = next(owners)
+            for segment in block.segments:
+                targets = slice(segment.targets.start - panel.targets.start, segment.targets.stop - panel.targets.start)
+                sources = slice(segment.sources.start - panel.sources.start, segment.sources.stop - panel.sources.start)
+                if len(segment.sources) < len(panel.sources):
+                    own[:, targets].zero_()
+                part = flat[within(segment.rows, place)]
+                own[:, targets, sources] = part.view(*segment.shape, heads, -1).permute(2, 0, 1, 3)
+    return values

@@ -1,0 +1,228 @@
+"""MLPs on packed rows, in place: (Σ_p slope_p ⊙ n W_p) W_out by the cheapest of three exact ways.
+
+`dense`: all neurons, whole blocks of targets at once. `sparse`: at each target only the neurons of which a
+slope is not zero; the others contribute exactly nothing. `formed`: at each target the map
+`Σ_p W_p diag(slope_p) W_out` is formed once and applied to all its sources.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from decomp.core.network import MLP, Norm
+from decomp.core.operating_point import FrozenBranch
+from decomp.core.pairs import Block, Panel, Segment, joined, rows_of, within
+from decomp.core.workspace import Workspace, bytes_of
+
+Path = Literal["dense", "sparse", "formed"]
+
+GATHER_ROWS = 15
+"""What a target of its own costs beside its products, in source rows of the same products (measured: gathering
+a neuron's weights takes the time of 6 rows, a product of few rows that of 9 more)."""
+CALL_FLOPS = {"cpu": 2 * 10**6, "cuda": 10**8}
+"""What one call costs beside its arithmetic on a device, in the floating-point operations of its time."""
+CALLS = 3
+"""Calls for each target of its own, and again for each panel that it is in."""
+
+
+@dataclass(frozen=True)
+class FoldedMLP:
+    """Input and output projections with the norms around them folded in.
+
+    One contiguous row per neuron, so that active neurons can be gathered.
+    """
+
+    ups: tuple[Float[Tensor, "F D"], ...]
+    down: Float[Tensor, "F D"]
+
+    mixes_positions = False
+
+    @classmethod
+    def of(cls, operator: MLP, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedMLP":
+        """Return the folded projections of an MLP between two norms."""
+        ups = [x.weight if norm_in is None else norm_in.before(x.weight) for x in operator.inputs]
+        down = operator.output.weight if norm_out is None else norm_out.after(operator.output.weight)
+        return cls(tuple(up.T.contiguous() for up in ups), down.contiguous())
+
+    @staticmethod
+    def bytes_to_fold(operator: MLP, norm_in: Norm | None, norm_out: Norm | None) -> int:
+        """Return what the folded projections take beside the model."""
+        down = operator.output.weight
+        return bytes_of(
+            *(x.weight for x in operator.inputs), None if down.is_contiguous() and norm_out is None else down
+        )
+
+    def carry_diagonal(
+        self,
+        rows: Tensor,
+        panel: Panel,
+        embedding: Float[Tensor, "T D"],
+        frozen: FrozenBranch,
+        work: Workspace,
+    ) -> None:
+        """Add the outputs of an MLP that reads the embeddings: every source is still at its own position alone."""
+        places, sources = panel.diagonal()
+        rows[places] += frozen.carry(embedding, with_bias=False)[sources]
+
+    def carry(
+        self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
+    ) -> Iterator[None]:
+        """Yield once, then read the rows and add the MLP's outputs to them. `frozen`: by text."""
+        yield
+        texts = {text: TextPanels(tuple(group)) for text, group in groupby(panels, lambda panel: panel.text)}
+        paths = {text: choose_paths(own, frozen[text], self.down.shape) for text, own in texts.items()}
+        dense = (part for panel in panels for block in panel.blocks for part in dense_parts(block, paths[panel.text]))
+        for run in joined(dense, block_rows):
+            carry_run(rows, run, self, frozen, work)
+        for text, own in texts.items():
+            for target, path in paths[text].items():
+                if path != "dense":
+                    carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", work)
+
+
+@dataclass(frozen=True)
+class TextPanels:
+    """Panels of one text, and where each target's rows are in them."""
+
+    panels: tuple[Panel, ...]
+
+    @cached_property
+    def rows(self) -> dict[int, list[slice]]:
+        """Return the rows of each target."""
+        places: dict[int, list[slice]] = {}
+        for panel in self.panels:
+            for segment in panel.segments:
+                width = len(segment.sources)
+                for t, target in enumerate(segment.targets):
+                    start = segment.row + t * width
+                    places.setdefault(target, []).append(slice(start, start + width))
+        return places
+
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """Return the number of sources of each target."""
+        return {target: sum(s.stop - s.start for s in slices) for target, slices in self.rows.items()}
+
+
+def cheapest_path(
+    active: int, sources: int, panels: int, hidden: int, neurons: int, device: str, inputs: int = 1
+) -> Path:
+    """Return the way with the fewest floating-point operations, the overhead of a target of its own included."""
+    apart = CALL_FLOPS.get(device, CALL_FLOPS["cuda"]) * CALLS * (1 + panels)
+    row = 2 * hidden * (inputs + 1)
+    costs: dict[Path, float] = {
+        "dense": row * neurons * sources,
+        "sparse": row * active * (sources + GATHER_ROWS) + apart,
+        "formed": 2 * hidden**2 * (active + sources + GATHER_ROWS) + row * active * GATHER_ROWS + apart,
+    }
+    return min(costs, key=costs.__getitem__)
+
+
+def active_neurons(slopes: Sequence[Float[Tensor, "*T F"]]) -> Bool[Tensor, "*T F"]:
+    """Return which neurons any input has a slope for."""
+    active = slopes[0] != 0
+    for slope in slopes[1:]:
+        active = active | (slope != 0)
+    return active
+
+
+def choose_paths(panels: TextPanels, frozen: FrozenBranch, shape: Sequence[int]) -> dict[int, Path]:
+    """Return the cheapest way for each target; `shape` is neurons × hidden."""
+    slopes = frozen.mlp.slopes
+    active = active_neurons(slopes).sum(1).tolist()
+    neurons, hidden = shape
+    return {
+        target: cheapest_path(
+            active[target], panels.counts[target], len(rows), hidden, neurons, slopes[0].device.type, len(slopes)
+        )
+        for target, rows in panels.rows.items()
+    }
+
+
+def dense_parts(block: Block, paths: dict[int, Path]) -> Iterator[Block]:
+    """Yield the block's runs of dense targets."""
+    run: list[Segment] = []
+    for segment in block.segments:
+        for dense, group in groupby(segment.targets, lambda target: paths[target] == "dense"):
+            targets = list(group)
+            if dense:
+                row = segment.row + (targets[0] - segment.targets.start) * len(segment.sources)
+                run.append(Segment(range(targets[0], targets[-1] + 1), segment.sources, row))
+            elif run:
+                yield Block(block.text, tuple(run))
+                run = []
+    if run:
+        yield Block(block.text, tuple(run))
+
+
+def carry_run(
+    rows: Tensor, run: tuple[Block, ...], mlp: FoldedMLP, frozen: Sequence[FrozenBranch], work: Workspace
+) -> None:
+    """Add all neurons' outputs, for all targets of neighbouring blocks."""
+    place = rows_of(run)
+    shape = place.stop - place.start, len(mlp.down)
+    neurons = work("neurons", *shape)
+    for number, up in enumerate(mlp.ups):
+        own = torch.mm(rows[place], up.T, out=neurons if number == 0 else work("gated neurons", *shape))
+        for block in run:
+            slope = scaled_slopes(block.targets, frozen[block.text], number, work)
+            for segment in block.segments:
+                part = own[within(segment.rows, place)].view(*segment.shape, -1)
+                part.mul_(slope[block.targets_of(segment), None])
+        if number > 0:
+            neurons.add_(own)
+    rows[place].addmm_(neurons, mlp.down)
+
+
+def carry_target(
+    rows: Tensor,
+    places: Sequence[slice],
+    target: int,
+    mlp: FoldedMLP,
+    frozen: FrozenBranch,
+    formed: bool,
+    work: Workspace,
+) -> None:
+    """Add the outputs of one target's active neurons, gathered once for all sources; by their joint map if `formed`."""
+    at = range(target, target + 1)
+    slopes = [scaled_slopes(at, frozen, number, work, f"slope {number}")[0] for number in range(len(mlp.ups))]
+    active = active_neurons(slopes).nonzero()[:, 0]
+    hidden, slopes = rows.shape[1], [slope[active] for slope in slopes]
+    ups = [
+        torch.index_select(up, 0, active, out=work(f"up {number}", *up.shape)[: len(active)])
+        for number, up in enumerate(mlp.ups)
+    ]
+    down = torch.index_select(mlp.down, 0, active, out=work("down", *mlp.down.shape)[: len(active)])
+    if formed:
+        joined_up = ups[0].mul_(slopes[0][:, None])
+        for up, slope in zip(ups[1:], slopes[1:], strict=True):
+            joined_up.addcmul_(up, slope[:, None])
+        joint = torch.mm(joined_up.T, down, out=work("joint", hidden, hidden))
+    for place in places:
+        part = rows[place]
+        if formed:
+            part.add_(torch.mm(part, joint, out=work("moved", len(part), hidden)))
+            continue
+        neurons = torch.mm(part, ups[0].T, out=work("neurons", len(part), len(active))).mul_(slopes[0])
+        for up, slope in zip(ups[1:], slopes[1:], strict=True):
+            own = torch.mm(part, up.T, out=work("gated neurons", len(part), len(active)))
+            neurons.addcmul_(own, slope)
+        part.addmm_(neurons, down)
+
+
+def scaled_slopes(
+    targets: range, frozen: FrozenBranch, number: int, work: Workspace, buffer: str = "slope"
+) -> Float[Tensor, "targets F"]:
+    """Return the slopes for one input, with the 1/σ of the norms around the MLP."""
+    place = slice(targets.start, targets.stop)
+    slope = frozen.mlp.slopes[number][place]
+    for norm in (frozen.norm_in, frozen.norm_out):
+        if norm is not None:
+            slope = torch.mul(slope, norm.inverse_std[place, None], out=work(buffer, *slope.shape))
+    return slope

@@ -1,0 +1,81 @@
+"""Which (readout, position) pair each row stands for, when readouts are taken back to the embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ReadoutRows:
+    """Rows of some readouts, readout by readout: one for each position up to its target, or the target's alone."""
+
+    targets: Sequence[int]
+    """The last position that each readout reads."""
+    own: bool
+    """Whether a readout has a row for its target alone."""
+    device: torch.device
+
+    @property
+    def stop(self) -> int:
+        """Return the first position that no readout reads."""
+        return max(self.targets) + 1
+
+    @cached_property
+    def last_positions(self) -> Int[Tensor, " N"]:
+        """Return each readout's target."""
+        return torch.tensor(self.targets, device=self.device)
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " N"]:
+        """Return the number of rows of each readout."""
+        return torch.ones_like(self.last_positions) if self.own else self.last_positions + 1
+
+    @cached_property
+    def index(self) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+        """Return each row's readout, and its place among the rows of that readout."""
+        readout = torch.repeat_interleave(self.counts)
+        first = self.counts.cumsum(0) - self.counts
+        return readout, torch.arange(len(readout), device=self.device) - first[readout]
+
+    @cached_property
+    def positions(self) -> Int[Tensor, " rows"]:
+        """Return each row's position in the text."""
+        return self.last_positions if self.own else self.index[1]
+
+    @property
+    def last(self) -> Int[Tensor, " N"]:
+        """Return the row of each readout's target."""
+        return self.counts.cumsum(0) - 1
+
+    def all_positions(self) -> "ReadoutRows":
+        """Return the rows of the same readouts at every position up to their targets."""
+        return ReadoutRows(self.targets, False, self.device) if self.own else self
+
+    def of_positions(self, values: Float[Tensor, "T *rest"]) -> Float[Tensor, "rows *rest"]:
+        """Return, for each row, the value of its position."""
+        return values.index_select(0, self.positions)
+
+    def scale_(self, rows: Float[Tensor, "rows F"], factors: Float[Tensor, "T F"]) -> Float[Tensor, "rows F"]:
+        """Multiply rows by the factors of their positions, in place, without a copy of the factors per readout."""
+        if self.own:
+            return rows.mul_(self.of_positions(factors))
+        for part in rows.split(self.counts.tolist()):
+            part.mul_(factors[: len(part)])
+        return rows
+
+    def pad(self, rows: Float[Tensor, "rows *rest"]) -> Float[Tensor, "N P *rest"]:
+        """Return the rows as a rectangle of readouts and places, zero where a readout has no row."""
+        padded = rows.new_zeros(len(self.targets), 1 if self.own else self.stop, *rows.shape[1:])
+        padded[self.index] = rows
+        return padded
+
+    def pad_heads(self, rows: Float[Tensor, "rows HV"], heads: int) -> Float[Tensor, "H N P V"]:
+        """Return the same rectangle for each head's part of the rows."""
+        parts = rows.unflatten(-1, (heads, -1))
+        padded = rows.new_zeros(heads, len(self.targets), 1 if self.own else self.stop, parts.shape[-1])
+        padded.permute(1, 2, 0, 3)[self.index] = parts
+        return padded

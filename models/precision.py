@@ -1,0 +1,53 @@
+"""float64 means float64: what transformers rounds to float32 inside stays in double precision."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+R = TypeVar("R")
+FLOATS = (torch.float32, torch.Tensor.float)
+
+
+class KeepDouble(TorchFunctionMode):
+    """Turns conversions of float64 tensors to float32, and float32 softmaxes of them, into float64 ones.
+
+    Transformers writes them into its attention and norms to be safe in half precision; in double precision
+    they would leave errors of 1e-7.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if function is torch.Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+            kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in kwargs.items()}
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def own_precision(dtype: torch.dtype) -> Iterator[None]:
+    """Compute a float64 model in float64 throughout; other dtypes as transformers does."""
+    if dtype == torch.float64:
+        with KeepDouble():
+            yield
+    else:
+        yield
+
+
+def in_own_precision(forward: Callable[..., R]) -> Callable[..., R]:
+    """Return a model's forward method computing in the model's own precision."""
+
+    @wraps(forward)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> R:
+        with own_precision(self.dtype):
+            return forward(self, *args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,38 @@
+"""A model run alone: in evaluation mode, its own precision, with an implementation of attention of our choice."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from decomp.models.precision import own_precision
+
+LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+"""By model. Beside the models, since a lock can be neither copied nor pickled."""
+MAKING = threading.Lock()
+
+
+@contextmanager
+def exclusive(model: nn.Module) -> Iterator[None]:
+    """Keep other threads from this model until the end: hooks and the choice of attention are its state."""
+    with MAKING:
+        lock = LOCKS.setdefault(model, threading.RLock())
+    with lock:
+        yield
+
+
+@contextmanager
+def running(model: PreTrainedModel, attention: str) -> Iterator[None]:
+    """Run a model with nobody else at it; what is changed for that is undone at the end."""
+    with exclusive(model), own_precision(model.dtype):
+        before, training = model.config._attn_implementation, model.training
+        try:
+            model.eval()
+            model.config._attn_implementation = attention
+            yield
+        finally:
+            model.config._attn_implementation = before
+            model.train(training)

@@ -1,0 +1,106 @@
+"""Truncated gradients against autograd on each target's prefix."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from decomp.core.backward import GROUP_ROWS, Backward, rows_of
+from decomp.core.rules import Rules
+from tests.variants import VARIANTS, make_pair, random_ids
+
+
+def backward_of(model, ids, memory=2**30):
+    point = model.record(ids, embedding=model.record(ids).embedding)
+    return Backward(model.network(), point, "differentiate", memory)
+
+
+def autograd_on_prefix(plain, ids, target, g):
+    """Of hidden[target] · g, with nothing but the prefix there."""
+    embedding = plain.get_input_embeddings().weight[ids[: target + 1]].detach().requires_grad_()
+    hidden = plain.base_model(inputs_embeds=embedding[None]).last_hidden_state[0, -1]
+    return torch.autograd.grad(hidden @ g, embedding)[0]
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_autograd_on_every_prefix(variant, memory):
+    plain, model = make_pair(variant)
+    ids = random_ids(12)
+    g = torch.randn(12, model.unembedding().weight.shape[1], dtype=torch.float64)
+    _, project_in = model.token_embeddings()
+    expected = [autograd_on_prefix(plain, ids, target, g[target]) for target in range(12)]
+    with torch.no_grad():
+        backward = backward_of(model, ids, memory)
+    for targets in (range(12), range(4, 9), range(11, 12), range(1)):
+        with torch.no_grad():
+            rows = backward(g[targets.start : targets.stop], targets)
+        assert rows.shape[:2] == (len(targets), targets.stop)
+        for row, target in zip(rows, targets, strict=True):
+            got = row if project_in is None else row @ project_in.weight.T
+            assert_close(got[: target + 1], expected[target], rtol=1e-11, atol=1e-11)
+            assert_close(row[target + 1 :], torch.zeros_like(row[target + 1 :]), rtol=0, atol=0)
+
+
+def test_starting_from_the_embedding_is_the_ordinary_pass():
+    for variant in ("opt-post-norm", "gpt2"):
+        _, model = make_pair(variant)
+        ids = random_ids(9)
+        point = model.record(ids)
+        again = model.record(ids, embedding=point.embedding)
+        assert_close(again.hidden, point.hidden, rtol=0, atol=0)
+        other = model.record(ids.flip(0), embedding=point.embedding)
+        assert_close(other.hidden, point.hidden, rtol=0, atol=0)
+
+
+def test_groups_hold_every_target_once_within_rows_and_memory():
+    _, model = make_pair("gpt2")
+    backward = backward_of(model, random_ids(40))
+    for memory in (2**30, backward.bytes_needed(39, 40) + 1000, backward.bytes_needed(30, 40)):
+        groups = list(backward.groups(range(3, 40), memory))
+        assert [target for group in groups for target in group] == list(range(3, 40))
+        for group in groups:
+            assert len(group) == 1 or rows_of(group.start, group.stop) <= GROUP_ROWS
+            assert backward.bytes_needed(group.start, group.stop) <= memory
+    with pytest.raises(ValueError, match=r"the way back from one target with .* positions needs .* allow more memory"):
+        list(backward.groups(range(3, 40), backward.bytes_needed(39, 40) - 1))
+
+
+@pytest.mark.parametrize("rule", ["tangent", "secant"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pull_is_the_transpose_of_carry(variant, rule):
+    _, model = make_pair(variant)
+    ids = random_ids(12)
+    point = model.record(ids, rules=Rules(rule))
+    targets = [11, 3, 7, 7]
+    g = torch.randn(len(targets), point.hidden.shape[1], dtype=torch.float64)
+    pulled = Backward(model.network(), point, "pull", 2**30)(g, targets)
+    stream = torch.randn_like(point.embedding)
+    *_, carried = point.carry(stream, with_bias=False)
+    for row, readout, target in zip(pulled, g, targets, strict=True):
+        assert_close((row * stream).sum(), readout @ carried[target], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pulled_readouts_are_those_of_the_contributions(variant):
+    _, model = make_pair(variant)
+    ids = random_ids(12)
+    point, contributions = model.record(ids), model.decompose(ids).dense()
+    g = torch.randn(12, point.hidden.shape[1], dtype=torch.float64)
+    pulled = Backward(model.network(), point, "pull", 2**30)(g, range(12))
+    assert_close((pulled * point.embedding).sum(-1), (contributions * g[:, None]).sum(-1), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+def test_second_derivatives_of_the_frozen_network_are_zero(variant):
+    _, model = make_pair(variant)
+    point = model.record(random_ids(8))
+
+    def final(x):
+        *_, hidden = point.carry(x, with_bias=True)
+        return hidden.sum(0)
+
+    x, step = point.embedding, torch.randn_like(point.embedding)
+    _, first = torch.autograd.functional.jvp(final, x, step)
+    _, moved = torch.autograd.functional.jvp(final, x + 3 * step, step)
+    assert first.abs().max() > 1e-3
+    assert_close(moved, first, rtol=1e-12, atol=1e-12)
