@@ -1,4 +1,4 @@
-"""The original algorithm, plainly: the full rectangle, one source row at a time, LayerNorm elementwise.
+"""The original algorithm, plainly: the full rectangle, one source row at a time, norms elementwise.
 
 Written for comparison; what it computes is what the engine computes.
 """
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding
-from decomp.core.rules import AttentionMaps, FrozenSublayer, Network, OperatingPoint, Sublayer
+from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
+from decomp.core.operators import FrozenNorm
 
 
 def reached(source: int, length: int, kept: int) -> slice:
@@ -17,26 +18,33 @@ def reached(source: int, length: int, kept: int) -> slice:
     return slice(0, length) if kept >= length else slice(source, min(source + kept, length))
 
 
-def step(row: Tensor, targets: slice, sublayer: Sublayer, frozen: FrozenSublayer, weights: Tensor | None) -> Tensor:
-    inner = row
-    if sublayer.norm_before is not None and frozen.inverse_std_before is not None:
-        inner = sublayer.norm_before(inner, frozen.inverse_std_before[targets], affine=False)
-    maps = sublayer.maps
-    if isinstance(maps, AttentionMaps):
-        assert weights is not None
-        values = (inner @ maps.value.weight).view(len(inner), maps.heads, -1).transpose(0, 1)
+def normalised(row: Tensor, targets: slice, norm: FrozenNorm | None) -> Tensor:
+    if norm is None:
+        return row
+    return norm.norm.scale(norm.norm.standardise(row, norm.inverse_std[targets]), with_bias=False)
+
+
+def branch_output(row: Tensor, targets: slice, branch: FrozenBranch, weights: Tensor | None) -> Tensor:
+    inner = normalised(row, targets, branch.norm_in)
+    if weights is not None:
+        values = branch.attention.values(inner, with_bias=False)
         mixed = (weights[:, targets, targets] @ values).transpose(0, 1).reshape(len(inner), -1)
-        row = row + mixed @ maps.output.weight
+        output = mixed @ branch.attention.attention.output.weight
     else:
-        assert frozen.slope is not None
-        row = row + (frozen.slope[targets] * (inner @ maps.up.weight)) @ maps.down.weight
-    if sublayer.norm_after is not None and frozen.inverse_std_after is not None:
-        row = sublayer.norm_after(row, frozen.inverse_std_after[targets], affine=False)
-    return row
+        mlp = branch.mlp
+        pairs = zip(mlp.mlp.inputs, mlp.slopes, strict=False)
+        neurons = sum(slope[targets] * (inner @ up.weight) for up, slope in pairs)
+        output = neurons @ mlp.mlp.output.weight
+    return normalised(output, targets, branch.norm_out)
+
+
+def step(row: Tensor, targets: slice, stage: FrozenStage, weights: list[Tensor | None]) -> Tensor:
+    outputs = [branch_output(row, targets, *pair) for pair in zip(stage.branches, weights, strict=True)]
+    return normalised(row + sum(outputs), targets, stage.norm)
 
 
 @torch.no_grad()
-def propagate(network: Network, point: OperatingPoint, kept: int) -> list[Tensor]:
+def propagate(point: OperatingPoint, kept: int) -> list[Tensor]:
     """Per source the contributions to the targets it reaches, before the final norm."""
     length = len(point)
     rows = []
@@ -45,11 +53,10 @@ def propagate(network: Network, point: OperatingPoint, kept: int) -> list[Tensor
         row = torch.zeros(targets.stop - targets.start, point.embedding.shape[1])
         row[source - targets.start] = point.embedding[source]
         rows.append(row)
-    for block, frozen_block in zip(network.blocks, point.blocks, strict=True):
-        for sublayer, frozen in zip(block, frozen_block, strict=True):
-            weights = None if frozen.attention is None else frozen.attention(0, length)
-            for source in range(length):
-                rows[source] = step(rows[source], reached(source, length, kept), sublayer, frozen, weights)
+    for stage in (stage for block in point.blocks for stage in block):
+        weights = [b.attention.rows(0, length) if b.operator.mixes_positions else None for b in stage.branches]
+        for source in range(length):
+            rows[source] = step(rows[source], reached(source, length, kept), stage, weights)
     return rows
 
 

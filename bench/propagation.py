@@ -28,7 +28,7 @@ def measure(
     before = reset_peak()
     points = [model.record(torch.randint(4, model.config.vocab_size, (length,))) for _ in range(texts)]
     if way == "original":
-        work: Callable[[], object] = lambda: [original.propagate(model.network(), point, kept) for point in points]  # noqa: E731
+        work: Callable[[], object] = lambda: [original.propagate(point, kept) for point in points]  # noqa: E731
     else:
         folded = model.folded()
         work = lambda: [None for _ in propagate(folded, points, kept, memory)]  # noqa: E731

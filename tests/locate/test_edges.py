@@ -356,7 +356,7 @@ def test_gradient_through_a_norm(norm):
     x, gradients = torch.rand(2, 3, 7, dtype=torch.float64), torch.rand(4, 2, 3, 7, dtype=torch.float64)
 
     def apply(x):
-        return x if norm is None else norm(x, norm.inverse_std(x), affine=True)
+        return x if norm is None else norm.scale(norm.standardise(x, norm.inverse_std(x)), with_bias=True)
 
     expected = [torch.func.vjp(apply, x)[1](gradient)[0] for gradient in gradients]
     assert_close(through_norm(norm, x, gradients), torch.stack(expected), rtol=0, atol=1e-12)
