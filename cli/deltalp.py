@@ -87,13 +87,14 @@ def find(identifier: str, folder: Path) -> dict[str, Path]:
 
 def open_stored(path: Path, model: str, number: int) -> "tuple[Decomposition, Window, tuple[str, ...]]":
     """A stored decomposition, its window, and its tokens; those of `.pt` files by the model's tokenizer."""
-    from decomp.core.storage import load, load_pt, pt_unembedding_path, unembedding_path
+    from decomp.core.decomposition import load
+    from decomp.core.storage import pt_unembedding_path, unembedding_path
     from decomp.corpus.windows import Window
     from decomp.models.base import model_label
 
     label = model_label(model)
     if path.suffix == ".pt":
-        result = load_pt(path, pt_unembedding_path(path.parent, label))
+        result = load(path, pt_unembedding_path(path.parent, label))
         return result, *read_tokens(path, result, model, number)
     result = load(path)
     if result.about.get("model", label) != label:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from decomp.api import agreement, alignment, contrast, decompose, faithfulness, score
-    from decomp.core.decomposition import Decomposition
-    from decomp.core.storage import load
+    from decomp.core.decomposition import Decomposition, load
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
     from decomp.measures import SCORES
@@ -19,7 +18,7 @@ PUBLIC = {
     "SCORES": "decomp.measures",
     "Table": "decomp.tables.table",
     **dict.fromkeys(("score", "contrast", "decompose", "faithfulness", "alignment", "agreement"), "decomp.api"),
-    "load": "decomp.core.storage",
+    "load": "decomp.core.decomposition",
     "load_model": "decomp.models",
     "load_table": "decomp.tables.table",
     "read_articles": "decomp.corpus.articles",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core import storage
 from decomp.core.ablation import Unembedding, ablated_log2_prob, next_log2_prob
 from decomp.core.engine import propagate
 from decomp.core.folding import FoldedNetwork
@@ -124,9 +125,7 @@ class Decomposition:
 
         `dtype`: of the stored contributions, their own by default. `hidden_layers` are not stored.
         """
-        from decomp.core.storage import save
-
-        save(self, Path(path), dtype=dtype, overwrite=overwrite)
+        storage.save(self, Path(path), dtype=dtype, overwrite=overwrite)
 
     @classmethod
     def from_streams(
@@ -193,3 +192,13 @@ def assemble(
     for chunk in propagate(folded, points, decomposition_length, memory, observe if every_layer else None):
         keep(-1, chunk.panel, chunk.rows)
     return packed
+
+
+def load(path: str | Path, unembedding: str | Path | None = None) -> Decomposition:
+    """Return a stored decomposition; contributions are read, and checked, as they are asked for.
+
+    Also reads the original `d_{id}.pt` (with its `i_` and `o_` files; `bias` is then all that `d` leaves of `o`),
+    with the projection in `unembedding`, by default the one beside that is known to be its model's. ValueError for a
+    file that is missing, truncated, damaged, foreign, or newer than this package.
+    """
+    return Decomposition(**storage.read(Path(path), None if unembedding is None else Path(unembedding)))

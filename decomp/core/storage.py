@@ -1,111 +1,227 @@
-"""Decompositions and unembeddings on disk: safetensors, and the original research code's `.pt` files."""
+"""Decompositions and unembeddings on disk: safetensors, and the original research code's `.pt` files.
+
+Every file says how it was made and has digests of all that it holds, by blocks of rows, so that damage shows where
+rows are read: those of `.pt` files are in a manifest beside them. `read` gives the fields of a `Decomposition`.
+"""
 
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding
-from decomp.core.decomposition import Decomposition
 from decomp.core.pairs import pair_indices, pair_offset
-from decomp.io.files import check_outputs, complete_or_absent
+from decomp.io.digests import digest, file_digest
+from decomp.io.files import check_outputs, complete_or_absent, write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "decomp"
 SUFFIX = ".safetensors"
-STORED_TENSORS = {"input_ids", "contributions", "bias", "hidden", "remainder"}
+MANIFEST_SUFFIX = ".meta.json"
+"""Of what `.pt` files do not say themselves."""
+BLOCK = 1024
+"""Rows that have a digest together."""
+STATES = ("bias", "hidden", "remainder")
+STORED_TENSORS = {"input_ids", "contributions", *STATES}
+
+Header = dict[str, Any]
+"""What a file says of itself: kind, version, how it was made, digests."""
+
+logger = logging.getLogger(__name__)
+
+
+class Storable(Protocol):
+    """What is stored: the fields of a `Decomposition`."""
+
+    @property
+    def input_ids(self) -> Int[Tensor, " T"]: ...
+    @property
+    def decomposition_length(self) -> int: ...
+    @property
+    def rows(self) -> Any: ...
+    @property
+    def bias(self) -> Float[Tensor, "T E"]: ...
+    @property
+    def hidden(self) -> Float[Tensor, "T E"]: ...
+    @property
+    def older(self) -> Float[Tensor, "T E"]: ...
+    @property
+    def unembedding(self) -> Unembedding | None: ...
+    @property
+    def tokens(self) -> tuple[str, ...] | None: ...
+    @property
+    def about(self) -> Mapping[str, str]: ...
+
+
+def block_digests(tensor: Tensor) -> list[str]:
+    """Return the digests of a tensor's bytes, of `BLOCK` rows each."""
+    flat = tensor.contiguous().reshape(len(tensor), -1).view(torch.uint8).numpy()
+    return [digest([flat[first : first + BLOCK].tobytes()]) for first in range(0, len(flat), BLOCK)]
+
+
+def header_digest(about: Mapping[str, Any]) -> str:
+    """Return the digest of all that a header says but for the digest itself."""
+    rest = {key: value for key, value in about.items() if key != "digest"}
+    return digest([json.dumps(rest, ensure_ascii=True, sort_keys=True).encode()])
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """One metadata entry, so that the same content gives the same bytes."""
+    """Write tensors and what the file says of itself, in one metadata entry: the same content gives the same bytes.
+
+    CannotWriteError, a ValueError, for a folder that can't be written into.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"version": FORMAT_VERSION, **about, "digests": {name: block_digests(t) for name, t in plain.items()}}
+    header = {**header, "digest": header_digest(json.loads(json.dumps(header)))}
     with complete_or_absent(path) as beside:
-        content = json.dumps({"version": FORMAT_VERSION, **about}, ensure_ascii=True, sort_keys=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {METADATA_KEY: content})
+        save_file(plain, beside, {METADATA_KEY: json.dumps(header, ensure_ascii=True, sort_keys=True)})
 
 
-def read_header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
-    """The open file and what it says of itself. ValueError for a truncated, foreign or newer file."""
+def read_header(path: Path, kind: str) -> tuple[Any, Header]:
+    """Return the open file and what it says of itself. ValueError for a truncated, foreign, damaged or newer file."""
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     try:
         file = safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or no safetensors file ({error}): write it again") from error
-    content = (file.metadata() or {}).get(METADATA_KEY)
-    about = json.loads(content) if content else {}
-    if about.get("kind") != kind:
+    return file, check_header(path, (file.metadata() or {}).get(METADATA_KEY), kind)
+
+
+def check_header(path: Path, content: str | bytes | None, kind: str) -> Header:
+    """Return what a file of this package says of itself. ValueError for a foreign, damaged or newer file."""
+    try:
+        header = json.loads(content) if content else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged (what it says of itself is no JSON): write it again") from error
+    if not isinstance(header, dict) or header.get("kind") != kind:
         raise ValueError(f"{path} holds no {kind}: expected a file that this package wrote")
-    if about["version"] > FORMAT_VERSION:
+    version = header.get("version")
+    if not isinstance(version, int) or not isinstance(header.get("about"), dict):
+        raise ValueError(f"{path} does not say which version it is of, and how it was made: write it again")
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade it")
+    if version < 2:
+        logger.warning("%s has no digests (format version 1): damage to it would not show", path)
+    elif header.get("digest") != header_digest(header):
+        raise ValueError(f"{path} is damaged (what it says of itself has changed): write it again")
+    return header
+
+
+def check_block(path: Path, name: str, number: int, block: Tensor, digests: Sequence[str] | None) -> None:
+    """Raise ValueError for rows of a stored tensor that are not those that were written, or not finite."""
+    if digests is not None and (number >= len(digests) or block_digests(block) != [digests[number]]):
         raise ValueError(
-            f"{path} has format version {about['version']}, this package reads up to {FORMAT_VERSION}: upgrade it"
+            f"{path} is damaged: {name} has changed at rows {number * BLOCK} to {number * BLOCK + len(block) - 1}; "
+            "write it again"
         )
-    return file, about
+    if block.is_floating_point() and not block.isfinite().all():
+        raise ValueError(f"{path}: {name} has numbers that are not finite; write it again")
+
+
+def read_tensor(path: Path, file: Any, name: str, header: Header) -> Tensor:
+    """Return a stored tensor whole. ValueError where it is not what was written."""
+    tensor: Tensor = file.get_tensor(name)
+    digests = header["digests"].get(name) if "digests" in header else None
+    for number, block in enumerate(tensor.split(BLOCK)):
+        check_block(path, name, number, block, digests)
+    return tensor
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Contributions in a file; a slice reads its rows and no more."""
+    """Contributions in a file; a slice reads its rows, and once the block that they are in, to check it."""
 
     path: Path
+    digests: tuple[str, ...] | None = None
+    checked: set[int] = field(default_factory=set, compare=False, repr=False)
+    """Blocks that are what was written."""
 
     def __getitem__(self, index: slice, /) -> Float[Tensor, "pairs E"]:
         with safe_open(self.path, "pt") as file:
-            return file.get_slice("contributions")[index]
+            stored = file.get_slice("contributions")
+            start, stop, _ = index.indices(stored.get_shape()[0])
+            for number in range(start // BLOCK, -(-stop // BLOCK)):
+                if number not in self.checked:
+                    block = stored[number * BLOCK : (number + 1) * BLOCK]
+                    check_block(self.path, "contributions", number, block, self.digests)
+                    self.checked.add(number)
+            return stored[index]
 
 
 def unembedding_path(folder: Path, model: str) -> Path:
+    """Return where a folder keeps the unembedding of a model, once for all its decompositions."""
     return folder / f"{model}_unembedding{SUFFIX}"
 
 
 def save_unembedding(unembedding: Unembedding, path: Path, about: Mapping[str, str]) -> None:
+    """Write an unembedding, with `about` the model that it is of."""
     tensors = {"weight": unembedding.weight}
     if unembedding.bias is not None:
         tensors["bias"] = unembedding.bias
     write_safetensors(path, tensors, {"kind": "unembedding", "about": dict(about)})
 
 
-def open_unembedding(path: Path, about: Mapping[str, str]) -> Any:
-    """The open file. ValueError if it belongs to another model than `about` says."""
-    file, header = read_header(path, "unembedding")
-    if header["about"].get("weights") != about.get("weights"):
+def check_model(path: Path, of_file: Mapping[str, str], about: Mapping[str, str]) -> None:
+    """Raise ValueError for a shared file (unembedding) of another model than a decomposition is of."""
+    if of_file.get("weights") != about.get("weights"):
         raise ValueError(
-            f"{path} is of another model ({header['about'].get('model')}, weights {header['about'].get('weights')}) "
-            f"than the decomposition ({about.get('model')}, weights {about.get('weights')}): "
-            "decompose again, into another folder"
+            f"{path} is of another model ({of_file.get('model')}, weights {of_file.get('weights')}) than the "
+            f"decomposition ({about.get('model')}, weights {about.get('weights')}): decompose again, into another "
+            "folder"
         )
-    return file
 
 
 def load_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
-    """ValueError if it belongs to another model than `about` says."""
-    file = open_unembedding(path, about)
-    return Unembedding(file.get_tensor("weight"), file.get_tensor("bias") if "bias" in set(file.keys()) else None)
+    """Return a stored unembedding. ValueError if it is damaged, or of another model than `about` says."""
+    _, header = read_header(path, "unembedding")
+    check_model(path, header["about"], about)
+    status = path.stat()
+    return read_unembedding(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def read_unembedding(path: Path, *_changed: int) -> Unembedding:
+    """Return what a file holds: windows share one. ValueError for damage, and for other shapes and dtypes."""
+    file, header = read_header(path, "unembedding")
+    names = set(file.keys())
+    if not {"weight"} <= names <= {"weight", "bias"}:
+        raise ValueError(f"{path} holds {', '.join(sorted(names))}, expected weight and bias: write it again")
+    weight = read_tensor(path, file, "weight", header)
+    bias = read_tensor(path, file, "bias", header) if "bias" in names else None
+    if weight.ndim != 2 or not weight.is_floating_point() or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(f"{path}: expected a weight (vocabulary, hidden) of numbers, not {tuple(weight.shape)}")
+    return Unembedding(weight, bias)
 
 
 def narrowed(contributions: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """ValueError where a number does not fit."""
+    """Return contributions as they are stored. ValueError where a number does not fit."""
+    if not contributions.isfinite().all():
+        raise ValueError("some contributions are not finite: nothing is stored")
     stored = contributions if dtype is None else contributions.to(dtype)
     if not stored.isfinite().all():
         raise ValueError(f"some contributions are too large for {stored.dtype}: store them as bfloat16 or float32")
     return stored
 
 
-def save(result: Decomposition, path: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
+def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
     """Write `path`, and the unembedding beside it unless that is there.
 
     ValueError for an existing file, an unembedding of another model, a folder that can't be written, or
     contributions that `dtype` can't hold.
     """
     check_outputs([path], overwrite=overwrite)
-    rows = narrowed(result.rows[: pair_offset(len(result), result.decomposition_length)], dtype)
+    rows = narrowed(result.rows[: pair_offset(len(result.input_ids), result.decomposition_length)], dtype)
     tensors = {
         "input_ids": result.input_ids,
         "contributions": rows,
@@ -122,59 +238,118 @@ def save(result: Decomposition, path: Path, *, dtype: torch.dtype | None = None,
     if result.unembedding is not None:
         beside = unembedding_path(path.parent, result.about.get("model", "model"))
         if beside.exists():
-            open_unembedding(beside, result.about)
+            check_model(beside, read_header(beside, "unembedding")[1]["about"], result.about)
         else:
             save_unembedding(result.unembedding, beside, result.about)
     write_safetensors(path, tensors, about)
 
 
-def load(path: str | Path) -> Decomposition:
-    """A stored decomposition; contributions are read as they are asked for, the unembedding from beside it.
+def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
+    """Return the fields of a stored `Decomposition`; contributions are read as they are asked for.
 
-    Also reads the original `d_{id}.pt` (with its `i_` and `o_` files; `bias` is then all that `d` leaves
-    of `o`). ValueError for a file that is missing, truncated, foreign, or newer than this package.
+    The unembedding is read from beside, where it is there. `d_{id}.pt` are read with their `i_` and `o_` files;
+    `unembedding` is then the file of the projection, if not that of the manifest. ValueError for a file that is
+    missing, truncated, damaged, foreign, or newer than this package.
     """
-    path = Path(path)
     if path.suffix == ".pt":
-        return load_pt(path)
+        return read_pt_files(path, unembedding)
     file, header = read_header(path, "decomposition")
     if missing := STORED_TENSORS - set(file.keys()):
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: write it again")
-    ids, length = file.get_tensor("input_ids"), header["decomposition_length"]
-    pairs, shape = pair_offset(len(ids), length), file.get_slice("contributions").get_shape()
-    if shape[0] != pairs:
-        raise ValueError(f"{path} has {shape[0]} contributions, {len(ids)} tokens need {pairs}: write it again")
+    ids, *states = (read_tensor(path, file, name, header) for name in ("input_ids", *STATES))
+    length, tokens = header.get("decomposition_length"), header.get("tokens")
+    contributions = file.get_slice("contributions")
+    check_shapes(path, ids, states, contributions.get_shape(), contributions.get_dtype(), length, tokens)
     beside = unembedding_path(path.parent, header["about"].get("model", "model"))
-    return Decomposition(
-        input_ids=ids,
-        decomposition_length=length,
-        rows=StoredRows(path),
-        bias=file.get_tensor("bias"),
-        hidden=file.get_tensor("hidden"),
-        older=file.get_tensor("remainder"),
-        unembedding=load_unembedding(beside, header["about"]) if beside.is_file() else None,
-        tokens=None if header["tokens"] is None else tuple(header["tokens"]),
-        about=header["about"],
-    )
+    head = load_unembedding(beside, header["about"]) if beside.is_file() else None
+    check_ids(path, ids, head)
+    digests = header["digests"]["contributions"] if "digests" in header else None
+    return {
+        "input_ids": ids,
+        "decomposition_length": length,
+        "rows": StoredRows(path, None if digests is None else tuple(digests)),
+        **dict(zip(("bias", "hidden", "older"), states, strict=True)),
+        "unembedding": head,
+        "tokens": None if tokens is None else tuple(tokens),
+        "about": header["about"],
+    }
+
+
+def check_shapes(
+    path: Path, ids: Tensor, states: Sequence[Tensor], stored: Sequence[int], dtype: str, length: Any, tokens: Any
+) -> None:
+    """Raise ValueError for stored tensors whose shapes or dtypes do not fit together."""
+    if ids.ndim != 1 or len(ids) == 0 or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{path}: input_ids must be (tokens,) of int64, not {tuple(ids.shape)} of {ids.dtype}")
+    for name, state in zip(STATES, states, strict=True):
+        if state.ndim != 2 or state.shape != (len(ids), stored[-1]) or not state.is_floating_point():
+            raise ValueError(
+                f"{path}: {name} must be {len(ids)} tokens × {stored[-1]} numbers, "
+                f"not {tuple(state.shape)} of {state.dtype}"
+            )
+    if not isinstance(length, int) or length < 1:
+        raise ValueError(f"{path} has the decomposition length {length!r}, expected one of at least 1: write it again")
+    if stored[0] != (pairs := pair_offset(len(ids), length)) or len(stored) != 2 or "F" not in dtype:
+        raise ValueError(
+            f"{path} has {stored[0]} contributions, {len(ids)} tokens need {pairs} of floating-point numbers "
+            f"(they are {dtype}): write it again"
+        )
+    if tokens is not None and len(tokens) != len(ids):
+        raise ValueError(f"{path} has {len(tokens)} token strings for {len(ids)} tokens: write it again")
+
+
+def check_ids(path: Path, ids: Int[Tensor, " T"], unembedding: Unembedding | None) -> None:
+    """Raise ValueError for token ids that are none of the vocabulary's."""
+    vocab = None if unembedding is None else len(unembedding.weight)
+    if int(ids.min()) < 0 or (vocab is not None and int(ids.max()) >= vocab):
+        wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise ValueError(f"{path} has token id {wrong}, the vocabulary has {vocab or 'none below 0'}: write it again")
 
 
 def pt_paths(folder: Path, identifier: str) -> tuple[Path, Path, Path]:
-    """The original names: contributions, input ids, hidden states."""
+    """Return the original names: contributions, input ids, hidden states."""
     d, i, o = (folder / f"{letter}_{identifier}.pt" for letter in "dio")
     return d, i, o
 
 
+def pt_manifest_path(folder: Path, identifier: str) -> Path:
+    """Return where it says what the `.pt` files of a window do not: model, window, tokens, digests."""
+    return folder / f"{identifier}{MANIFEST_SUFFIX}"
+
+
 def pt_unembedding_path(folder: Path, model: str) -> Path:
+    """Return the original name of a model's projection."""
     return folder / f"{model}_proj_weights.pt"
 
 
 def write_pt(path: Path, tensor: Tensor) -> None:
-    with complete_or_absent(path) as beside:
-        torch.save(tensor.detach().cpu().contiguous(), beside)
+    """Write one tensor, the same content as the same bytes."""
+    with complete_or_absent(path) as beside, beside.open("wb") as file:
+        torch.save(tensor.detach().cpu().contiguous(), file)
+
+
+def write_manifest(path: Path, files: Iterable[Path], about: Mapping[str, Any]) -> None:
+    """Write what `.pt` files do not say themselves, and their digests."""
+    header = {"version": FORMAT_VERSION, **about, "digests": {file.name: file_digest(file) for file in files}}
+    header = json.loads(json.dumps(header))
+    content = json.dumps({**header, "digest": header_digest(header)}, ensure_ascii=True, indent=1)
+    write_whole(path, content.encode())
+
+
+def read_manifest(path: Path, kind: str) -> Header | None:
+    """Return what a manifest says, None where there is none. ValueError for a damaged one, or for changed files."""
+    if not path.is_file():
+        return None
+    header = check_header(path, path.read_bytes(), kind)
+    for name, expected in header["digests"].items():
+        file = path.parent / name
+        if file.is_file() and file_digest(file) != expected:
+            raise ValueError(f"{file} is damaged, or of another window or model than {path} says: write it again")
+    return header
 
 
 def save_pt(
-    result: Decomposition,
+    result: Storable,
     folder: Path,
     identifier: str,
     model: str,
@@ -182,20 +357,57 @@ def save_pt(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> None:
-    """The original files: `d` (min(W, T), T, E) with `d[r, t]` of source t−r at target t, `i`, `o`, projection."""
-    paths = pt_paths(folder, identifier)
-    check_outputs(paths, overwrite=overwrite)
-    targets, sources = result.pairs()
+    """Write the original files: `d` (min(W, T), T, E) with `d[r, t]` of source t−r at target t, `i`, `o`, projection,
+    and beside them what these do not say.
+
+    ValueError for existing files, a projection of another model, or contributions that `dtype` can't hold.
+    """
+    paths, manifest = pt_paths(folder, identifier), pt_manifest_path(folder, identifier)
+    check_outputs([*paths, manifest], overwrite=overwrite)
+    targets, sources = pair_indices(len(result.input_ids), result.decomposition_length)
     rows = narrowed(result.rows[: len(targets)], dtype)
-    d = rows.new_zeros(min(result.decomposition_length, len(result)), *result.hidden.shape)
+    d = rows.new_zeros(min(result.decomposition_length, len(result.input_ids)), *result.hidden.shape)
     d[targets - sources, targets] = rows
-    if result.unembedding is not None and not pt_unembedding_path(folder, model).exists():
-        write_pt(pt_unembedding_path(folder, model), result.unembedding.weight)
+    if result.unembedding is not None:
+        keep_pt_unembedding(result.unembedding.weight, pt_unembedding_path(folder, model), result.about)
+    manifest.unlink(missing_ok=True)
     for path, tensor in zip(paths, (d, result.input_ids[None], result.hidden[None]), strict=True):
         write_pt(path, tensor)
+    about = {"kind": "decomposition", "tokens": result.tokens, "about": {**result.about, "model": model}}
+    write_manifest(manifest, paths, about)
+
+
+def keep_pt_unembedding(weight: Float[Tensor, "V E"], path: Path, about: Mapping[str, str]) -> None:
+    """Write the projection that all windows of a model share. ValueError where another model's is there."""
+    manifest = path.with_suffix(MANIFEST_SUFFIX)
+    if not path.exists():
+        manifest.unlink(missing_ok=True)
+        write_pt(path, weight)
+    elif (header := unembedding_manifest(path)) is not None:
+        check_model(path, header["about"], about)
+        return
+    elif not torch.equal(read_pt(path), weight.detach().cpu()):
+        raise ValueError(f"{path} is of another model than {about.get('model')}: decompose into another folder")
+    write_manifest(manifest, [path], {"kind": "unembedding", "about": dict(about)})
+
+
+def unembedding_manifest(path: Path) -> Header | None:
+    """Return what is known of a projection, None where nothing is. ValueError as for `read_manifest`."""
+    manifest = path.with_suffix(MANIFEST_SUFFIX)
+    if not manifest.is_file():
+        return None
+    times = [file.stat().st_mtime_ns for file in (path, manifest)]
+    return read_unembedding_manifest(manifest, *times)
+
+
+@lru_cache(maxsize=1)
+def read_unembedding_manifest(manifest: Path, *_changed: int) -> Header | None:
+    """Return what a projection's manifest says: windows share one."""
+    return read_manifest(manifest, "unembedding")
 
 
 def read_pt(path: Path) -> Tensor:
+    """Return the tensor in a `.pt` file. ValueError for a file that is missing, broken, or holds none."""
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     try:
@@ -207,35 +419,69 @@ def read_pt(path: Path) -> Tensor:
     return tensor
 
 
-def load_pt(path: Path, unembedding: Path | None = None) -> Decomposition:
-    """The original files, `path` being the `d_{id}.pt`."""
+def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
+    """Return the fields of a `Decomposition` from the original files, `path` being the `d_{id}.pt`.
+
+    `bias` is all that `d` leaves of `o`: biases and sources older than the decomposition length.
+    """
     if not path.name.startswith("d_"):
         raise ValueError(f"{path} is no d_{{id}}.pt: give the file of the contributions")
     d, ids, hidden = (read_pt(p) for p in pt_paths(path.parent, path.stem[2:]))
     ids, hidden = ids.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
-    if d.ndim != 3 or d.shape[1:] != hidden.shape or len(ids) != len(hidden) or len(d) > len(ids):
+    if d.ndim != 3 or d.shape[1:] != hidden.shape or len(ids) != len(hidden) or not 0 < len(d) <= len(ids):
         raise ValueError(
             f"{path}: shapes {tuple(d.shape)}, {tuple(ids.shape)}, {tuple(hidden.shape)} do not fit together"
         )
+    if ids.is_floating_point() or not (d.is_floating_point() and hidden.is_floating_point()):
+        raise ValueError(f"{path}: dtypes {d.dtype}, {ids.dtype}, {hidden.dtype}: expected numbers, ids, numbers")
+    if not (d.isfinite().all() and hidden.isfinite().all()):
+        raise ValueError(f"{path}: contributions or hidden states are not finite; write it again")
+    header = read_manifest(pt_manifest_path(path.parent, path.stem[2:]), "decomposition")
+    if header is None:
+        logger.warning("%s does not say which model and window it is of: nothing checks that files fit", path)
+    about = {} if header is None else header["about"]
+    if unembedding is None and "model" in about:
+        unembedding = pt_unembedding_path(path.parent, about["model"])
+        unembedding = unembedding if unembedding.is_file() else None
+    head = None if unembedding is None else pt_unembedding(unembedding, about)
+    check_ids(path, ids, head)
+    if head is not None and head.weight.shape[1:] != hidden.shape[1:]:
+        raise ValueError(f"{unembedding} has {head.weight.shape[-1]} dimensions, {path} {hidden.shape[-1]}")
     targets, sources = pair_indices(len(ids), len(d))
-    return Decomposition(
-        input_ids=ids,
-        decomposition_length=len(d),
-        rows=d[targets - sources, targets],
-        bias=hidden - d.sum(0),
-        hidden=hidden,
-        older=torch.zeros_like(hidden),
-        unembedding=None if unembedding is None else Unembedding(read_pt(unembedding)),
-    )
+    tokens = None if header is None else header.get("tokens")
+    return {
+        "input_ids": ids,
+        "decomposition_length": len(d),
+        "rows": d[targets - sources, targets],
+        "bias": hidden - d.to(hidden.dtype).sum(0),
+        "hidden": hidden,
+        "older": torch.zeros_like(hidden),
+        "unembedding": head,
+        "tokens": None if tokens is None else tuple(tokens),
+        "about": about,
+    }
+
+
+def pt_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
+    """Return the projection in a `.pt` file. ValueError where it is known to be of another model."""
+    header = unembedding_manifest(path) if path.is_file() else None
+    if header is not None and about:
+        check_model(path, header["about"], about)
+    elif about:
+        logger.warning("%s does not say which model it is of: that it fits is not checked", path)
+    weight = read_pt(path)
+    if weight.ndim != 2 or not weight.is_floating_point() or not weight.isfinite().all():
+        raise ValueError(f"{path}: expected finite numbers (vocabulary, hidden), not {tuple(weight.shape)}")
+    return Unembedding(weight)
 
 
 def stored_identifiers(folder: Path) -> dict[str, Path]:
-    """Identifiers of the decompositions in a folder, either format."""
+    """Return the identifiers of the decompositions in a folder, of either format, with their files."""
     ours = {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.stem.endswith("_unembedding")}
     return {p.stem[2:]: p for p in folder.glob("d_*.pt")} | ours
 
 
 def numbered(run: str, identifiers: Iterable[str]) -> dict[int, str]:
-    """The identifiers `{run}_{n}`, by n."""
+    """Return those identifiers that are `{run}_{n}`, by n."""
     matches = (re.fullmatch(re.escape(run) + r"_(\d+)", name) for name in identifiers)
     return {int(match[1]): match[0] for match in matches if match}

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import decomp
-from decomp.core.storage import load_pt, save_pt
+from decomp.core.storage import save_pt
 from decomp.corpus.articles import read_articles
 from decomp.corpus.windows import windows_of
 from decomp.measures.result import Scores
@@ -59,7 +59,7 @@ def test_every_line_of_delta_lp(golden, folder, length):
 
 def test_their_files_give_their_delta_lp(golden):
     model, window = golden
-    stored = load_pt(GOLDEN / "dec8" / f"d_{IDENTIFIER}.pt")
+    stored = decomp.load(GOLDEN / "dec8" / f"d_{IDENTIFIER}.pt")
     computed = model.decompose(window.ids, decomposition_length=8)
     targets, sources = computed.pairs()
     assert_close(stored.dense()[targets, sources], computed.dense()[targets, sources], rtol=0, atol=1e-5)

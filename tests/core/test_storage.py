@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.core import storage
-from decomp.core.storage import StoredRows, load_pt, save_pt, unembedding_path, write_safetensors
+from decomp.core.storage import StoredRows, save_pt, unembedding_path, write_safetensors
 from decomp.io.files import complete_or_absent
 from tests.variants import make_pair, random_ids
 
@@ -84,7 +84,7 @@ def test_pt_files_come_back(result, tmp_path):
     for t in range(15):
         for r in range(min(6, t + 1)):
             assert_close(d[r, t], result.dense()[t, t - r], rtol=0, atol=0)
-    loaded = load_pt(tmp_path / "d_text_0.pt", tmp_path / "m_proj_weights.pt")
+    loaded = decomp.load(tmp_path / "d_text_0.pt", tmp_path / "m_proj_weights.pt")
     assert_close(loaded.dense(), result.dense(), rtol=0, atol=0)
     assert_close(loaded.delta_lp(), result.delta_lp(), rtol=0, atol=1e-5)
     assert_close(decomp.load(tmp_path / "d_text_0.pt").dense(), result.dense(), rtol=0, atol=0)
@@ -124,10 +124,10 @@ def test_unembedding_is_no_decomposition(stored):
 
 
 def test_future_version(stored, monkeypatch, result):
-    monkeypatch.setattr(storage, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(storage, "FORMAT_VERSION", 3)
     result.save(stored, overwrite=True)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"has format version 2, this package reads up to 1: upgrade"):
+    with pytest.raises(ValueError, match=r"has format version 3, this package reads up to 2: upgrade"):
         decomp.load(stored)
 
 
@@ -178,6 +178,151 @@ def test_broken_pt(result, tmp_path):
         decomp.load(tmp_path / "i_t.pt")
 
 
+@pytest.fixture
+def rewritten(stored):
+    """Writes the stored file again, consistent in itself, with other tensors or another header."""
+
+    def rewritten(tensors=(), header=()):
+        with safe_open(stored, "pt") as file:
+            old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = json.loads(file.metadata()["decomp"])
+        about = {k: v for k, v in about.items() if k not in ("digest", "digests")}
+        write_safetensors(stored, {**old, **dict(tensors)}, {**about, **dict(header)})
+
+    return rewritten
+
+
+def all_read(path):
+    return decomp.load(path).dense()
+
+
+@pytest.mark.parametrize("name", ["input_ids", "contributions", "bias", "hidden", "remainder"])
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_a_flipped_byte_is_named(stored, name, place):
+    whole = bytearray(stored.read_bytes())
+    start = 8 + int.from_bytes(whole[:8], "little")
+    first, stop = json.loads(whole[8:start])[name]["data_offsets"]
+    whole[start + first + int(place * (stop - first - 1))] ^= 1
+    stored.write_bytes(whole)
+    with pytest.raises(ValueError, match=rf"text.safetensors is damaged: {name} has changed at rows 0 to"):
+        all_read(stored)
+
+
+def test_rows_are_checked_block_by_block(stored, monkeypatch, result):
+    monkeypatch.setattr(storage, "BLOCK", 10)
+    unembedding_path(stored.parent, result.about["model"]).unlink()
+    result.save(stored, overwrite=True)
+    whole = bytearray(stored.read_bytes())
+    start = 8 + int.from_bytes(whole[:8], "little")
+    whole[start + json.loads(whole[8:start])["contributions"]["data_offsets"][0] + 4 * 24 * 30] ^= 1
+    stored.write_bytes(whole)
+    loaded = decomp.load(stored)
+    assert_close(loaded.rows[0:30], result.rows[0:30], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="contributions has changed at rows 30 to 39"):
+        loaded.rows[25:31]
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"opt", b"apt"), (b"tangent", b"tangenu"), (b"</s>", b"<\\s>")])
+def test_a_flipped_byte_of_the_header_is_named(stored, old, new):
+    stored.write_bytes(stored.read_bytes().replace(old, new[: len(old)], 1))
+    with pytest.raises(ValueError, match=r"text.safetensors (is damaged|is truncated)"):
+        decomp.load(stored)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "message"),
+    [
+        ({"hidden": torch.full((15, 24), torch.nan)}, {}, "hidden has numbers that are not finite"),
+        ({"contributions": torch.full((75, 24), torch.inf)}, {}, "contributions has numbers that are not finite"),
+        ({"bias": torch.zeros(15, 23)}, {}, r"bias must be 15 tokens × 24 numbers, not \(15, 23\)"),
+        ({"remainder": torch.zeros(15, 24, dtype=torch.int32)}, {}, "remainder must be 15 tokens × 24 numbers"),
+        ({"contributions": torch.zeros(75, 24, dtype=torch.int64)}, {}, "need 75 of floating-point numbers .*I64"),
+        ({"input_ids": torch.zeros(15)}, {}, r"input_ids must be \(tokens,\) of int64, not \(15,\) of torch.float32"),
+        ({"input_ids": torch.full((15,), 61)}, {}, "has token id 61, the vocabulary has 61"),
+        ({"input_ids": torch.full((15,), -1)}, {}, "has token id -1"),
+        ({}, {"version": None}, "does not say which version"),
+        ({}, {"about": None}, "does not say which version"),
+        ({}, {"decomposition_length": "6"}, "has the decomposition length '6'"),
+        ({}, {"tokens": ["a"]}, "has 1 token strings for 15 tokens"),
+    ],
+)
+def test_what_does_not_fit_is_named(rewritten, stored, tensors, header, message):
+    rewritten(tensors, header)
+    with pytest.raises(ValueError, match=message):
+        all_read(stored)
+
+
+def test_files_without_digests_are_read_with_a_line(stored, monkeypatch, result, caplog):
+    about = {"version": 1, "kind": "decomposition", "decomposition_length": 6, "tokens": None, "about": {}}
+    tensors = {"contributions": result.rows, "bias": result.bias, "hidden": result.hidden, "remainder": result.older}
+    save_file({**tensors, "input_ids": result.input_ids}, stored, {"decomp": json.dumps(about)})
+    assert_close(all_read(stored), result.dense(), rtol=0, atol=0)
+    assert "text.safetensors has no digests (format version 1): damage to it would not show" in caplog.text
+
+
+def test_nothing_that_is_not_finite_is_stored(result, tmp_path):
+    with pytest.raises(ValueError, match="some contributions are not finite"):
+        replace(result, rows=result.rows * torch.nan).save(tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_unembedding_is_named(stored, result):
+    beside = unembedding_path(stored.parent, result.about["model"])
+    whole = bytearray(beside.read_bytes())
+    whole[-1] ^= 1
+    beside.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"opt_unembedding.safetensors is damaged: weight has changed"):
+        decomp.load(stored)
+
+
+def test_pt_files_know_their_model(result, tmp_path, caplog):
+    save_pt(result, tmp_path, "t_0", "m")
+    loaded = decomp.load(tmp_path / "d_t_0.pt")
+    assert loaded.about == {**result.about, "model": "m"}
+    assert_close(loaded.delta_lp(), result.delta_lp(), rtol=0, atol=1e-5)
+    _, other = make_pair("opt", torch.float32, seed=5)
+    another = other.decompose(random_ids(15), decomposition_length=6)
+    with pytest.raises(ValueError, match=r"m_proj_weights.pt is of another model \(opt, weights"):
+        save_pt(another, tmp_path, "t_1", "m")
+    manifest = tmp_path / "m_proj_weights.meta.json"
+    manifest.unlink()
+    with pytest.raises(ValueError, match=r"m_proj_weights.pt is of another model than opt"):
+        save_pt(another, tmp_path, "t_1", "m")
+    assert not caplog.records
+    decomp.load(tmp_path / "d_t_0.pt")
+    assert "m_proj_weights.pt does not say which model it is of" in caplog.text
+    save_pt(result, tmp_path, "t_2", "m")
+    assert manifest.exists()
+    torch.save(another.unembedding.weight, tmp_path / "m_proj_weights.pt")
+    with pytest.raises(ValueError, match=r"m_proj_weights.pt is damaged, or of another window or model"):
+        decomp.load(tmp_path / "d_t_0.pt")
+
+
+def test_pt_files_of_another_window_are_named(result, tmp_path, caplog):
+    for name in ("t_0", "t_1"):
+        save_pt(replace(result, rows=result.rows * (1 + int(name[-1]))), tmp_path, name, "m")
+    (tmp_path / "d_t_1.pt").write_bytes((tmp_path / "d_t_0.pt").read_bytes())
+    with pytest.raises(ValueError, match=r"d_t_1.pt is damaged, or of another window"):
+        decomp.load(tmp_path / "d_t_1.pt")
+    (tmp_path / "t_1.meta.json").unlink()
+    decomp.load(tmp_path / "d_t_1.pt")
+    assert "d_t_1.pt does not say which model and window it is of" in caplog.text
+
+
+def test_pt_same_content_same_bytes(result, tmp_path):
+    for name in "ab":
+        save_pt(result, tmp_path, name, "m")
+    assert (tmp_path / "d_a.pt").read_bytes() == (tmp_path / "d_b.pt").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"kind": "decomposition"}', "[" * 10**5])
+def test_damaged_manifest_of_pt_files(result, tmp_path, content):
+    save_pt(result, tmp_path, "t", "m")
+    (tmp_path / "t.meta.json").write_text(content)
+    with pytest.raises(ValueError, match=r"t.meta.json (is damaged|holds no decomposition|does not say which version)"):
+        decomp.load(tmp_path / "d_t.pt")
+
+
 def test_complete_or_absent(tmp_path):
     def interrupted():
         with complete_or_absent(tmp_path / "a") as beside:
@@ -197,7 +342,7 @@ def test_folder_that_is_not_there(result, tmp_path):
 def test_header_is_json(stored):
     with safe_open(stored, "pt") as file:
         about = json.loads(file.metadata()["decomp"])
-    assert about["version"] == 1
+    assert about["version"] == 2
     assert {"version", "model", "weights", "dtype", "activation_rule"} <= set(about["about"])
 
 
