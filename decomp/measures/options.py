@@ -12,6 +12,8 @@ from decomp.measures.request import AttentionOptions, GradientOptions, Occlusion
 FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlusion": OcclusionOptions}
 """Fields of a request whose own fields are options."""
 AT_LEAST_ONE = ("decomposition_length", "span", "steps", "neighbors")
+RULES = {"ActivationRule": Literal["tangent", "secant"], "GateRule": Literal["frozen", "half"]}
+"""Types of `decomp.core.rules`, which are not imported to show what there is: that takes torch."""
 NOT_OPTIONS = (*FAMILIES, "own")
 """Fields of a request that are set otherwise."""
 
@@ -56,7 +58,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
 def filled(family: type, options: Mapping[str, Any]) -> Any:
     """Return the dataclass with those of the options that are its fields. ValueError for a value it can't have."""
     own = {field.name: options[field.name] for field in fields(family) if field.name in options}
-    hints = get_type_hints(family, localns={"ActivationRule": Literal["tangent", "secant"]})
+    hints = get_type_hints(family, localns=RULES)
     for name, value in own.items():
         allowed = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
         if allowed and value not in allowed:
