@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 from decomp.cli.options import request_of
 from decomp.corpus.articles import Article
 from decomp.corpus.contrast_items import Item, tokenise
-from decomp.corpus.windows import TokenisedWindow, beginning_of_sequence, continued, windows_of
+from decomp.corpus.tokens import beginning_of_sequence
+from decomp.corpus.windows import TokenisedWindow, continued, windows_of
 from decomp.io.digests import digest
 from decomp.io.files import complete_or_absent
 from decomp.measures import Measure, Request

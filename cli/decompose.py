@@ -214,7 +214,7 @@ class Output:
         from decomp.core.storage import save_pt
         from decomp.io.files import CannotWriteError
 
-        place = {"window": json.dumps(asdict(window.window)), "places": json.dumps(window.places)}
+        place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
         about = {**result.about, **place, "model": self.model, "corpus": self.corpus}
         result = replace(result, tokens=window.tokens, about=about)
         try:

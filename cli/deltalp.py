@@ -12,7 +12,7 @@ from decomp.cli import options
 
 if TYPE_CHECKING:
     from decomp.core.decomposition import Decomposition
-    from decomp.corpus.windows import Window
+    from decomp.corpus.cutting import Window
 
 
 @click.command("deltalp")
@@ -89,7 +89,7 @@ def open_stored(path: Path, model: str, number: int) -> "tuple[Decomposition, Wi
     """A stored decomposition, its window, and its tokens; those of `.pt` files by the model's tokenizer."""
     from decomp.core.decomposition import load
     from decomp.core.storage import pt_unembedding_path, unembedding_path
-    from decomp.corpus.windows import Window
+    from decomp.corpus.cutting import Window
     from decomp.models.base import model_label
 
     label = model_label(model)
@@ -115,7 +115,7 @@ def stored_places(result: "Decomposition", tokens: Sequence[str]) -> list[tuple[
 
 def read_tokens(path: Path, result: "Decomposition", model: str, number: int) -> "tuple[Window, tuple[str, ...]]":
     """Token strings from the model's tokenizer, and a window of which nothing more is known."""
-    from decomp.corpus.windows import Window
+    from decomp.corpus.cutting import Window
     from decomp.models.loading import load_config, load_tokenizer
 
     tokenizer, ids = load_tokenizer(model), result.input_ids

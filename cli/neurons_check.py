@@ -56,7 +56,7 @@ def command(
     random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
     """
     from decomp.cli.common import open_model, progress, table
-    from decomp.corpus.windows import beginning_of_sequence
+    from decomp.corpus.tokens import beginning_of_sequence
     from decomp.io.amounts import parse_bytes
     from decomp.locate.neurons.checking import CheckRow, check_items, check_unrelated, match, read_neurons
     from decomp.locate.neurons.items import read_asked

@@ -95,7 +95,7 @@ def command(
     rank; `residual` says how far the scores of a layer are from what all its neurons give (`effect`).
     """
     from decomp.cli.common import destination, open_model, progress, say, table
-    from decomp.corpus.windows import beginning_of_sequence
+    from decomp.corpus.tokens import beginning_of_sequence
     from decomp.io.amounts import parse_bytes
     from decomp.locate.neurons.items import read_asked
     from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from decomp.corpus.articles import Article
 from decomp.corpus.contrast_items import Item, tokenise
-from decomp.corpus.windows import TokenisedWindow, Unit, beginning_of_sequence, continued, only_target, windows_of
+from decomp.corpus.tokens import beginning_of_sequence
+from decomp.corpus.windows import TokenisedWindow, Unit, continued, only_target, windows_of
 from decomp.corpus.words import check_white_space, read_words
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast

@@ -1,10 +1,10 @@
 """Words: where they stand in an article, and which tokens they are of."""
 
-import re
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Int32
 
 from decomp.corpus.articles import Article
 from decomp.io.records import read_records
@@ -13,17 +13,37 @@ Span = tuple[int, int]
 """First character and the one after the last."""
 
 
-def whitespace_words(text: str) -> list[Span]:
-    """The runs of what is no white space."""
-    return [match.span() for match in re.finditer(r"\S+", text)]
+WHITE = np.array([chr(code).isspace() for code in range(2**16)])
+"""Of each code point, whether it is white space; none is beyond these."""
+
+
+def spans_of(spans: Sequence[Span]) -> Int32[np.ndarray, "n 2"]:
+    """Return spans as an array: a long text has millions."""
+    return np.array(spans, np.int32).reshape(-1, 2)
+
+
+def inked(text: str) -> Int[np.ndarray, " n"]:
+    """Return the characters of a text that are no white space."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.flatnonzero(~WHITE[np.minimum(codes, len(WHITE) - 1)])
+
+
+def whitespace_words(text: str) -> Int32[np.ndarray, "words 2"]:
+    """Return the characters of the runs of what is no white space."""
+    ink = inked(text)
+    if not len(ink):
+        return spans_of([])
+    apart = np.flatnonzero(np.diff(ink) > 1)
+    first, last = ink[np.append(0, apart + 1)], ink[np.append(apart, len(ink) - 1)]
+    return np.column_stack([first, last + 1]).astype(np.int32)
 
 
 def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
-    """Where the given words stand, which must be the text's characters in order, white space aside.
+    """Return where the given words stand, which must be the text's characters in order, white space aside.
 
     ValueError, with both sides, at the first mismatch; `what` names the article.
     """
-    places = [index for index, character in enumerate(text) if not character.isspace()]
+    places = inked(text).tolist()
     spans, done = [], 0
     for number, word in enumerate(words):
         characters = "".join(word.split())
@@ -43,7 +63,7 @@ def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
 
 
 def read_words(path: Path, articles: Sequence[Article]) -> list[list[Span]]:
-    """Per article the places of its words, from a table with the columns `article` and `word` in reading order.
+    """Read the places of each article's words from a table with the columns `article` and `word` in reading order.
 
     `article` is the article's id, or its number (from 0) where it has none. ValueError for an unknown
     article, one without words, or words that are not the text's.
@@ -63,39 +83,42 @@ def read_words(path: Path, articles: Sequence[Article]) -> list[list[Span]]:
     ]
 
 
-def without_white_space(text: str, span: Span) -> Span:
-    """A token's span less the white space that it begins or ends with, unless it is all white space."""
-    start, stop = span
-    part = text[start:stop]
-    if not part.strip():
-        return span
-    return start + len(part) - len(part.lstrip()), stop - len(part) + len(part.rstrip())
+def trimmed(text: str, spans: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 2"]:
+    """Return spans less the white space that they begin or end with, unless they are all white space."""
+    ink = inked(text)
+    first, after = (np.searchsorted(ink, side) for side in spans.T)
+    some = first < after
+    result = spans.copy()
+    result[some] = np.column_stack([ink[first[some]], ink[after[some] - 1] + 1])
+    return result
 
 
-def words_of_tokens(text: str, tokens: Sequence[Span], words: Sequence[Span], what: str) -> list[int]:
-    """The word that each token (less its white space) begins in. White space belongs to the next word, at the end
-    to the last.
+def words_of_tokens(
+    text: str, tokens: Int32[np.ndarray, "A 2"], words: Int32[np.ndarray, "words 2"], what: str
+) -> Int32[np.ndarray, " A"]:
+    """Return the word that each token (less its white space) begins in.
 
-    ValueError where no token begins in a word, which then has no score of its own.
+    White space belongs to the next word, at the end to the last. ValueError where no token begins in a word,
+    which then has no score of its own; `what` names the article.
     """
-    stops = [stop for _, stop in words]
-    owners = [min(bisect_right(stops, start), len(words) - 1) for start, _ in tokens]
-    for before, after in pairwise([-1, *owners, len(words)] if tokens else []):
-        if after > before + 1:
-            start, stop = words[before + 1]
-            raise ValueError(
-                f"no token begins in word {before + 1} of {what}, {text[start:stop]!r}: "
-                "the tokenizer joins it with the word before; join them in the word list"
-            )
+    owners = np.minimum(np.searchsorted(words[:, 1], tokens[:, 0], side="right"), len(words) - 1).astype(np.int32)
+    around = np.concatenate([[-1], owners, [len(words)]]) if len(tokens) else np.array([])
+    skipped = np.flatnonzero(np.diff(around) > 1)
+    if len(skipped):
+        word = int(around[skipped[0]]) + 1
+        raise ValueError(
+            f"no token begins in word {word} of {what}, {text[slice(*words[word].tolist())]!r}: "
+            "the tokenizer joins it with the word before; join them in the word list"
+        )
     return owners
 
 
 def check_white_space(articles: Sequence[Article], words: Sequence[Sequence[Span]]) -> None:
-    """ValueError for two words without white space between them, or one with some inside."""
+    """Raise a ValueError for two words without white space between them, or one with some inside."""
     for number, (article, own) in enumerate(zip(articles, words, strict=True)):
-        for span, expected in zip(own, whitespace_words(article.text), strict=False):
-            if span != expected:
+        for (start, stop), expected in zip(own, whitespace_words(article.text).tolist(), strict=False):
+            if [start, stop] != expected:
                 raise ValueError(
-                    f"article {article.id or number} has the word {article.text[slice(*span)]!r} where white space "
+                    f"article {article.id or number} has the word {article.text[start:stop]!r} where white space "
                     f"sets {article.text[slice(*expected)]!r} apart: the correction is for words between white space"
                 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from decomp.corpus.windows import beginning_of_sequence
+from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
 from decomp.corpus.contrast_items import TokenisedItem
-from decomp.corpus.windows import Window
+from decomp.corpus.cutting import Window
 from decomp.measures import Measure, Request, Text, find_measure
 from decomp.measures.result import Scores
 

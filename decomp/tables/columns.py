@@ -9,7 +9,7 @@ from typing import Any, Protocol, TextIO
 import torch
 from torch import Tensor
 
-from decomp.corpus.windows import Window
+from decomp.corpus.cutting import Window
 from decomp.measures.result import Scores
 
 COLUMNS = (

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from decomp.corpus.windows import Place, TokenisedWindow, Unit
+from decomp.corpus.places import Place
+from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.result import Scores
 from decomp.measures.surprisal import boundary_correction, next_entropy, next_log2_mass
 from decomp.tables.columns import COLUMNS, Row, rows, significant

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from decomp.corpus.windows import beginning_of_sequence, continued, cut_windows, only_target, windows_of
+from decomp.corpus.cutting import cut_windows
+from decomp.corpus.tokens import beginning_of_sequence
+from decomp.corpus.windows import continued, only_target, windows_of
 from decomp.models.loading import load_tokenizer
 
 

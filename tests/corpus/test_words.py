@@ -4,7 +4,7 @@ import pytest
 
 from decomp.corpus.articles import Article, read_articles
 from decomp.corpus.windows import windows_of
-from decomp.corpus.words import check_white_space, match_words, read_words, whitespace_words, words_of_tokens
+from decomp.corpus.words import check_white_space, match_words, read_words, spans_of, whitespace_words, words_of_tokens
 from decomp.models.loading import load_tokenizer
 from tests.conftest import ROOT, SHARED, needs_shared
 
@@ -67,11 +67,11 @@ def test_tokens_belong_to_the_word_they_begin_in():
     text = "ab cd  ef "
     words = whitespace_words(text)
     tokens = [(0, 1), (1, 2), (3, 5), (5, 6), (7, 9), (9, 10)]
-    assert words_of_tokens(text, tokens, words, "it") == [0, 0, 1, 2, 2, 2]
+    assert words_of_tokens(text, spans_of(tokens), words, "it").tolist() == [0, 0, 1, 2, 2, 2]
     with pytest.raises(ValueError, match="no token begins in word 1 of it, 'b'"):
-        words_of_tokens("ab", [(0, 2)], [(0, 1), (1, 2)], "it")
+        words_of_tokens("ab", spans_of([(0, 2)]), spans_of([(0, 1), (1, 2)]), "it")
     with pytest.raises(ValueError, match="no token begins in word 2 of it, 'c'"):
-        words_of_tokens("abc", [(0, 1), (1, 3)], [(0, 1), (1, 2), (2, 3)], "it")
+        words_of_tokens("abc", spans_of([(0, 1), (1, 3)]), spans_of([(0, 1), (1, 2), (2, 3)]), "it")
 
 
 def test_white_space_apart():

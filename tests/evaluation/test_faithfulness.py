@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from decomp.corpus.windows import Place, TokenisedWindow, Window
+from decomp.corpus.cutting import Window
+from decomp.corpus.places import Place
+from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import aopc, by_bin, perturbation_curves, rank_sources, removals, top_sizes
 from decomp.evaluation.faithfulness import only_targets
 from decomp.measures.functions import FUNCTIONS

@@ -6,7 +6,7 @@ import pytest
 
 import decomp
 from decomp.corpus.contrast_items import spaced
-from decomp.corpus.windows import beginning_of_sequence
+from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 from decomp.locate.facts import ROLES, make_fact, read_facts, roles_of
 from tests.conftest import ROOT

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from decomp.corpus.windows import Window
+from decomp.corpus.cutting import Window
 from decomp.measures.result import Scores
 from decomp.tables.columns import COLUMNS, FORMATS, rows
 

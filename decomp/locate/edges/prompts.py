@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decomp.corpus.windows import beginning_of_sequence
+from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import read_text
 from decomp.locate.encoding import check_length, encode
 

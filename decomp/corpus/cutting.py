@@ -1,0 +1,81 @@
+"""The windows that an article's tokens are cut into, one context's worth each."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """One context's worth of an article's tokens, [start, stop), and which of them it predicts."""
+
+    article: int
+    number: int
+    """In its article, from 0."""
+    start: int
+    stop: int
+    first_scored: int
+    """Earlier tokens are predicted in the window before, from more context."""
+    has_bos: bool
+
+    def position(self, index: int) -> int:
+        """Return the position in the article of the window's token `index`; −1 for the beginning of sequence."""
+        return -1 if self.has_bos and index == 0 else self.start + index - self.has_bos
+
+    @property
+    def targets(self) -> range:
+        """Return the targets (indices into the window's tokens) whose next token is scored here."""
+        return range(max(0, self.first_scored - self.start + self.has_bos - 1), len(self) - 1)
+
+    def __len__(self) -> int:
+        """Return the number of tokens, the beginning-of-sequence token included."""
+        return self.stop - self.start + self.has_bos
+
+    def ids(self, article_ids: Int[Tensor, " A"], bos: int | None) -> Int[Tensor, " T"]:
+        """Return the window's own tokens of an article's, behind `bos` where it is given."""
+        ids = article_ids[self.start : self.stop]
+        return ids if bos is None else torch.cat([ids.new_tensor([bos]), ids])
+
+
+def cut_windows(
+    article: int,
+    length: int,
+    positions: int,
+    stride: int | None = None,
+    has_bos: bool = True,
+    *,
+    ends: Sequence[int] | None = None,
+    span: int = 1,
+) -> Iterator[Window]:
+    """Cut an article's `length` tokens into windows of at most `positions` tokens (beginning of sequence included).
+
+    Each starts `stride` tokens after the one before (half of `positions` by default). Every token is scored once,
+    in the first window that holds it. With `ends` (the token after each unit), windows end where a unit does; with
+    `span`, a unit is scored in the first window that holds it and the `span` − 1 units after it. ValueError for a
+    stride that would skip tokens, or a unit that fits into no window.
+    """
+    capacity = positions - has_bos
+    stride = max(1, positions // 2) if stride is None else stride
+    ends = range(1, length + 1) if ends is None else ends
+    if not 1 <= stride <= capacity:
+        raise ValueError(f"the stride must be from 1 to {capacity} (the tokens of one window), not {stride}")
+    start = number = scored = stop = 0
+    while stop < length:
+        units = bisect_right(ends, start + capacity)
+        fitting = ends[units - span] if units >= span else 0
+        if fitting <= scored and units < len(ends):
+            latest = max(0, scored - (not has_bos))
+            if start == latest:
+                raise ValueError(
+                    f"token {scored} of article {article} begins a word or span of more tokens than a window has "
+                    f"({capacity}): take a shorter span, or single tokens"
+                )
+            start = latest
+            continue
+        stop = ends[units - 1]
+        yield Window(article, number, start, stop, scored, has_bos)
+        start, number, scored = min(start + stride, fitting - (not has_bos)), number + 1, fitting
