@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
 import decomp
 from decomp.core.ablation import Unembedding
@@ -71,7 +71,9 @@ class DecomposedModel(PreTrainedModel):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.forward = in_own_precision(cls.forward)
+        # Mixins that several families share have no forward method yet.
+        if issubclass(cls, GenerationMixin):
+            cls.forward = in_own_precision(cls.forward)
 
     def stages(self, block: Any) -> tuple[StageSite, ...]:
         """Return where one block keeps its weights."""

@@ -1,61 +1,130 @@
-"""Small random models of every variant that a config can express."""
+"""Small random models of every architecture, and of every variant that its config can express."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MethodType
+from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM, PretrainedConfig, PreTrainedModel
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
 
 from decomp.models.base import DecomposedModel
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
+from decomp.models.llama import (
+    DecomposedLlamaForCausalLM,
+    DecomposedMistralForCausalLM,
+    DecomposedQwen2ForCausalLM,
+    DecomposedQwen3ForCausalLM,
+)
 from decomp.models.opt import DecomposedOPTForCausalLM
 from decomp.models.precision import in_own_precision
 
 VOCAB, POSITIONS = 61, 48
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 2}
+OPT = {
+    "vocab_size": VOCAB,
+    "max_position_embeddings": POSITIONS,
+    "hidden_size": 24,
+    "word_embed_proj_dim": 24,
+    "ffn_dim": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "pad_token_id": 1,
+    **SPECIAL,
+}
+GPT2 = {"vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": 24, "n_layer": 3, "n_head": 4, **SPECIAL}
+LLAMA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 1,
+    **SPECIAL,
+}
 
-OPT_VARIANTS = {
-    "opt": {},
-    "opt-post-norm": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
-    "opt-pre-norm-projected": {"word_embed_proj_dim": 16},
-    "opt-post-norm-wide": {"do_layer_norm_before": False},
-    "opt-no-final-norm": {"_remove_final_layer_norm": True},
-    "opt-no-bias": {"enable_bias": False},
-    "opt-no-affine": {"layer_norm_elementwise_affine": False},
-    "opt-bare-post-norm": {
-        "do_layer_norm_before": False,
-        "enable_bias": False,
-        "layer_norm_elementwise_affine": False,
-    },
-    "opt-gelu": {"activation_function": "gelu"},
-    "opt-untied": {"tie_word_embeddings": False},
+
+@dataclass(frozen=True)
+class Architecture:
+    """A transformers architecture by its classes' names, our class, a small config and what differs in variants."""
+
+    config: str
+    plain: str
+    decomposed: type[DecomposedModel]
+    base: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By what stands after the architecture's name: "" is the base itself."""
+
+
+ARCHITECTURES = {
+    "opt": Architecture(
+        "OPTConfig",
+        "OPTForCausalLM",
+        DecomposedOPTForCausalLM,
+        OPT,
+        {
+            "-post-norm": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
+            "-pre-norm-projected": {"word_embed_proj_dim": 16},
+            "-post-norm-wide": {"do_layer_norm_before": False},
+            "-no-final-norm": {"_remove_final_layer_norm": True},
+            "-no-bias": {"enable_bias": False},
+            "-no-affine": {"layer_norm_elementwise_affine": False},
+            "-bare-post-norm": {
+                "do_layer_norm_before": False,
+                "enable_bias": False,
+                "layer_norm_elementwise_affine": False,
+            },
+            "-gelu": {"activation_function": "gelu"},
+            "-untied": {"tie_word_embeddings": False},
+        },
+    ),
+    "gpt2": Architecture(
+        "GPT2Config",
+        "GPT2LMHeadModel",
+        DecomposedGPT2LMHeadModel,
+        GPT2,
+        {
+            "-inverse-layer": {"scale_attn_by_inverse_layer_idx": True},
+            "-unscaled": {"scale_attn_weights": False},
+            "-narrow": {"n_inner": 20},
+            "-relu": {"activation_function": "relu"},
+            "-tanh": {"activation_function": "tanh"},
+        },
+    ),
+    "llama": Architecture(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        DecomposedLlamaForCausalLM,
+        LLAMA,
+        {
+            "-biased": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
+            "-tied": {"tie_word_embeddings": True, "head_dim": 10, "num_key_value_heads": 1},
+        },
+    ),
+    "mistral": Architecture(
+        "MistralConfig", "MistralForCausalLM", DecomposedMistralForCausalLM, {**LLAMA, "sliding_window": 5}
+    ),
+    "qwen2": Architecture("Qwen2Config", "Qwen2ForCausalLM", DecomposedQwen2ForCausalLM, LLAMA),
+    "qwen3": Architecture("Qwen3Config", "Qwen3ForCausalLM", DecomposedQwen3ForCausalLM, {**LLAMA, "head_dim": 8}),
 }
-GPT2_VARIANTS = {
-    "gpt2": {},
-    "gpt2-inverse-layer": {"scale_attn_by_inverse_layer_idx": True},
-    "gpt2-unscaled": {"scale_attn_weights": False},
-    "gpt2-narrow": {"n_inner": 20},
-    "gpt2-relu": {"activation_function": "relu"},
-    "gpt2-tanh": {"activation_function": "tanh"},
+ARCHITECTURE_OF = {
+    name + suffix: (name, suffix) for name, own in ARCHITECTURES.items() for suffix in ("", *own.variants)
 }
-VARIANTS = [*OPT_VARIANTS, *GPT2_VARIANTS]
+EVERY = list(ARCHITECTURE_OF)
+"""Every variant of every architecture: for the tests of exactness."""
+VARIANTS = [v for v, (name, _) in ARCHITECTURE_OF.items() if name in ("opt", "gpt2")]
+"""For tests of features that do not look into the network."""
+FAMILIES = list(ARCHITECTURES)
+"""One variant of each architecture."""
 
 
 def config_of(variant: str, **more: object) -> PretrainedConfig:
-    special = {"bos_token_id": 2, "eos_token_id": 2}
-    if variant.startswith("gpt2"):
-        base = {"vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": 24, "n_layer": 3, "n_head": 4, **special}
-        return GPT2Config(**{**base, **GPT2_VARIANTS.get(variant, {}), **more})
-    base = {
-        "vocab_size": VOCAB,
-        "max_position_embeddings": POSITIONS,
-        "hidden_size": 24,
-        "word_embed_proj_dim": 24,
-        "ffn_dim": 40,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "pad_token_id": 1,
-        **special,
-    }
-    return OPTConfig(**{**base, **OPT_VARIANTS.get(variant, {}), **more})
+    name, suffix = ARCHITECTURE_OF[variant]
+    own = ARCHITECTURES[name]
+    return getattr(transformers, own.config)(**{**own.base, **own.variants.get(suffix, {}), **more})
 
 
 @torch.no_grad()
@@ -71,13 +140,11 @@ def make_pair(
     variant: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: object
 ) -> tuple[PreTrainedModel, DecomposedModel]:
     """The plain model with eager attention and the decomposed one, same weights."""
-    config = config_of(variant, **more)
-    gpt2 = variant.startswith("gpt2")
-    plain = (GPT2LMHeadModel if gpt2 else OPTForCausalLM)._from_config(config, attn_implementation="eager")
+    own = ARCHITECTURES[ARCHITECTURE_OF[variant][0]]
+    plain = getattr(transformers, own.plain)._from_config(config_of(variant, **more), attn_implementation="eager")
     plain = in_double(plain.to(torch.float64).eval())
     roughen(plain, seed)
-    decomposed = (DecomposedGPT2LMHeadModel if gpt2 else DecomposedOPTForCausalLM)(config_of(variant, **more))
-    decomposed = decomposed.to(torch.float64).eval()
+    decomposed = own.decomposed(config_of(variant, **more)).to(torch.float64).eval()
     decomposed.load_state_dict(plain.state_dict())
     return plain.to(dtype), decomposed.to(dtype)
 

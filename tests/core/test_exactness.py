@@ -1,35 +1,49 @@
 """Contributions + bias = the plain model's hidden state, at every layer, for every variant; two oracles."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers.activations import ACT2FN
 
+from decomp.models.recording import starting_from
 from tests.reference import decompose_by_loops
-from tests.variants import VARIANTS, make_pair, random_ids
+from tests.variants import EVERY, FAMILIES, VARIANTS, make_pair, random_ids
 
 LENGTH = 19
 EXACT = {"rtol": 0, "atol": 1e-10}
 
 
-def plain_states(plain, ids):
+def plain_blocks(plain, decomposed):
+    """The plain model's blocks, by the names that ours have."""
+    names = {module: name for name, module in decomposed.named_modules()}
+    return [plain.get_submodule(names[block]) for block in decomposed.blocks()]
+
+
+def plain_states(plain, decomposed, ids):
     """The embedding, the output of every block, and the final hidden states of the plain model."""
     kept = []
-    blocks = plain.model.decoder.layers if plain.config.model_type == "opt" else plain.transformer.h
-    handle = blocks[-1].register_forward_hook(lambda module, args, output: kept.append(output))
+    blocks = plain_blocks(plain, decomposed)
+    handle = blocks[-1].register_forward_hook(
+        lambda module, args, output: kept.append(output[0] if isinstance(output, tuple) else output)
+    )
     with torch.no_grad():
         outputs = plain(input_ids=ids[None], output_hidden_states=True)
     handle.remove()
     return [h[0] for h in (*outputs.hidden_states[:-1], kept[0], outputs.hidden_states[-1])], outputs.logits[0]
 
 
-@pytest.mark.parametrize("rule", ["tangent", "secant"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_layer_adds_up_in_float64(variant, rule):
+RULES = [{"activation_rule": "tangent"}, {"activation_rule": "secant", "gate_rule": "half"}]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=["tangent-frozen", "secant-half"])
+@pytest.mark.parametrize("variant", EVERY)
+def test_every_layer_adds_up_in_float64(variant, rules):
     plain, decomposed = make_pair(variant)
     ids = random_ids(LENGTH)
-    states, _ = plain_states(plain, ids)
-    result = decomposed.decompose(ids, activation_rule=rule, output_layers=True)
+    states, _ = plain_states(plain, decomposed, ids)
+    result = decomposed.decompose(ids, **rules, output_layers=True)
     for layer, hidden in zip((*result.hidden_layers, result), states, strict=True):
         assert_close(layer.hidden, hidden, rtol=0, atol=0)
         assert_close(layer.dense().sum(1) + layer.bias, hidden, **EXACT)
@@ -37,12 +51,24 @@ def test_every_layer_adds_up_in_float64(variant, rule):
         assert layer.completeness_gap() <= 1e-10
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, "gpt2-upcast"])
+@pytest.mark.parametrize("variant", EVERY)
+def test_logits_are_the_plain_model_s_bit_for_bit(variant):
+    plain, decomposed = make_pair(variant, torch.float32)
+    decomposed.config._attn_implementation = "eager"
+    ids = random_ids(LENGTH)[None]
+    with torch.no_grad():
+        assert_close(decomposed(ids).logits, plain(ids).logits, rtol=0, atol=0)
+        hidden = plain.base_model(ids).last_hidden_state[0]
+    assert_close(decomposed.record(ids[0]).hidden, hidden, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", [*EVERY, "gpt2-upcast"])
 def test_float32_adds_up(variant):
     more = {"reorder_and_upcast_attn": True} if variant == "gpt2-upcast" else {}
+    variant = variant.removesuffix("-upcast")
     plain, decomposed = make_pair(variant, torch.float32, **more)
     ids = random_ids(LENGTH)
-    states, _ = plain_states(plain, ids)
+    states, _ = plain_states(plain, decomposed, ids)
     result = decomposed.decompose(ids, output_layers=True)
     for layer, hidden in zip((*result.hidden_layers, result), states, strict=True):
         scale = hidden.abs().max().item()
@@ -54,7 +80,7 @@ def test_float32_adds_up(variant):
 def test_same_as_the_loop_over_pairs(variant, rule):
     plain, decomposed = make_pair(variant)
     ids = random_ids(7)
-    states, _ = plain_states(plain, ids)
+    states, _ = plain_states(plain, decomposed, ids)
     result = decomposed.decompose(ids, activation_rule=rule, output_layers=True)
     reference = decompose_by_loops(plain, ids, rule)
     for layer, hidden, (x, n, b) in zip((*result.hidden_layers, result), states, reference, strict=True):
@@ -66,56 +92,58 @@ def test_same_as_the_loop_over_pairs(variant, rule):
             assert_close(dense[i, k], vector, **tolerance)
 
 
-def freeze(plain, ids, monkeypatch):
-    """Hold attention weights, 1/σ and slopes of the plain model at their values on `ids`."""
+def freeze(plain, monkeypatch, gated):
+    """Hold attention weights, 1/σ and gates of the plain model at their values; slopes are its derivatives anyway."""
+    activations = tuple({type(ACT2FN[name]) for name in ACT2FN})
     for module in plain.modules():
-        if isinstance(module, torch.nn.LayerNorm):
+        if type(module).__name__.endswith("Norm"):
             monkeypatch.setattr(module, "forward", frozen_norm(module))
-    activations = {type(a) for a in (ACT2FN[plain.config.activation_function],)}
-    for module in plain.modules():
-        if type(module) in activations:
-            monkeypatch.setattr(module, "forward", frozen_activation(module.forward))
+        elif gated and isinstance(module, activations):
+            monkeypatch.setattr(module, "forward", frozen_gate(module.forward))
     softmax = torch.nn.functional.softmax
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda *args, **kw: softmax(*args, **kw).detach())
 
 
 def frozen_norm(module):
+    """x times what the norm divides the real x by, as a constant; of a LayerNorm also centred, and with its shift."""
+    real, centred = module.forward, isinstance(module, torch.nn.LayerNorm)
+    eps = next(getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name))
+
     def forward(x):
-        centred = x - x.mean(-1, keepdim=True)
-        inverse_std = (centred.square().mean(-1, keepdim=True) + module.eps).rsqrt().detach()
-        scaled = centred * inverse_std
-        return scaled if module.weight is None else scaled * module.weight + module.bias
+        moved = x - x.mean(-1, keepdim=True) if centred else x
+        inverse_std = (moved.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
+        # γ, whatever the norm makes of its weight: from its own output at a state that is 1 everywhere else.
+        probe = torch.arange(x.shape[-1], dtype=x.dtype) - (x.shape[-1] - 1) / 2
+        shift = real(torch.zeros_like(probe))
+        gamma = (real(probe) - shift) / (probe * (probe.square().mean() + eps).rsqrt())
+        return moved * inverse_std * gamma.detach() + shift.detach()
 
     return forward
 
 
-def frozen_activation(activation):
-    def forward(a):
-        point = a.detach().requires_grad_()
-        with torch.enable_grad():
-            value = activation(point)
-            (slope,) = torch.autograd.grad(value.sum(), point)
-        return slope * a + (value.detach() - slope * point.detach())
-
-    return forward
+def frozen_gate(activation):
+    return lambda gate: activation(gate).detach()
 
 
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm-wide", "opt-gelu", "gpt2", "gpt2-inverse-layer"])
+@pytest.mark.parametrize("variant", EVERY)
 def test_contributions_are_jacobian_vector_products(variant, monkeypatch):
     plain, decomposed = make_pair(variant)
-    ids = random_ids(9)
-    result = decomposed.decompose(ids)
-    point = decomposed.record(ids)
-    freeze(plain, ids, monkeypatch)
-    tokens = plain.get_input_embeddings()(ids).detach()
+    ids = random_ids(7)
+    result, point = decomposed.decompose(ids), decomposed.record(ids)
+    freeze(plain, monkeypatch, gated=decomposed.network().inputs == 2)
+    first, *_ = plain_blocks(plain, decomposed)
 
-    def final_states(embedded):
-        return plain.base_model(inputs_embeds=embedded[None]).last_hidden_state[0]
+    def final_states(x):
+        handle = first.register_forward_pre_hook(partial(starting_from, x), with_kwargs=True)
+        try:
+            return plain.base_model(input_ids=ids[None]).last_hidden_state[0]
+        finally:
+            handle.remove()
 
     for k in range(len(ids)):
-        direction = torch.zeros_like(tokens)
+        direction = torch.zeros_like(point.embedding)
         direction[k] = point.embedding[k]
-        _, moved = torch.autograd.functional.jvp(final_states, tokens, direction)
+        _, moved = torch.autograd.functional.jvp(final_states, point.embedding, direction)
         assert_close(result.dense()[:, k], moved, **EXACT)
 
 
@@ -123,7 +151,7 @@ def test_contributions_are_jacobian_vector_products(variant, monkeypatch):
 def test_any_activation_of_transformers(activation):
     plain, decomposed = make_pair("opt", activation_function=activation, num_hidden_layers=2)
     ids = random_ids(11)
-    states, _ = plain_states(plain, ids)
+    states, _ = plain_states(plain, decomposed, ids)
     result = decomposed.decompose(ids)
     assert_close(result.dense().sum(1) + result.bias, states[-1], **EXACT)
 
@@ -142,7 +170,7 @@ def test_rules_differ_for_gelu():
     assert (tangent.dense() - secant.dense()).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+@pytest.mark.parametrize("variant", ["opt-post-norm", *FAMILIES])
 def test_no_future_sources(variant):
     _, decomposed = make_pair(variant)
     dense = decomposed.decompose(random_ids(LENGTH)).dense()
@@ -151,7 +179,7 @@ def test_no_future_sources(variant):
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, LENGTH - 1, LENGTH, LENGTH + 3])
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+@pytest.mark.parametrize("variant", ["opt-post-norm", *FAMILIES])
 def test_a_shorter_length_keeps_the_same_entries(variant, length):
     _, decomposed = make_pair(variant)
     ids = random_ids(LENGTH)
@@ -167,7 +195,7 @@ def test_a_shorter_length_keeps_the_same_entries(variant, length):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+@pytest.mark.parametrize("variant", ["opt-post-norm", *FAMILIES])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_padded_batch_is_each_text_alone(variant, side, dtype, tolerance):
     _, decomposed = make_pair(variant, dtype)
