@@ -28,6 +28,18 @@ class Family:
     """Fields of the config by which a relative of the family is recognised."""
 
 
+GATED = "attention weights, RMSNorm scales, gates"
+GATE_RULES = "--gate-rule frozen|half"
+VERIFIED = "transformers' logits bit for bit, completeness in float64, Jacobians, autograd"
+GATED_TRAITS = ("num_key_value_heads", "rms_norm_eps", "rope_parameters", "hidden_act", "intermediate_size")
+
+
+def llama_shaped(model_type: str, name: str, class_name: str, examples: tuple[str, ...], positions: str) -> Family:
+    """Return a family whose blocks are Llama's."""
+    model_class = f"decomp.models.llama:{class_name}"
+    return Family(model_type, name, model_class, examples, GATED, GATE_RULES, positions, VERIFIED, GATED_TRAITS)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         model_type="opt",
@@ -50,6 +62,24 @@ FAMILIES: tuple[Family, ...] = (
         positions="learned, absolute",
         verified="transformers' logits bit for bit, completeness in float64, Jacobians",
         traits=("n_embd", "n_positions", "layer_norm_epsilon", "scale_attn_weights"),
+    ),
+    llama_shaped(
+        "llama",
+        "Llama 2 and 3 (Touvron et al. 2023), SmolLM",
+        "DecomposedLlamaForCausalLM",
+        ("meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+        "rotary",
+    ),
+    llama_shaped(
+        "mistral",
+        "Mistral (Jiang et al. 2023)",
+        "DecomposedMistralForCausalLM",
+        ("mistralai/Mistral-7B-v0.1",),
+        "rotary, sliding window",
+    ),
+    llama_shaped("qwen2", "Qwen 2 and 2.5", "DecomposedQwen2ForCausalLM", ("Qwen/Qwen2.5-0.5B",), "rotary"),
+    llama_shaped(
+        "qwen3", "Qwen 3", "DecomposedQwen3ForCausalLM", ("Qwen/Qwen3-0.6B",), "rotary, norms of queries and keys"
     ),
 )
 
