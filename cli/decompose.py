@@ -76,11 +76,12 @@ def command(
     """
     import torch
 
-    from decomp.cli.common import open_model, open_windows, say
+    from decomp.cli.common import open_model, say
     from decomp.cli.running import locally, planned, request_of_run, work_through
     from decomp.corpus.articles import InputFormat, corpus_name, read_articles
     from decomp.corpus.batches import in_batches
     from decomp.io.amounts import parse_bytes
+    from decomp.jobs import open_windows
     from decomp.models.base import check_decomposition_length, model_label
     from decomp.models.checks import parse_dtype
     from decomp.runs.cost import cost_model

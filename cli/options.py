@@ -1,14 +1,16 @@
 """Options that several commands share."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
+
 if TYPE_CHECKING:
-    from decomp.measures import Measure, Request
     from decomp.runs.run import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,29 +40,49 @@ def share_of_work(value: "str | Shard") -> "Shard":
         raise click.BadParameter(str(error)) from error
 
 
+def choice(
+    flag: str, values: Sequence[str], default: str | None, help: str, name: str | None = None
+) -> Callable[[F], F]:
+    """Return an option that takes one of some values; `name` is the parameter's where it is not the flag's."""
+    names = (flag,) if name is None else (flag, name)
+    return click.option(*names, type=click.Choice(values), default=default, show_default=default is not None, help=help)
+
+
+def at_least_one(flag: str, help: str, default: int | None = None, name: str | None = None) -> Callable[[F], F]:
+    """Return an option that takes a whole number from 1."""
+    names = (flag,) if name is None else (flag, name)
+    return click.option(*names, type=click.IntRange(1), default=default, show_default=default is not None, help=help)
+
+
+def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
+    """Return the option of a field of `Request` or one of its families: its name, its default, its choices."""
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(family)}
+    flag, hint, default = "--" + name.replace("_", "-"), get_type_hints(family)[name], defaults[name]
+    if hint is bool:
+        return click.option(flag, is_flag=True, help=help)
+    if hint is int:
+        return at_least_one(flag, help, default)
+    if get_origin(hint) is Literal:
+        return choice(flag, get_args(hint), default, help)
+    return click.option(flag, default=default, show_default=True, help=help)
+
+
 input_file = click.argument("input_file", type=click.Path(path_type=Path))
 model = click.argument("model")
 
 placement_options = together(
     click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps."),
-    click.option(
+    choice(
         "--dtype",
-        type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="Precision of the model and of all that is computed.",
+        ["float32", "float64", "bfloat16", "float16"],
+        "float32",
+        "Precision of the model and of all that is computed.",
     ),
     click.option("--revision", help="Branch, tag or commit of a hub model."),
 )
 model_options = together(
     placement_options,
-    click.option(
-        "--activation-rule",
-        type=click.Choice(["tangent", "secant"]),
-        default="tangent",
-        show_default=True,
-        help="How activations are linearised; the same for ReLU.",
-    ),
+    choice("--activation-rule", ["tangent", "secant"], "tangent", "How activations are linearised; the same for ReLU."),
 )
 
 bos = click.option("--bos/--no-bos", default=True, help="Begin texts with the beginning-of-sequence token (default).")
@@ -70,11 +92,7 @@ window_options = together(
         "--stride", type=int, help="Tokens from one window's start to the next one's.  [default: half the positions]"
     ),
     bos,
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1),
-        help="Windows computed together.  [default: as many as have one full window's tokens]",
-    ),
+    at_least_one("--batch-size", "Windows computed together.  [default: as many as have one full window's tokens]"),
 )
 
 memory = click.option(
@@ -98,16 +116,13 @@ run_options = together(
         help="Folder that keeps what is computed: after an interruption, the same command goes on.",
     ),
     shard,
-    click.option(
+    choice(
         "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="ray: a pool of processes, on this machine or a cluster; needs --run.",
+        ["local", "ray"],
+        "local",
+        "ray: a pool of processes, on this machine or a cluster; needs --run.",
     ),
-    click.option(
-        "--num-workers", type=click.IntRange(1), help="Processes of --engine ray.  [default: one, or one a GPU]"
-    ),
+    at_least_one("--num-workers", "Processes of --engine ray.  [default: one, or one a GPU]"),
     click.option("--ray-address", help="Ray cluster to join (auto, ray://HOST:10001).  [default: this machine alone]"),
 )
 
@@ -145,40 +160,37 @@ locate_options = together(output, table_format, memory, placement_options, promp
 
 
 def multi_token(what: str) -> Callable[[F], F]:
-    return click.option(
+    return choice(
         "--multi-token",
-        type=click.Choice(["first", "sum"]),
-        default="first",
-        show_default=True,
-        help=f"{what} of several tokens: the first token that differs, or the sum over all (teacher forcing).",
+        ["first", "sum"],
+        "first",
+        f"{what} of several tokens: the first token that differs, or the sum over all (teacher forcing).",
     )
 
 
 def convention(*names: str) -> Callable[[F], F]:
-    return click.option(
-        "--convention",
-        type=click.Choice(names),
-        help="Options as a user of another tool expects them; explicit options override them.",
+    return choice(
+        "--convention", names, None, "Options as a user of another tool expects them; explicit options override them."
     )
 
 
 input_options = together(
-    click.option(
+    choice(
         "--input-format",
-        type=click.Choice(["text", "csv", "tsv", "jsonl"]),
-        help="Of INPUT_FILE.  [default: what its suffix says, else text]",
+        ["text", "csv", "tsv", "jsonl"],
+        None,
+        "Of INPUT_FILE.  [default: what its suffix says, else text]",
     ),
     click.option("--text-field", default="text", show_default=True, help="Column of a table with the articles."),
     click.option("--id-field", default="id", show_default=True, help="Column of a table with their ids, if any."),
 )
 
 unit_options = together(
-    click.option(
+    choice(
         "--unit",
-        type=click.Choice(["token", "word"]),
-        default="token",
-        show_default=True,
-        help="What is predicted, and taken away: single tokens, or all tokens of a word together.",
+        ["token", "word"],
+        "token",
+        "What is predicted, and taken away: single tokens, or all tokens of a word together.",
     ),
     click.option(
         "--words",
@@ -186,12 +198,10 @@ unit_options = together(
         type=click.Path(path_type=Path),
         help="Table (TSV, CSV, JSONL) of the words: columns article and word.  [default: what stands between spaces]",
     ),
-    click.option(
+    at_least_one(
         "--span",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Score the effect on so many tokens or words together, the predicted one and those after it.",
+        "Score the effect on so many tokens or words together, the predicted one and those after it.",
+        1,
     ),
     click.option("--entropy", is_flag=True, help="Add a column: entropy of the next-token distribution, in bits."),
     click.option(
@@ -205,11 +215,7 @@ file_or_text = together(
     click.argument("input_file", type=click.Path(path_type=Path), required=False, metavar="[INPUT_FILE]"),
     click.argument("model", required=False, metavar="MODEL"),
     click.option("--text", help="Score this text instead of a file."),
-    click.option(
-        "--max-new-tokens",
-        type=click.IntRange(1),
-        help="Let the model continue --text by so many tokens, and score these.",
-    ),
+    at_least_one("--max-new-tokens", "Let the model continue --text by so many tokens, and score these."),
     click.option("--sample", is_flag=True, help="Sample the continuation.  [default: the likeliest token each time]"),
     click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True),
     click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
@@ -241,70 +247,41 @@ target = click.option(
     help="Score one token of each article: its position (column `position`, from 0), or last.  [default: all]",
 )
 
+results = together(output, table_format)
+"""A table on standard output, or in a file."""
+evaluation_results = together(evaluation_output, table_format)
+"""A table in a file, beside what is shown."""
+manners = together(overwrite, quiet)
+
 gradient_options = together(
-    click.option("--positions", is_flag=True, help="Gradients with respect to token + position embedding."),
-    click.option(
-        "--reduce",
-        type=click.Choice(["sum", "norm"]),
-        default="sum",
-        show_default=True,
-        help="Gradients over hidden: their signed sum, or their norm.",
-    ),
-    click.option("--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Of gradients."),
-    click.option(
-        "--steps", type=click.IntRange(1), default=20, show_default=True, help="Nodes of integrated gradients."
-    ),
-    click.option(
+    field_of(GradientOptions, "positions", "Gradients with respect to token + position embedding."),
+    field_of(GradientOptions, "reduce", "Gradients over hidden: their signed sum, or their norm."),
+    field_of(GradientOptions, "norm", "Of gradients."),
+    field_of(GradientOptions, "steps", "Nodes of integrated gradients."),
+    choice(
         "--quadrature",
-        type=click.Choice(["gauss-legendre", "left", "right", "midpoint", "trapezoid"]),
-        default="gauss-legendre",
-        show_default=True,
-        help="Where the nodes are.",
+        ["gauss-legendre", "left", "right", "midpoint", "trapezoid"],
+        GradientOptions.quadrature,
+        "Where the nodes are.",
     ),
-    click.option(
-        "--baseline",
-        default="zero",
-        show_default=True,
-        help="Of integrated gradients: zero, mean (embedding), pad, unk, or a token such as ' the'.",
+    field_of(
+        GradientOptions,
+        "baseline",
+        "Of integrated gradients: zero, mean (embedding), pad, unk, or a token such as ' the'.",
     ),
-    click.option(
-        "--strategy",
-        type=click.Choice(["greedy", "maxcount"]),
-        default="greedy",
-        show_default=True,
-        help="Path of discretized_ig.",
-    ),
-    click.option(
-        "--neighbors",
-        type=click.IntRange(1),
-        default=500,
-        show_default=True,
-        help="Nearest embeddings that discretized_ig chooses among.",
-    ),
+    field_of(GradientOptions, "strategy", "Path of discretized_ig."),
+    field_of(GradientOptions, "neighbors", "Nearest embeddings that discretized_ig chooses among."),
 )
 
 attention_options = together(
-    click.option(
-        "--layers",
-        type=click.Choice(["last", "mean", "each"]),
-        default="last",
-        show_default=True,
-        help="Layers of attention measures.",
-    ),
-    click.option(
-        "--heads",
-        type=click.Choice(["mean", "each"]),
-        default="mean",
-        show_default=True,
-        help="Heads of attention measures.",
-    ),
+    field_of(AttentionOptions, "layers", "Layers of attention measures."),
+    field_of(AttentionOptions, "heads", "Heads of attention measures."),
 )
 
-occlusion_options = click.option(
-    "--replacement",
-    default="mask",
-    show_default=True,
-    help="What takes an occluded source's place: mask, pad, unk, or a token such as ' the'.",
+occlusion_options = field_of(
+    OcclusionOptions,
+    "replacement",
+    "What takes an occluded source's place: mask, pad, unk, or a token such as ' the'.",
 )
 
 
@@ -326,31 +303,15 @@ function_options = together(
     occlusion_options,
 )
 measure_options = together(measures("delta_lp"), function_options)
-"""What `request_of` reads. An option of a family is named as the field that it fills."""
+"""What measures are asked with: each option is named as the field of `Request` or its families that it fills."""
 
 contrast_options = together(
     click.option(
         "--measure", "measures", multiple=True, help="See decomp measures.  [default: those that explain a contrast]"
     ),
     multi_token("Target and foil"),
-    click.option("--limit", type=click.IntRange(1), help="Only the first items of a file."),
+    at_least_one("--limit", "Only the first items of a file."),
     function_options,
     bos,
-    click.option(
-        "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Items computed together."
-    ),
+    at_least_one("--batch-size", "Items computed together.", 16),
 )
-
-
-def request_of(asked: Mapping[str, Any]) -> "tuple[list[Measure], Request]":
-    """The measures, and what they are asked with, from the values of `measure_options` and `model_options`.
-
-    ValueError for an unknown measure, or a function that one does not take.
-    """
-    from decomp.measures.options import find_measures, option_names, request_from
-
-    measures = find_measures(asked["measures"])
-    request = request_from({name: asked[name] for name in option_names() if name in asked})
-    for measure in measures:
-        measure.function_of(request)
-    return measures, request

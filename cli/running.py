@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from decomp.cli.common import made_now, say
 from decomp.corpus.windows import TokenisedWindow
-from decomp.io.digests import digest
+from decomp.jobs import contents
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel
 from decomp.runs.run import Batch, PlannedWindow, Run, Shard
@@ -25,8 +25,7 @@ def request_of_run(
     return {
         **made_now(model.about()),
         "format": format_name,
-        "corpus": digest(repr(article).encode() for article in articles),
-        "tokens": digest(window.ids.numpy().tobytes() for window in windows),
+        **contents(articles, windows),
     }
 
 

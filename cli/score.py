@@ -9,8 +9,7 @@ from decomp.cli import options
 
 @click.command("score")
 @options.file_or_text
-@options.output
-@options.table_format
+@options.results
 @options.input_options
 @options.unit_options
 @options.target
@@ -18,8 +17,7 @@ from decomp.cli import options
 @options.model_options
 @options.window_options
 @options.run_options
-@options.overwrite
-@options.quiet
+@options.manners
 def command(**asked: Any) -> None:
     """Score every context token of every word of INPUT_FILE under MODEL.
 

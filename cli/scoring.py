@@ -3,32 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from decomp.cli.common import let_write, open_model, open_windows, say, table
-from decomp.cli.options import input_of, request_of
+from decomp.cli.common import begun, hush_libraries, open_model, say, table
+from decomp.cli.options import input_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
 from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.batches import in_batches
-from decomp.corpus.windows import TokenisedWindow, only_target
-from decomp.corpus.words import check_white_space, read_words
-from decomp.measures import Measure, Request
-from decomp.measures.registry import check_foils
-from decomp.measures.surprisal import begins_word
-from decomp.measures.windows import check_predicted
-from decomp.models.base import DecomposedModel
+from decomp.corpus.windows import TokenisedWindow
+from decomp.jobs import Scoring, open_scoring
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, is_own
 from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
 from decomp.runs.tables import write_table
 from decomp.tables.files import check_table, format_of
-from decomp.tables.front import Front
 from decomp.tables.scoring import Scorer
 
 Compute = Callable[[list[TokenisedWindow]], bytes]
@@ -53,66 +46,51 @@ class Start:
 
 @dataclass(frozen=True)
 class Job:
-    """What `decomp score` was asked, opened: `asked` below is the values of its options."""
+    """What `decomp score` was asked, opened, and what it will cost."""
 
-    model: DecomposedModel
     name: str
     """Of the model, as a process of a pool loads it."""
-    windows: list[TokenisedWindow]
-    scorer: Scorer
+    scoring: Scoring
     cost: CostModel
     plan: Sequence[PlannedWindow]
     request: Mapping[str, Any]
     """How its table is made."""
 
 
+ELSEWHERE = {
+    *("input_file", "text", "model", "input_format", "text_field", "id_field", "word_list", "output", "format_name"),
+    *("run_folder", "shard", "engine", "num_workers", "ray_address", "batch_size", "overwrite", "quiet", "device"),
+}
+"""Options that are no settings of `open_scoring`, or that it has by another name."""
+
+
 def open_job(asked: Mapping[str, Any]) -> Job:
-    """Input, measures, model and windows; all that can be refused without the model is refused before it is loaded."""
+    """Return the job that the values of the command's options ask for, read and checked."""
     source, name = input_of(asked)
     form = InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
     articles = [Article(source)] if isinstance(source, str) else read_articles(source, form)
-    words = None if asked["word_list"] is None else read_words(asked["word_list"], articles)
-    measures, request = request_of(asked)
-    check_foils(request.function, given=False)
-    check_units(measures, request, asked)
-    if asked["corrected"] and words is not None:
-        check_white_space(articles, words)
     check_run_options(asked["run_folder"], asked["shard"], asked["engine"], asked["overwrite"])
     check_output(asked, source, name)
+    hush_libraries()
     # The workers of a pool may have devices that this process has not.
     device = "cpu" if asked["engine"] == "ray" else asked["device"]
-    model, tokenizer = open_model(name, asked["dtype"], device, asked["revision"])
-    windows = windows_asked(articles, words, model, tokenizer, asked)
-    boundaries = begins_word(tokenizer, len(model.unembedding().weight)) if asked["corrected"] else None
-    front = Front(asked["unit"], asked["span"], any(a.id for a in articles), asked["entropy"], boundaries)
-    cost = cost_model(model, request.decomposition_length)
-    scorer = Scorer(measures, request.with_token_ids(tokenizer), front)
-    made = request_of_run(part_format(asked["output"], asked["format_name"]), model, articles, windows)
-    return Job(model, name, windows, scorer, cost, planned(windows, cost), made)
-
-
-def windows_asked(
-    articles: Sequence[Article], words: Any, model: DecomposedModel, tokenizer: Any, asked: Mapping[str, Any]
-) -> list[TokenisedWindow]:
-    """All windows of the articles, what the model writes after them, or what predicts one target."""
-    units = {"words": words, "unit": asked["unit"], "span": asked["span"]}
-    windows = open_windows(articles, model, tokenizer, asked["stride"], asked["bos"], **units)
+    settings = {option: value for option, value in asked.items() if option not in ELSEWHERE}
+    scoring = open_scoring(articles, name, words=asked["word_list"], device=device, **settings)
     if asked["max_new_tokens"] is not None:
-        windows = [let_write(windows, model, tokenizer, asked, asked["quiet"])]
-    windows = windows if asked["target"] is None else only_target(windows, asked["target"])
-    check_predicted(windows, asked["unit"], asked["span"])
-    return windows
+        (window,) = scoring.windows[:1]
+        say(f"the model writes {window.article.text[len(articles[0].text) :]!r}", asked["quiet"])
+    cost = cost_model(scoring.model, scoring.scorer.request.decomposition_length)
+    form_of_parts = part_format(asked["output"], asked["format_name"])
+    request = request_of_run(form_of_parts, scoring.model, articles, scoring.windows)
+    return Job(name, scoring, cost, planned(scoring.windows, cost), request)
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:
-    """Rows as they are computed, into a file that is complete or absent, or standard output."""
-    front, windows = job.scorer.front, range(len(job.windows))
-    each = job.scorer.rows_by_window(job.model, job.windows, asked["batch_size"])
-    # What a measure refuses, it refuses at the first window: before the header is out.
-    each = chain(list(islice(each, 1)), each)
+    """Write rows as they are computed, into a file that is complete or absent, or standard output."""
+    each = begun(job.scoring.rows_by_window(asked["batch_size"]))
     with (
-        table(asked["output"], asked["format_name"], front.columns, job.request) as write,
-        cost_progress(job.plan, windows, asked["quiet"]) as bar,
+        table(asked["output"], asked["format_name"], job.scoring.columns, job.request) as write,
+        cost_progress(job.plan, range(len(job.plan)), asked["quiet"]) as bar,
     ):
         for number, rows in enumerate(each):
             write(rows)
@@ -120,41 +98,30 @@ def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:
 
 
 def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
-    """Parts in a run's folder, by this process or a pool, and the table once all are there."""
+    """Compute parts into a run's folder, in this process or a pool, and write the table once all are there."""
     output, quiet, shard, engine = asked["output"], asked["quiet"], asked["shard"], asked["engine"]
     suffix = part_format(output, asked["format_name"])
-    positions = job.model.max_length()
+    scoring, scorer = job.scoring, job.scoring.scorer
+    positions = scoring.model.max_length()
     wanted = Run(
         asked["run_folder"],
         job.request,
         job.plan,
         in_batches([window.tokens for window in job.plan], asked["batch_size"], positions),
         unit_cost=job.cost(positions),
-        store=TableParts(job.scorer.header(suffix), f".{suffix}"),
+        store=TableParts(scorer.header(suffix), f".{suffix}"),
     )
     run = start_or_resume(wanted, asked["overwrite"])
     if engine == "ray":
-        start = Start(job.scorer, suffix, job.name, asked["dtype"], asked["device"], asked["revision"])
+        start = Start(scorer, suffix, job.name, asked["dtype"], asked["device"], asked["revision"])
         with open_pool(asked["ray_address"], asked["num_workers"], asked["device"]) as pool:
             say(f"{pool.workers} workers of {pool.threads} threads each", quiet)
-            work = partial(pool.run, start, job.windows)
+            work = partial(pool.run, start, scoring.windows)
             work_through(run, shard, work, quiet, engine=engine, workers=pool.workers, threads=pool.threads)
     else:
-        part = partial(job.scorer.part, job.model, suffix)
-        work_through(run, shard, locally(job.windows, part), quiet, engine=engine, threads=torch.get_num_threads())
+        part = partial(scorer.part, scoring.model, suffix)
+        work_through(run, shard, locally(scoring.windows, part), quiet, engine=engine, threads=torch.get_num_threads())
     finish(run, output, format_of(output, asked["format_name"]), quiet)
-
-
-def check_units(measures: Sequence[Measure], request: Request, asked: Mapping[str, Any]) -> None:
-    """ValueError for what is not defined for words and spans, or for tokens."""
-    if asked["corrected"] and asked["unit"] == "token":
-        raise ValueError("--corrected is for words: give --unit word")
-    if asked["unit"] == "token" and request.span == 1:
-        return
-    if asked["target"] is not None:
-        raise ValueError("--target scores a single token: leave out --unit word and --span")
-    for measure in measures:
-        measure.check_together(request, asked["unit"] == "word")
 
 
 def check_output(asked: Mapping[str, Any], source: Path | str, model: str) -> None:

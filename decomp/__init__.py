@@ -4,23 +4,23 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, score
+    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, load_table, score
     from decomp.core.decomposition import Decomposition, load
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
     from decomp.measures import SCORES
     from decomp.measures.custom import register_measure
     from decomp.models import load_model, register
-    from decomp.tables.table import Table, load_table
+    from decomp.tables.table import Table
 
 PUBLIC = {
     "Decomposition": "decomp.core.decomposition",
     "SCORES": "decomp.measures",
     "Table": "decomp.tables.table",
-    **dict.fromkeys(("score", "contrast", "decompose", "faithfulness", "alignment", "agreement"), "decomp.api"),
+    **dict.fromkeys(("score", "contrast", "decompose", "load_table"), "decomp.api"),
+    **dict.fromkeys(("faithfulness", "alignment", "agreement"), "decomp.api"),
     "load": "decomp.core.decomposition",
     "load_model": "decomp.models",
-    "load_table": "decomp.tables.table",
     "read_articles": "decomp.corpus.articles",
     "register": "decomp.models",
     "register_measure": "decomp.measures.custom",

@@ -23,8 +23,9 @@ from decomp.measures.functions import find_function
 from decomp.measures.request import token_id
 from decomp.measures.windows import measure_windows
 from decomp.models.loading import load_model
+from decomp.runs.tables import open_table_or_run
 from decomp.tables.contrasting import CONTRAST_COLUMNS
-from decomp.tables.table import Table, load_table
+from decomp.tables.table import Table
 
 __all__ = [
     "agreement",
@@ -42,6 +43,8 @@ Source = str | Path | Sequence[str]
 """One text, a file or folder of them, or several texts."""
 FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".gz")
 """What a text without spaces ends with when a file was meant."""
+OF_FILES = {"text": None, "input_format": None, "text_field": "text", "id_field": "id"}
+"""How `decomp score` reads a file when nothing is said."""
 BAR_DELAY = 1
 """Seconds after which a bar is shown."""
 
@@ -78,7 +81,8 @@ def score(
     """
     scoring = open_scoring(articles_of(source), model, measures, **settings)
     each = watched(scoring.rows_by_window(batch_size), len(scoring.windows), "window", progress)
-    return Table.from_rows(scoring.columns, chain.from_iterable(each))
+    made = scoring.about("score", {**OF_FILES, "batch_size": batch_size, **settings})
+    return Table.from_rows(scoring.columns, chain.from_iterable(each), made)
 
 
 def contrast(
@@ -113,7 +117,8 @@ def contrast(
     contrasting = open_contrasting(items_of(prompt, target, foil, limit), model, measures, **settings)
     each = contrasting.rows_by_item(batch_size)
     items = watched(each, len(contrasting.contrasts), "item", progress)
-    return Table.from_rows(CONTRAST_COLUMNS, chain.from_iterable(item.rows for item in items))
+    made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
+    return Table.from_rows(CONTRAST_COLUMNS, chain.from_iterable(item.rows for item in items), made)
 
 
 def decompose(
@@ -189,7 +194,9 @@ def faithfulness(
     each = curves.curves_of_targets(scoring.model, chosen, chosen_measures, request, perturbation, batch_size)
     total = sum(len(targets) for _, targets in chosen)
     found = gathered(watched(each, total, "token", progress))
-    return Table.from_rows(curves.COLUMNS, curves.summary(found, draws, seed))
+    own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
+    made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
+    return Table.from_rows(curves.COLUMNS, curves.summary(found, draws, seed), made)
 
 
 def agreement(
@@ -219,7 +226,8 @@ def agreement(
     found = gathered(items)
     if not found:
         raise ValueError("nothing to compare: no predicted token has ranks, two sources or more with unequal scores")
-    return Table.from_rows(agreements.COLUMNS, estimates(found, seed))
+    made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
+    return Table.from_rows(agreements.COLUMNS, estimates(found, seed), made)
 
 
 def alignment(
@@ -248,7 +256,19 @@ def alignment(
     each = scored(opened.model, opened.contrasts, opened.contraster.requests, batch_size)
     items_scored = watched(each, len(opened.contrasts), "item", progress)
     found = gathered(alignments.alignments(opened.model, item, results, length) for item, results in items_scored)
-    return Table.from_rows(alignments.COLUMNS, estimates(alignments.by_phenomenon(found), seed))
+    own = {"items": paths, "limit": limit, "seed": seed, "batch_size": batch_size}
+    made = opened.about("evaluate alignment", {**settings, **own})
+    return Table.from_rows(alignments.COLUMNS, estimates(alignments.by_phenomenon(found), seed), made)
+
+
+def load_table(path: str | Path) -> Table:
+    """Return a long table from a file (TSV, CSV, JSONL or Parquet, by suffix; .gz is unpacked) or a run's folder.
+
+    What is known of how it was made is in `about`. ValueError for a file that is missing or damaged, no long table,
+    or changed since it was written, and for a run that is not complete.
+    """
+    file = open_table_or_run(Path(path))
+    return Table.from_rows(file.columns, file.rows(), file.made())
 
 
 def articles_of(source: Source | Sequence[Article]) -> Sequence[Article]:

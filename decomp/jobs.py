@@ -4,11 +4,14 @@ All that can be refused without the model is refused before it is loaded.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -17,9 +20,10 @@ from decomp.corpus.contrast_items import Item, tokenise
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, only_target, windows_of
 from decomp.corpus.words import check_white_space, read_words
+from decomp.io.digests import digest
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
-from decomp.measures.options import find_measures, request_from
+from decomp.measures.options import find_measures, option_values, request_from
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
@@ -63,6 +67,43 @@ def open_windows(
     return windows_of(articles, tokenizer, model.config, positions=positions, stride=stride, bos=bos, **units)
 
 
+def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a table is made: the command (or function), a model's `about()`, versions, and the options."""
+    return {
+        "command": command,
+        "model": dict(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "options": {name: plain(value) for name, value in options.items()},
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return an option's value as JSON has it; a file by its name and the digest of its contents."""
+    if isinstance(value, Path):
+        return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def contents(articles: Sequence[object], windows: Sequence[TokenisedWindow]) -> dict[str, str]:
+    """Return the digests of a corpus and of its tokens."""
+    return {
+        "corpus": digest(repr(article).encode() for article in articles),
+        "tokens": digest(window.ids.numpy().tobytes() for window in windows),
+    }
+
+
+def all_settings(
+    function: Callable[..., Any], given: Mapping[str, Any], model: DecomposedModel, request: Request
+) -> dict[str, Any]:
+    """Return the settings of a function, those left out as they are by default."""
+    parameters = signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+    settings = {**defaults, **option_values(request), **given, **own}
+    return {name: value for name, value in settings.items() if name != "revision"}
+
+
 @dataclass(frozen=True)
 class Scoring:
     """A corpus, its windows and what they are scored with."""
@@ -81,6 +122,14 @@ class Scoring:
     def rows_by_window(self, batch_size: int | None = None) -> Iterator[Iterable[Row]]:
         """Yield the rows of one window after the other, computed when they are asked for."""
         return self.scorer.rows_by_window(self.model, self.windows, batch_size)
+
+    def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a table is made, as the command says it of its own; `given` are the settings that were given."""
+        settings = all_settings(open_scoring, given, self.model, self.scorer.request)
+        names = [measure.name for measure in self.scorer.measures]
+        options = {**settings, "word_list": settings["words"], "measures": names}
+        made = account(command, self.model.about(), {n: v for n, v in options.items() if n != "words"})
+        return {**made, **contents(self.articles, self.windows)}
 
 
 def open_scoring(
@@ -187,6 +236,13 @@ class Contrasting:
     def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemRows]:
         """Yield the rows of one item after the other, computed when they are asked for."""
         return self.contraster.rows_by_item(self.model, self.tokenizer, self.contrasts, batch_size)
+
+    def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a table is made; `given` are the settings that were given."""
+        measures, requests = zip(*self.contraster.requests, strict=True)
+        settings = all_settings(open_contrasting, given, self.model, requests[0])
+        options = {**settings, "function": given.get("function"), "measures": [measure.name for measure in measures]}
+        return account(command, self.model.about(), options)
 
 
 def open_contrasting(

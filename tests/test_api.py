@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.api import someone_looks_on, watched
+from decomp.tables.provenance import FREE, differences, plain, read_provenance
 from tests.commands import CORPUS, MODEL, table
 from tests.conftest import ROOT
 
@@ -34,6 +35,21 @@ def test_score_is_the_command(done, pair):
     expected = table(done("score", CORPUS, MODEL, *told))
     for model in (MODEL, Path(MODEL), pair):
         assert written(decomp.score(Path(CORPUS), model, **options)) == expected
+
+
+def test_a_table_says_how_it_was_made(done, pair, tmp_path):
+    done("score", CORPUS, MODEL, "--stride", 20, "--steps", 5, "-o", "command.tsv")
+    made = read_provenance(Path("command.tsv"))
+    found = decomp.score(Path(CORPUS), pair, stride=20, steps=5)
+    assert differences(made, found.about, "command", "python", free=FREE) == []
+    found.save("python.tsv")
+    assert decomp.load_table("python.tsv").about == plain(found.about)
+    nearest = found.select(distance=1)
+    nearest.save("nearest.tsv")
+    assert decomp.load_table("nearest.tsv").about["table"] == {"distance": 1}
+    other = decomp.score(Path(CORPUS), pair, stride=21)
+    (line,) = differences(made, other.about, "command", "python", free=FREE | {"options.steps", "tokens"})
+    assert line == "options.stride: 20 command, 21 python"
 
 
 def test_words_and_spans_are_the_command_s(done, pair):

@@ -37,6 +37,13 @@ def option_names() -> list[str]:
     return own + [field.name for family in FAMILIES.values() for field in fields(family)]
 
 
+def option_values(request: Request) -> dict[str, Any]:
+    """Return the values of all options of a request, by name."""
+    families = [request, *(getattr(request, name) for name in FAMILIES)]
+    values = {field.name: getattr(family, field.name) for family in families for field in fields(family)}
+    return {name: values[name] for name in option_names()}
+
+
 def request_from(options: Mapping[str, Any]) -> Request:
     """Return what measures are asked with; each option is named as the field that it fills.
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from decomp.io.files import complete_or_absent
 from decomp.tables.columns import Row
-from decomp.tables.files import TYPES, check_table, format_of, need_pyarrow, open_table, table_writer
+from decomp.tables.files import TYPES, check_table, format_of, need_pyarrow, table_file
 
 if TYPE_CHECKING:
     import pandas
@@ -125,7 +124,9 @@ class Table:
         wanted = np.ones(len(self), dtype=bool)
         for name, value in values.items():
             wanted &= equal_to(self.column(name), value)
-        return replace(self, data={name: column[wanted] for name, column in self.data.items()})
+        own = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+        done = {"table": {**self.about.get("table", {}), **own}} if self.about else {}
+        return Table({name: column[wanted] for name, column in self.data.items()}, {**self.about, **done})
 
     def matrix(
         self, article: int = 0, window: int = 0, measure: str | None = None
@@ -166,12 +167,7 @@ class Table:
         """
         path = Path(path)
         check_table(path, None, overwrite=overwrite)
-        form = format_of(path)
-        with (
-            complete_or_absent(path) as beside,
-            beside.open("w", encoding="utf-8", newline="") as file,
-            table_writer(file, form, self.columns) as write,
-        ):
+        with table_file(path, format_of(path), self.columns, self.about or None) as write:
             write(self)
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -283,12 +279,3 @@ def equal_to(column: Column, value: Any) -> Bool[np.ndarray, " rows"]:
         code = column.texts.index(value) if value in column.texts else None
         return np.zeros(len(column), dtype=bool) if code is None else column.codes == code
     return np.ma.filled(column == value, False)
-
-
-def load_table(path: str | Path) -> Table:
-    """Return a long table from a file (TSV, CSV, JSONL or Parquet, by suffix; .gz is unpacked) or a run's folder.
-
-    ValueError for a file that is missing or damaged, or no long table.
-    """
-    file = open_table(Path(path))
-    return Table.from_rows(file.columns, file.rows())

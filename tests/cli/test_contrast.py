@@ -96,10 +96,10 @@ def test_contrast_output(done, run, small):
     assert "out.jsonl exists" in refused(run("contrast", small, MODEL, *DELTA_LP, "-o", "out.jsonl"))
 
 
-def test_items_without_a_token_that_differs(run):
+def test_items_without_a_token_that_differs(run, caplog):
     Path("some.csv").write_text(PREFIXED, "utf-8")
     result = run("contrast", "some.csv", MODEL, *DELTA_LP)
-    assert "1 of 2 items left out, the first is some.csv, line 2" in result.stderr
+    assert "1 of 2 items left out, the first is some.csv, line 2" in caplog.text
     assert {row["article"] for row in table(result.stdout)} == {"1"}
     Path("all.csv").write_text("".join(PREFIXED.splitlines(keepends=True)[:2]), "utf-8")
     assert "1 of 1 items left out, the first is all.csv, line 2" in refused(
@@ -160,10 +160,10 @@ def test_seeds_of_intervals(done):
     assert {row["seed"] for row in table(Path("1.tsv").read_text("utf-8"))} == {"1"}
 
 
-def test_alignment_of_several_files_and_items_without_evidence(run, small):
+def test_alignment_of_several_files_and_items_without_evidence(run, small, caplog):
     Path("other.csv").write_text("phenomenon,prompt,target,foil,evidence\n\x1b[1m,The cat,sat,set,cat\n", "utf-8")
     result = run("evaluate", "alignment", small, "other.csv", MODEL, *DELTA_LP)
-    assert "1 of 3 items left out: no evidence in the prompt" in result.stderr
+    assert "1 of 3 items left out: no evidence in its prompt" in caplog.text
     assert "small: 1 items" in result.stdout
     assert "\\u001b[1m: 1 items" in result.stdout
     assert "<all>: 2 items" in result.stdout

@@ -83,7 +83,10 @@ def test_repr_is_a_short_line(scored):
 def test_select(small):
     assert list(small.select(measure="a", distance=1)["score"]) == [-1.5, 3]
     assert len(small.select(measure="c")) == len(small.select(distance=9)) == 0
-    assert small.select(measure="a").about == {"model": "m"}
+    assert small.select(measure="a").select(article=np.int32(0)).about == {
+        "model": "m",
+        "table": {"measure": "a", "article": 0},
+    }
     with pytest.raises(ValueError, match="no column 'word'"):
         small.select(word=1)
 
