@@ -60,6 +60,7 @@ def command(
     device: str,
     dtype: str,
     activation_rule: Any,
+    gate_rule: Any,
     revision: str | None,
     stride: int | None,
     bos: bool,
@@ -114,6 +115,7 @@ def command(
             [window.ids.to(decomposed.device) for _, window in batch],
             decomposition_length=decomposition_length,
             activation_rule=activation_rule,
+            gate_rule=gate_rule,
             memory=buffers,
         )
         for (number, window), result in zip(batch, results, strict=True):

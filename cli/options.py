@@ -83,6 +83,12 @@ placement_options = together(
 model_options = together(
     placement_options,
     choice("--activation-rule", ["tangent", "secant"], "tangent", "How activations are linearised; the same for ReLU."),
+    choice(
+        "--gate-rule",
+        ["frozen", "half"],
+        "frozen",
+        "How gated MLPs are: the gate frozen, or half of the product given to each of its two factors.",
+    ),
 )
 
 bos = click.option("--bos/--no-bos", default=True, help="Begin texts with the beginning-of-sequence token (default).")

@@ -151,6 +151,7 @@ def test_bad_sources(source, message):
         ({"decomposition_length": -1}, "decomposition length must be at least 1, not -1"),
         ({"reduce": "mean"}, "reduce must be one of sum, norm, not 'mean'"),
         ({"activation_rule": "chord"}, "activation_rule must be one of tangent, secant, not 'chord'"),
+        ({"gate_rule": "open"}, "gate_rule must be one of frozen, half, not 'open'"),
         ({"function": "odds"}, "unknown function 'odds': choose one of logit, "),
         ({"memory": "much"}, "memory must be a positive amount"),
         ({"unit": "sentence"}, "the unit must be token or word, not 'sentence'"),
