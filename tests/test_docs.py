@@ -1,6 +1,7 @@
 """The documentation says what the commands say, and its examples give what it shows."""
 
 import doctest
+import re
 import runpy
 from importlib import import_module, metadata
 
@@ -30,3 +31,22 @@ def test_examples(module, tmp_path, monkeypatch):
     result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted
     assert not result.failed
+
+
+def test_the_readme_s_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) >= 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert " rests on " in capsys.readouterr().out
+    assert names["table"].matrix().shape == names["result"].delta_lp().numpy()[:, :-1].shape
+    assert (tmp_path / "text.tsv").exists()
+
+
+def test_the_readme_s_places_exist():
+    _, _, end = (ROOT / "README.md").read_text("utf-8").partition("## Where to look")
+    places = re.findall(r"`([\w/.-]+)`", end)
+    assert len(places) > 15
+    assert [place for place in places if not (ROOT / place).exists()] == []

@@ -1,6 +1,7 @@
 """What imports what, and when."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -69,3 +70,14 @@ def test_nothing_below_the_models_knows_them(room):
 def test_light_imports(code):
     check = f"import sys\n{code}\nassert not {{'torch', 'transformers'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_every_folder_of_the_package_is_packaged():
+    """What is imported from a bare checkout is there when installed, too."""
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (packages,) = re.findall(r"^packages = (\[.+\])$", project, re.MULTILINE)[:1]
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "decomp").rglob("__init__.py")]
+    expected = {".".join(folder.parts) for folder in folders} | {"decomp.models", "decomp.cli", "decomp.data"}
+    assert set(ast.literal_eval(packages)) == expected
+    assert '"py.typed"' in project
+    assert (ROOT / "decomp" / "py.typed").exists()
