@@ -1,20 +1,34 @@
 """The articles of a corpus: `!ARTICLE` text, plain text, JSONL, CSV or TSV; in a file, a folder, or standard input."""
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from decomp.io.records import STDIN, SUFFIXES, Record, read_text, suffix_of, table_rows
+from decomp.io.records import SUFFIXES, Record, table_rows
+from decomp.io.texts import STDIN, check_unicode, read_text, suffix_of
 
 HEADER = "!ARTICLE"
+MARKER = re.compile(rf"{HEADER}(?:\s+(?P<title>.*))?")
+"""A line between articles; it may hold the title of the next one."""
+ALMOST_MARKER = re.compile(r"!\s*article.*", re.IGNORECASE)
 INPUT_FORMATS = ("text", *(suffix[1:] for suffix in SUFFIXES))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Article:
-    """A text, and the id that its input gives it (empty where it gives none)."""
+    """A text, and the id that its input gives it (empty where it gives none).
+
+    ValueError for a text with half of a surrogate pair: no tokenizer takes it.
+    """
 
     text: str
     id: str = ""
+
+    def __post_init__(self) -> None:
+        check_unicode(self.text, f"article {self.id}" if self.id else "the text")
 
 
 @dataclass(frozen=True)
@@ -33,13 +47,13 @@ AS_THE_NAME_SAYS = InputFormat()
 
 
 def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> list[Article]:
-    """The articles of a corpus; an article may be empty.
+    """Return the articles of a corpus; an article may be empty.
 
-    A text file is a sequence of articles if its first line is `!ARTICLE`, and one article if not. A table
-    has an article in each row, a folder those of all its files that are not hidden, in order of name. `-` is
-    standard input; `.gz` is unpacked.
+    A text file is a sequence of articles if it has a line `!ARTICLE` (a title may follow, which becomes the
+    article's id), and one article if not. A table has an article in each row, a folder those of all its files that
+    are not hidden, in order of name. `-` is standard input; `.gz` is unpacked.
 
-    ValueError for a file that is missing, not UTF-8, malformed, or without text.
+    ValueError for a file that is missing, not UTF-8, malformed, too large, or without text.
     """
     path = Path(path)
     if path.is_dir():
@@ -53,39 +67,71 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
 
 
 def corpus_name(path: Path) -> str:
-    """What a corpus is called in the names of its files."""
+    """Return what a corpus is called in the names of its files."""
     return "stdin" if str(path) == STDIN else Path(path.name.removesuffix(".gz")).stem
 
 
 def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Article]:
-    """The articles of one file; `default_id` is for those that have none of their own."""
+    """Return the articles of one file; `default_id` is for those that have none of their own."""
     text = read_text(path)
     suffix = suffix_of(path) if form.name is None else f".{form.name}"
     if suffix in SUFFIXES:
         return [table_article(record, form, default_id) for record in table_rows(path, text, suffix)]
-    return [Article(article, default_id) for article in text_articles(text)]
+    return text_articles(text, str(path), default_id)
 
 
-def text_articles(text: str) -> list[str]:
-    """Those of `!ARTICLE` text, the lines of each joined with one space; or the text as it stands."""
+def text_articles(text: str, name: str = "the text", default_id: str = "") -> list[Article]:
+    """Return the articles of `!ARTICLE` text, the lines of each joined with one space; or the text as it stands.
+
+    What stands before the first `!ARTICLE` is an article of its own. That, and lines that are almost markers
+    and so are read as text, are warned of.
+    """
     lines = [line.strip() for line in text.splitlines()]
-    if next(filter(None, lines), HEADER) != HEADER:
-        return [text.replace("\r\n", "\n").rstrip()]
-    articles: list[list[str]] = []
-    for line in filter(None, lines):
-        if line == HEADER:
-            articles.append([])
-        else:
-            articles[-1].append(line)
-    return [" ".join(content) for content in articles]
+    warn_of_almost_markers(lines, name)
+    markers = [number for number, line in enumerate(lines) if MARKER.fullmatch(line)]
+    if not markers:
+        return [Article(text.replace("\r\n", "\n").rstrip(), default_id)]
+    before = joined(lines[: markers[0]])
+    if before:
+        logger.warning("%s has text before its first line %s: it is read as an article of its own", name, HEADER)
+    ends = [*markers[1:], len(lines)]
+    articles = [
+        Article(joined(lines[start + 1 : stop]), title_of(lines[start]) or default_id)
+        for start, stop in zip(markers, ends, strict=True)
+    ]
+    return [Article(before, default_id), *articles] if before else articles
+
+
+def joined(lines: list[str]) -> str:
+    """Return lines as one, without the empty ones."""
+    return " ".join(filter(None, lines))
+
+
+def title_of(line: str) -> str:
+    """Return what a marker says after `!ARTICLE`; nothing where it stands alone."""
+    marker = MARKER.fullmatch(line)
+    return (marker["title"] or "").strip() if marker else ""
+
+
+def warn_of_almost_markers(lines: list[str], name: str) -> None:
+    """Warn, in one line, of lines that look like `!ARTICLE` and are none."""
+    almost = [n for n, line in enumerate(lines, 1) if ALMOST_MARKER.fullmatch(line) and not MARKER.fullmatch(line)]
+    if almost:
+        more = f" (and {len(almost) - 1} more)" if len(almost) > 1 else ""
+        logger.warning(
+            "%s, line %d%s, %r, is read as text: articles are set apart by lines %s, alone or with a title",
+            *(name, almost[0], more, lines[almost[0] - 1][:40], HEADER),
+        )
 
 
 def table_article(record: Record, form: InputFormat, default_id: str) -> Article:
-    """The article of a row, its text as it stands. ValueError where it has no text."""
+    """Return the article of a row, its text as it stands. ValueError for no text, or an id that is none."""
     text, article_id = record.values.get(form.text_field), record.values.get(form.id_field)
     if not isinstance(text, str):
         raise ValueError(
             f"{record.place} has no text in {form.text_field!r}: it has {', '.join(map(str, record.values))}; "
             "say which field it is with --text-field"
         )
+    if not isinstance(article_id, str | int | None):
+        raise ValueError(f"{record.place}: the id must be text or a number, it is {article_id!r}")
     return Article(text, default_id if article_id is None else str(article_id))

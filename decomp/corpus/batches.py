@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def in_batches(lengths: Sequence[int], size: int | None, tokens: int) -> list[range]:
-    """Consecutive texts: `size` of them, or where it is None as many as have so many `tokens` together.
+    """Return batches of consecutive texts: `size` of them, or where it is None as many as fit into `tokens`.
 
     Nothing is padded, so short texts fill matrix products together and take no more memory than a long one.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decomp.io.records import Record, read_records
+from decomp.io.records import Record, read_records, text_of
 
 COLUMNS = ("prompt", "target", "foil")
 BLIMP_COLUMNS = ("one_prefix_prefix", "one_prefix_word_good", "one_prefix_word_bad")
@@ -16,6 +16,8 @@ BLIMP_NO_EVIDENCE = "NA"
 
 @dataclass(frozen=True)
 class Item:
+    """A prompt, what may follow it, and which word of it decides."""
+
     place: str
     """`items.csv, line 3`."""
     number: int
@@ -30,7 +32,7 @@ class Item:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The items of a table, in our form or BLiMP's; a column `one_prefix_prefix` tells them apart.
+    """Return the items of a table, in our form or BLiMP's; a column `one_prefix_prefix` tells them apart.
 
     ValueError for a table that can't be read or lacks columns, cells that are no text, a target that is its foil.
     """
@@ -39,26 +41,28 @@ def read_items(path: Path) -> list[Item]:
 
 
 def item_of(record: Record, number: int, table: str) -> Item:
-    """One row as an item, named by its number and table where it doesn't name itself."""
-    values = {name: "" if value is None else value for name, value in record.values.items()}
-    if BLIMP_COLUMNS[0] in values:
-        evidence = values.get("target", "").removeprefix(BLIMP_NO_EVIDENCE)
-        named = {"item": str(number), "phenomenon": values.get("UID") or table, "evidence": evidence}
+    """Return one row as an item, named by its number and table where it doesn't name itself."""
+
+    def given(column: str, otherwise: str = "") -> str:
+        return text_of(record, column, may_be_blank=True) or otherwise
+
+    if BLIMP_COLUMNS[0] in record.values:
         columns = BLIMP_COLUMNS
+        named = (str(number), given("UID", table))
+        evidence = given("target").removeprefix(BLIMP_NO_EVIDENCE)
     else:
-        named = {"item": str(number), "phenomenon": table, "evidence": ""}
-        named |= {name: values[name] for name in named if values.get(name)}
         columns = COLUMNS
-    prompt, target, foil = (values[name] for name in columns)
-    if strange := [cell for cell in (prompt, target, foil, *named.values()) if not isinstance(cell, str)]:
-        raise ValueError(f"{record.place}: {strange[0]!r} is no text: items are made of strings")
+        named, evidence = (given("item", str(number)), given("phenomenon", table)), given("evidence")
+    prompt, target, foil = (text_of(record, column) for column in columns)
     if target == foil:
         raise ValueError(f"{record.place}: target and foil are both {target!r}: they must differ")
-    return Item(record.place, number, named["item"], named["phenomenon"], prompt, target, foil, named["evidence"])
+    return Item(record.place, number, *named, prompt, target, foil, evidence)
 
 
 @dataclass(frozen=True)
 class TokenisedItem:
+    """An item as token ids."""
+
     item: Item
     prompt: tuple[int, ...]
     """With the beginning-of-sequence token, where there is one."""
@@ -70,7 +74,7 @@ class TokenisedItem:
 
 
 def spaced(prompt: str, target: str) -> tuple[str, str]:
-    """Prompt and target with the space between them in front of the target, where tokenizers want it.
+    """Return prompt and target with the space between them in front of the target, where tokenizers want it.
 
     A target that begins with a letter or digit gets one, unless the prompt is empty or ends in other whitespace.
     """
@@ -81,7 +85,7 @@ def spaced(prompt: str, target: str) -> tuple[str, str]:
 
 
 def tokenise(item: Item, tokenizer: Any, positions: int, bos: int | None) -> TokenisedItem:
-    """Prompt, target and foil as tokens, the space between them as `spaced` has it.
+    """Return prompt, target and foil as tokens, the space between them as `spaced` has it.
 
     ValueError for what has no tokens, a target that is its foil, an item longer than the model's `positions`.
     """
@@ -104,7 +108,7 @@ def tokenise(item: Item, tokenizer: Any, positions: int, bos: int | None) -> Tok
 
 
 def evidence_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """The tokens that share a character with the evidence, wherever it stands in the prompt as a word."""
+    """Return the tokens that share a character with the evidence, wherever it stands in the prompt as a word."""
     if not item.evidence:
         return []
     spans = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(item.evidence)}(?!\w)", item.prompt)]

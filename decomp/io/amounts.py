@@ -7,7 +7,7 @@ DEFAULT_MEMORY = "1GiB"
 
 
 def parse_bytes(amount: int | str) -> int:
-    """Bytes of `"1GiB"`, `"800M"`, `2**30`. ValueError if it is no positive amount."""
+    """Return the bytes of `"1GiB"`, `"800M"`, `2**30`. ValueError if it is no positive amount."""
     if isinstance(amount, int):
         count = amount
     else:
@@ -22,7 +22,7 @@ def parse_bytes(amount: int | str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """`1536` as `1.5 KiB`."""
+    """Return a count of bytes for a person: `1536` is `1.5 KiB`."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:

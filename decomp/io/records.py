@@ -1,43 +1,19 @@
-"""Files that people bring: their text, and the rows of tables (CSV, TSV or JSONL, chosen by the file's suffix)."""
+"""Rows of tables that people bring (CSV, TSV or JSONL, chosen by the file's suffix)."""
 
 import csv
-import gzip
 import io
 import json
-import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STDIN = "-"
+from decomp.io.texts import check_unicode, read_text, suffix_of
+
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl")
 LONGEST_FIELD = 2**31 - 1
 """Characters: a field may be a whole article."""
-
-
-def read_text(path: str | Path) -> str:
-    """A file's text, unpacked where its name ends in `.gz`; that of standard input for `-`.
-
-    ValueError for one that is missing, damaged, or not UTF-8.
-    """
-    name = "standard input" if str(path) == STDIN else str(path)
-    try:
-        content = sys.stdin.buffer.read() if str(path) == STDIN else Path(path).read_bytes()
-        return (gzip.decompress(content) if name.endswith(".gz") else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: invalid byte at offset {error.start}; convert it first") from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{name} is truncated or no gzip file: pack it again") from error
-    except OSError as error:
-        raise ValueError(f"can't read {name}: {error.strerror}") from error
-
-
-def suffix_of(path: Path) -> str:
-    """What a file's name says of its kind, `.gz` aside."""
-    return Path(path.name.removesuffix(".gz")).suffix
 
 
 @dataclass(frozen=True)
@@ -50,7 +26,7 @@ class Record:
 
 
 def read_records(path: Path, required: Sequence[str], *others: Sequence[str]) -> list[Record]:
-    """All rows of a table, each with the `required` columns, or those of another form whose first one it has.
+    """Return all rows of a table, each with the `required` columns, or those of another form whose first one it has.
 
     ValueError for a file that is missing, not UTF-8, of an unknown kind, malformed, empty, or without a column.
     """
@@ -66,29 +42,74 @@ def read_records(path: Path, required: Sequence[str], *others: Sequence[str]) ->
     return records
 
 
+def text_of(record: Record, column: str, *, may_be_blank: bool = False) -> str:
+    """Return a row's text in a column, the same in all commands: what is missing or blank is no text.
+
+    With `may_be_blank`, for columns that a row need not fill, it is the empty string. ValueError, with the place,
+    for a number, list or the like, and for a blank that may not be one.
+    """
+    value = record.values.get(column)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{record.place}: {column} must be text, it is {value!r}")
+    if value is not None and value.strip():
+        return value
+    if not may_be_blank:
+        raise ValueError(f"{record.place}: {column} is blank: give some text")
+    return ""
+
+
 def table_rows(path: Path, text: str, suffix: str) -> Iterator[Record]:
-    """The rows of a table's text; `path` is for errors. ValueError where it is malformed."""
+    """Yield the rows of a table's text; `path` is for errors. ValueError where it is malformed."""
     return json_rows(path, text) if suffix == ".jsonl" else delimited_rows(path, text, suffix)
 
 
 def delimited_rows(path: Path, text: str, suffix: str) -> Iterator[Record]:
+    """Yield the rows of a CSV or TSV text.
+
+    ValueError for columns of one name, rows with more fields than columns, and quotes that don't end.
+    """
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[suffix], strict=True)
     try:
+        names = [name for name in reader.fieldnames or () if name]
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise ValueError(f"{path} has two columns {twice[0]!r}: rename one")
         for row in reader:
-            yield Record(f"{path}, line {reader.line_num}", {k: v for k, v in row.items() if k is not None})
+            place = f"{path}, line {reader.line_num}"
+            if beyond := row.pop(None, None):  # where DictReader puts what is too much
+                columns = len(row)
+                raise ValueError(
+                    f"{place} has {columns + len(beyond)} fields, the table has {columns} columns: "
+                    f"put fields that hold a {DELIMITERS[suffix]!r} in quotes"
+                )
+            yield Record(place, row)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}; expected {suffix[1:].upper()}") from error
 
 
 def json_rows(path: Path, text: str) -> Iterator[Record]:
+    """Yield the objects of a JSONL text. ValueError for a line that is no JSON object."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        place = f"{path}, line {number}"
+        values = parse_json(line, place)
         if not isinstance(values, dict):
-            raise ValueError(f"{path}, line {number} must be a JSON object, it is {line.strip()[:40]!r}")
-        yield Record(f"{path}, line {number}", values)
+            raise ValueError(f"{place} must be a JSON object, it is {line.strip()[:40]!r}")
+        yield Record(place, values)
+
+
+def parse_json(text: str, place: str) -> Any:
+    """Return what a JSON text holds.
+
+    ValueError, with the place, for one that is malformed, nested too deeply, or has half of a surrogate pair.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{place} is nested too deeply to be read") from error
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON: {error}") from error
+    if "\\u" in text:  # the text itself was UTF-8: half a pair can only be an escape
+        check_unicode(json.dumps(values, ensure_ascii=False), place)
+    return values

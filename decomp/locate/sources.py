@@ -1,12 +1,12 @@
 """Items that people bring: rows of a table, a JSON list, CounterFact's own nested form, or mappings at hand."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decomp.io.records import Record, read_records, read_text, suffix_of
+from decomp.io.records import Record, parse_json, read_records
+from decomp.io.texts import read_text, suffix_of
 
 NESTED = "requested_rewrite"
 """The field of CounterFact (Meng et al. 2022) that holds an item's prompt, subject and objects."""
@@ -28,10 +28,7 @@ def records_of(path: Path) -> list[Record]:
     """Return the rows of a table, or the objects of a JSON list. ValueError for what is neither."""
     if suffix_of(path) != ".json":
         return read_records(path, ())
-    try:
-        items = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    items = parse_json(read_text(path), str(path))
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{path} must be a list of at least one object, as CounterFact's is")
     return [Record(f"{path}, item {number}", item) for number, item in enumerate(items)]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from decomp.io.files import check_outputs, complete_or_absent
-from decomp.io.records import DELIMITERS, LONGEST_FIELD, suffix_of
+from decomp.io.records import DELIMITERS, LONGEST_FIELD
+from decomp.io.texts import suffix_of
 from decomp.tables.columns import COLUMNS, FORMATS, Row, Writer
 from decomp.tables.provenance import (
     Made,

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,40 @@ def test_byte_order_mark(write):
 
 
 def test_other_text_is_one_article_as_it_stands(write):
-    assert texts(write("\nOnce  upon\r\na time\n!ARTICLE\n")) == ["\nOnce  upon\na time\n!ARTICLE"]
+    assert texts(write("\nOnce  upon\r\na time!\nARTICLE\n")) == ["\nOnce  upon\na time!\nARTICLE"]
+
+
+def test_a_title_after_the_marker_is_the_id(write, caplog):
+    path = write("!ARTICLE 1\nOne\n!ARTICLE\nTwo\n  !ARTICLE \t The Boar \nThree\n!ARTICLE")
+    assert read_articles(path) == [Article("One", "1"), Article("Two"), Article("Three", "The Boar"), Article("")]
+    assert caplog.messages == []
+
+
+def test_text_before_the_first_marker_is_an_article(write, caplog):
+    path = write("\nA preface\nof two lines.\n\n!ARTICLE\nOne\n!ARTICLE x\nTwo")
+    assert read_articles(path) == [Article("A preface of two lines."), Article("One"), Article("Two", "x")]
+    (message,) = caplog.messages
+    assert message == f"{path} has text before its first line !ARTICLE: it is read as an article of its own"
+
+
+@pytest.mark.parametrize("line", ["!article", "!Article 3", "! ARTICLE", "!ARTICLES", "!ARTICLE: x", "!ARTICLE1"])
+def test_what_looks_like_a_marker_and_is_none(write, line, caplog):
+    path = write(f"!ARTICLE\nOne\n {line}\nTwo\n{line}")
+    assert texts(path) == [f"One {line} Two {line}"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}, line 3 (and 1 more), {line!r}, is read as text: articles are set apart by")
+    caplog.clear()
+    assert texts(write(f"{line}\nOne")) == [f"{line}\nOne"]
+    assert len(caplog.messages) == 1
+
+
+def test_warnings_are_one_line_on_stderr(write, run, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    path = write("!article\nOne word.")
+    assert "!article" not in run("score", path, "demo-gpt2", "--quiet").stderr
+    result = run("score", path, "demo-gpt2")
+    (line,) = [line for line in result.stderr.splitlines() if "!article" in line]
+    assert line.startswith(f"{path}, line 1, '!article', is read as text")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -102,6 +136,19 @@ def test_corpus_name(name, expected, tmp_path):
         ("a.jsonl", '{"text": 3}', r"a.jsonl, line 1 has no text in 'text': it has text"),
         ("a.jsonl", "{", r"a.jsonl, line 1 is not JSON"),
         ("a.jsonl", '{"text": " "}', "has no text"),
+        (
+            "a.jsonl",
+            '{"text": "a", "id": {"n": 1}}',
+            r"a.jsonl, line 1: the id must be text or a number, it is \{'n': 1\}",
+        ),
+        ("a.jsonl", '{"text": "a \\ud83d"}', r"a.jsonl, line 1 has \\ud83d, half of a surrogate pair"),
+        (
+            "a.csv",
+            "id,text\n1,To be, or not\n",
+            r"a.csv, line 2 has 3 fields, the table has 2 columns: .* ',' in quotes",
+        ),
+        ("a.csv", "text,text\nA,B\n", r"a.csv has two columns 'text': rename one"),
+        ("a.gz", gzip.compress(b"!ARTICLE\n") + b"\0" * 3, "no text"),
     ],
 )
 def test_bad_corpus(write, name, content, message):
@@ -114,3 +161,9 @@ def test_missing_corpus(tmp_path):
         read_articles(tmp_path / "nothing.txt")
     with pytest.raises(ValueError, match="has no text"):
         read_articles(tmp_path)
+
+
+def test_half_of_a_surrogate_pair():
+    """As the command line gives what is not UTF-8."""
+    with pytest.raises(ValueError, match=r"the text has \\udcff, half of a surrogate pair: it is no Unicode text"):
+        Article(b"caf\xff".decode("utf-8", "surrogateescape"))

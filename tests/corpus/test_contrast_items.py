@@ -35,6 +35,11 @@ def test_our_form(tmp_path):
     ]
 
 
+def test_blank_columns_that_need_not_be_filled(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"prompt": "A", "target": "b", "foil": "c", "item": " ", "evidence": null}')
+    assert read_items(path) == [Item(f"{path}, line 1", 0, "0", "a", "A", "b", "c", "")]
+
+
 @pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
 def test_other_kinds_of_file(tmp_path, suffix):
     row = {"prompt": "The cats", "target": "sleep", "foil": "sleeps"}
@@ -59,8 +64,16 @@ def test_blimp_form(tmp_path):
         ("a.csv", "text\nx\n", r"a.csv, line 2 lacks prompt, target, foil: it has text"),
         ("a.csv", "one_prefix_prefix,target\nx,y\n", r"line 2 lacks one_prefix_word_good, one_prefix_word_bad: it has"),
         ("a.csv", "prompt,target,foil\nx,y,z\nx,y,y\n", r"a.csv, line 3: target and foil are both 'y'"),
-        ("a.jsonl", '{"prompt": "x", "target": 1, "foil": "y"}\n', r"a.jsonl, line 1: 1 is no text"),
-        ("a.jsonl", '{"prompt": "x", "target": "z", "foil": "y", "item": 7}\n', r"a.jsonl, line 1: 7 is no text"),
+        ("a.jsonl", '{"prompt": "x", "target": 1, "foil": "y"}\n', r"a.jsonl, line 1: target must be text, it is 1"),
+        (
+            "a.jsonl",
+            '{"prompt": "x", "target": "z", "foil": "y", "item": 7}\n',
+            r"line 1: item must be text, it is 7",
+        ),
+        ("a.csv", "prompt,target,foil\nx, ,z\n", r"a.csv, line 2: target is blank: give some text"),
+        ("a.csv", "prompt,target,foil\n,y,z\n", r"a.csv, line 2: prompt is blank"),
+        ("a.jsonl", '{"prompt": "x", "target": "z", "foil": "\\n"}\n', r"a.jsonl, line 1: foil is blank"),
+        ("b.csv", BLIMP.replace("himself", " "), r"b.csv, line 2: one_prefix_word_bad is blank"),
         ("a.csv", "", r"a.csv has no rows: expected columns prompt, target, foil"),
         ("a.txt", "", r"a.txt must be one of .csv, .tsv, .jsonl"),
     ],

@@ -11,7 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.io.records import read_text
+from decomp.io.records import parse_json
+from decomp.io.texts import read_text
 from decomp.locate.encoding import check_length, encode
 
 
@@ -69,9 +70,7 @@ def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) ->
 def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each item of a file of prompts, with where it stands. ValueError for a malformed one."""
     try:
-        prompts = json.loads(read_text(path))["prompts"]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        prompts = parse_json(read_text(path), str(path))["prompts"]
     except (KeyError, TypeError) as error:
         raise ValueError(f'{path} must be an object {{"prompts": [...]}}') from error
     if not isinstance(prompts, list) or not prompts:
