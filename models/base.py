@@ -199,11 +199,16 @@ class DecomposedModel(PreTrainedModel):
         """Return everything that is frozen at one ordinary forward pass of one text.
 
         With an `embedding`, the pass starts from it instead of that of the tokens, and what gradients
-        need is kept too. ValueError if the hidden states are not finite.
+        need is kept too. ValueError if the hidden states are not finite, and for positions that the
+        architecture does not take.
         """
+        if position_ids is not None:
+            self.require("position_ids")
         check_ids(input_ids, self.max_length() if position_ids is None else None, self.config.vocab_size)
         blocks, sites, network, final_norm = self.blocks(), self.sites(), self.network(), self.final_norm()
-        options = {} if position_ids is None else {"position_ids": position_ids[None]}
+        # With a mask, positions that skip some are no sign of several texts in a row.
+        everything = torch.ones_like(input_ids[None])
+        options = {} if position_ids is None else {"position_ids": position_ids[None], "attention_mask": everything}
         tape = Tape(self, rules, embedding is not None)
         with recording(tape, blocks, sites, network, final_norm, output_layers, embedding):
             hidden = self.base_model(input_ids=input_ids[None], use_cache=False, **options).last_hidden_state[0]

@@ -28,6 +28,8 @@ class Family:
     """Fields of the config by which a relative of the family is recognised."""
 
 
+PLAIN = "attention weights, LayerNorm scales, activation slopes"
+ACTIVATION_RULES = "--activation-rule tangent|secant"
 GATED = "attention weights, RMSNorm scales, gates"
 GATE_RULES = "--gate-rule frozen|half"
 VERIFIED = "transformers' logits bit for bit, completeness in float64, Jacobians, autograd"
@@ -46,8 +48,8 @@ FAMILIES: tuple[Family, ...] = (
         name="OPT (Zhang et al. 2022)",
         model_class="decomp.models.opt:DecomposedOPTForCausalLM",
         examples=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-6.7b"),
-        frozen="attention weights, LayerNorm scales, activation slopes",
-        rules="--activation-rule tangent|secant",
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
         positions="learned, absolute",
         verified="transformers' logits bit for bit, completeness in float64, Jacobians, the original research code",
         traits=("do_layer_norm_before", "word_embed_proj_dim", "ffn_dim", "activation_function"),
@@ -57,11 +59,55 @@ FAMILIES: tuple[Family, ...] = (
         name="GPT-2 (Radford et al. 2019)",
         model_class="decomp.models.gpt2:DecomposedGPT2LMHeadModel",
         examples=("openai-community/gpt2", "openai-community/gpt2-xl", "distilbert/distilgpt2"),
-        frozen="attention weights, LayerNorm scales, activation slopes",
-        rules="--activation-rule tangent|secant",
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
         positions="learned, absolute",
         verified="transformers' logits bit for bit, completeness in float64, Jacobians",
         traits=("n_embd", "n_positions", "layer_norm_epsilon", "scale_attn_weights"),
+    ),
+    Family(
+        model_type="gpt_neox",
+        name="GPT-NeoX (Black et al. 2022), Pythia (Biderman et al. 2023)",
+        model_class="decomp.models.gpt_neox:DecomposedGPTNeoXForCausalLM",
+        examples=("EleutherAI/pythia-70m", "EleutherAI/pythia-1.4b", "EleutherAI/gpt-neox-20b"),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="rotary, in part of each head",
+        verified=VERIFIED,
+        traits=("use_parallel_residual", "layer_norm_eps", "rope_parameters", "attention_bias"),
+    ),
+    Family(
+        model_type="gptj",
+        name="GPT-J (Wang & Komatsuzaki 2021)",
+        model_class="decomp.models.gptj:DecomposedGPTJForCausalLM",
+        examples=("EleutherAI/gpt-j-6b",),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="rotary, in part of each head",
+        verified=VERIFIED,
+        traits=("rotary_dim", "n_embd", "n_positions", "layer_norm_epsilon"),
+    ),
+    Family(
+        model_type="gpt_neo",
+        name="GPT-Neo (Black et al. 2021)",
+        model_class="decomp.models.gpt_neo:DecomposedGPTNeoForCausalLM",
+        examples=("EleutherAI/gpt-neo-125m", "EleutherAI/gpt-neo-1.3B", "roneneldan/TinyStories-33M"),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="learned, absolute; every other layer sees a window",
+        verified=VERIFIED,
+        traits=("attention_types", "attention_layers", "window_size", "layer_norm_epsilon"),
+    ),
+    Family(
+        model_type="bloom",
+        name="BLOOM (Scao et al. 2022)",
+        model_class="decomp.models.bloom:DecomposedBloomForCausalLM",
+        examples=("bigscience/bloom-560m", "bigscience/bloom-7b1", "bigscience/bloomz-560m"),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="linear biases of attention by distance (ALiBi)",
+        verified=VERIFIED,
+        traits=("apply_residual_connection_post_layernorm", "pretraining_tp", "slow_but_exact", "layer_norm_epsilon"),
     ),
     llama_shaped(
         "llama",

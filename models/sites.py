@@ -29,6 +29,13 @@ class Projection:
         return output[..., self.columns]
 
 
+def interleaved(module: nn.Module, heads: int) -> tuple[Projection, Projection, Projection]:
+    """Return queries, keys and values of a joint module whose output holds the three of each head together."""
+    columns = torch.arange(affine(module).weight.shape[1]).view(heads, 3, -1)
+    query, key, value = (Projection(module, columns[:, part].flatten()) for part in range(3))
+    return query, key, value
+
+
 @dataclass(frozen=True)
 class AttentionSite:
     """Where one self-attention keeps its weights."""

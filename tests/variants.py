@@ -10,7 +10,11 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from decomp.models.base import DecomposedModel
+from decomp.models.bloom import DecomposedBloomForCausalLM
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
+from decomp.models.gpt_neo import DecomposedGPTNeoForCausalLM
+from decomp.models.gpt_neox import DecomposedGPTNeoXForCausalLM
+from decomp.models.gptj import DecomposedGPTJForCausalLM
 from decomp.models.llama import (
     DecomposedLlamaForCausalLM,
     DecomposedMistralForCausalLM,
@@ -45,6 +49,38 @@ LLAMA = {
     "pad_token_id": 1,
     **SPECIAL,
 }
+GPT_NEOX = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "rotary_pct": 0.5,
+    "pad_token_id": 1,
+    **SPECIAL,
+}
+GPTJ = {
+    "vocab_size": VOCAB,
+    "n_positions": POSITIONS,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "rotary_dim": 4,
+    **SPECIAL,
+}
+GPT_NEO = {
+    "vocab_size": VOCAB,
+    "max_position_embeddings": POSITIONS,
+    "hidden_size": 24,
+    "num_layers": 3,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 1], [["global"], 1]],
+    "window_size": 5,
+    **SPECIAL,
+}
+# Six heads, so that ALiBi's slopes are not the powers of one number.
+BLOOM = {"vocab_size": VOCAB, "hidden_size": 24, "n_layer": 3, "n_head": 6, "seq_length": POSITIONS, **SPECIAL}
 
 
 @dataclass(frozen=True)
@@ -92,6 +128,47 @@ ARCHITECTURES = {
             "-narrow": {"n_inner": 20},
             "-relu": {"activation_function": "relu"},
             "-tanh": {"activation_function": "tanh"},
+        },
+    ),
+    "gpt_neox": Architecture(
+        "GPTNeoXConfig",
+        "GPTNeoXForCausalLM",
+        DecomposedGPTNeoXForCausalLM,
+        GPT_NEOX,
+        {
+            "-sequential": {"use_parallel_residual": False},
+            "-no-bias": {"attention_bias": False, "hidden_act": "relu"},
+            "-all-rotary": {"rotary_pct": 1.0, "tie_word_embeddings": True},
+        },
+    ),
+    "gptj": Architecture(
+        "GPTJConfig",
+        "GPTJForCausalLM",
+        DecomposedGPTJForCausalLM,
+        GPTJ,
+        {
+            "-narrow": {"n_inner": 20, "activation_function": "relu"},
+            "-all-rotary": {"rotary_dim": 8},
+        },
+    ),
+    "gpt_neo": Architecture(
+        "GPTNeoConfig",
+        "GPTNeoForCausalLM",
+        DecomposedGPTNeoForCausalLM,
+        GPT_NEO,
+        {
+            "-global": {"attention_types": [[["global"], 3]]},
+            "-local": {"attention_types": [[["local"], 3]], "window_size": 3},
+            "-narrow": {"intermediate_size": 20, "activation_function": "relu", "tie_word_embeddings": False},
+        },
+    ),
+    "bloom": Architecture(
+        "BloomConfig",
+        "BloomForCausalLM",
+        DecomposedBloomForCausalLM,
+        BLOOM,
+        {
+            "-sliced": {"n_head": 4, "pretraining_tp": 2, "tie_word_embeddings": False},
         },
     ),
     "llama": Architecture(

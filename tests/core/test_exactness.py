@@ -212,10 +212,15 @@ def test_padded_batch_is_each_text_alone(variant, side, dtype, tolerance):
         assert_close(result.delta_lp(), alone.delta_lp(), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("variant", ["opt", "gpt2"])
+@pytest.mark.parametrize("variant", FAMILIES)
 def test_position_ids(variant):
     plain, decomposed = make_pair(variant)
-    ids, places = random_ids(8), torch.arange(5, 13)
+    # Not just moved: rotary positions know distances alone.
+    ids, places = random_ids(8), torch.arange(8) * 3 + 2
+    if "position_ids" in decomposed.unsupported:
+        with pytest.raises(ValueError, match=f"{decomposed.config.model_type} models don't support position_ids: .*"):
+            decomposed.decompose(ids, position_ids=places)
+        return
     with torch.no_grad():
         hidden = plain.base_model(input_ids=ids[None], position_ids=places[None]).last_hidden_state[0]
     result = decomposed.decompose(ids, position_ids=places)

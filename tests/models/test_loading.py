@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import GPT2Config, OPTForCausalLM
+from transformers import BloomConfig, GPT2Config, OPTForCausalLM
 
 import decomp
 from decomp.models import DEMO_MODELS, load_model
+from decomp.models.bloom import DecomposedBloomForCausalLM
 from decomp.models.checks import parse_device
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
 from tests.conftest import ROOT
@@ -114,6 +115,24 @@ def test_half_precision_runs_and_reports_its_gap(variant, dtype):
 def test_cross_attention_is_refused():
     with pytest.raises(ValueError, match="cross-attention"):
         DecomposedGPT2LMHeadModel(GPT2Config(add_cross_attention=True, n_layer=1, n_embd=8, n_head=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm=True is not"),
+        ({"slow_but_exact": True, "pretraining_tp": 2}, "pretraining_tp=2 is not supported: .* slow_but_exact=False"),
+    ],
+)
+def test_variants_of_bloom_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DecomposedBloomForCausalLM(BloomConfig(hidden_size=8, n_head=2, n_layer=1, **options))
+
+
+@pytest.mark.parametrize("variant", ["gptj", "gpt_neo"])
+def test_attention_that_is_not_recorded_is_refused(variant):
+    with pytest.raises(ValueError, match="does not support Flash Attention"):
+        make_pair(variant)[1].set_attn_implementation("flash_attention_2")
 
 
 def test_upcast_attention_in_float64_is_refused():
