@@ -90,7 +90,7 @@ def test_tables(write, suffix):
 def test_folder(write, tmp_path):
     for name, content in {
         "b.txt": "Plain.\n",
-        "a.txt.gz": gzip.compress(b"!ARTICLE\nOne\n!ARTICLE\nTwo"),
+        "a.txt.gz": gzip.compress(b"!ARTICLE\nOne\n!ARTICLE\nTwo", mtime=0),
         "c.jsonl": '{"text": "Three", "id": "t"}\n{"text": "Four"}',
         ".hidden": "no",
     }.items():
@@ -130,7 +130,7 @@ def test_corpus_name(name, expected, tmp_path):
         ("a.txt", " \n\n", "has no text"),
         ("a.txt", "!ARTICLE\n\n!ARTICLE\n", "has no text"),
         ("a.gz", b"plain", "a.gz is truncated or no gzip file"),
-        ("a.gz", gzip.compress(b"text" * 99)[:-9], "a.gz is truncated or no gzip file"),
+        ("a.gz", gzip.compress(b"text" * 99, mtime=0)[:-9], "a.gz is truncated or no gzip file"),
         ("a.csv", "id,body\n1,A\n", r"a.csv, line 2 has no text in 'text': it has id, body; .* --text-field"),
         ("a.csv", "id,text\n1\n", r"a.csv, line 2 has no text in 'text'"),
         ("a.jsonl", '{"text": 3}', r"a.jsonl, line 1 has no text in 'text': it has text"),
@@ -148,7 +148,7 @@ def test_corpus_name(name, expected, tmp_path):
             r"a.csv, line 2 has 3 fields, the table has 2 columns: .* ',' in quotes",
         ),
         ("a.csv", "text,text\nA,B\n", r"a.csv has two columns 'text': rename one"),
-        ("a.gz", gzip.compress(b"!ARTICLE\n") + b"\0" * 3, "no text"),
+        ("a.gz", gzip.compress(b"!ARTICLE\n", mtime=0) + b"\0" * 3, "no text"),
     ],
 )
 def test_bad_corpus(write, name, content, message):
