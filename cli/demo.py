@@ -44,7 +44,10 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
 
 
 def excerpt(rows: Iterable[dict[str, str]], count: int = 12) -> list[str]:
-    """The predictions that rest most on a distant token, in order of reading, with their three strongest sources."""
+    """Return lines that show the predictions which rest most on a distant token, with their three strongest sources.
+
+    They stand in order of reading.
+    """
 
     def key(row: dict[str, str]) -> tuple[int, int]:
         return int(row["article"]), int(row["position"])
@@ -71,5 +74,5 @@ def excerpt(rows: Iterable[dict[str, str]], count: int = 12) -> list[str]:
 
 
 def shown(token: str) -> str:
-    """A byte-level token for the eye: its leading space as `_`."""
+    """Return a byte-level token for the eye: its leading space as `_`."""
     return token.replace("Ġ", "_")

@@ -26,28 +26,32 @@ COMMANDS = (
 
 
 class InputError(click.ClickException):
-    """What a person can put right: one line, exit code 2."""
+    """A mistake that a person can put right: one line, exit code 2."""
 
     exit_code = 2
 
 
 class LazyGroup(click.Group):
-    """Finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
+    """A group that finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
 
     def __init__(self, *args: Any, modules: Mapping[str, str], **options: Any) -> None:
-        super().__init__(*args, **options)
+        # The names alone, from which click suggests the nearest one to what was mistyped.
+        super().__init__(*args, commands={name: click.Command(name) for name in modules}, **options)
         self.modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in the order in which they are shown."""
         return list(self.modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command from its module, None where there is none of that name."""
         if cmd_name not in self.modules:
             return None
         command: click.Command = import_module(self.modules[cmd_name]).command
         return command
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what a person can put right ends it with one line."""
         try:
             return super().invoke(ctx)
         except ValueError as error:
@@ -66,6 +70,7 @@ class DefaultGroup(LazyGroup):
     """A group whose first command goes without its name: `neurons ITEMS MODEL` for `neurons find ITEMS MODEL`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the first command's name in front of arguments that begin with no command."""
         if args and args[0] not in (*self.modules, *ctx.help_option_names):
             args = [next(iter(self.modules)), *args]
         return super().parse_args(ctx, args)

@@ -17,6 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return several options as one decorator; the help shows them in this order."""
+
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -26,12 +28,14 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def article_position(value: str) -> int | str:
+    """Return a position in an article, or `last`. BadParameter for anything else."""
     if value == "last" or value.isdecimal():
         return value if value == "last" else int(value)
     raise click.BadParameter(f"expected a position in the article, from 0, or last, not {value!r}")
 
 
 def share_of_work(value: "str | Shard") -> "Shard":
+    """Return the shard that a text such as 3/8 names. BadParameter for anything else."""
     from decomp.runs.run import Shard, parse_shard
 
     try:
@@ -136,7 +140,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace existing out
 
 
 def hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
-    """The warnings of measures are messages too."""
+    """Keep the warnings of measures and inputs back where --quiet is given: they are messages, too."""
     logging.getLogger("decomp").setLevel(logging.ERROR if value else logging.NOTSET)
     return value
 
@@ -166,6 +170,7 @@ locate_options = together(output, table_format, memory, placement_options, promp
 
 
 def multi_token(what: str) -> Callable[[F], F]:
+    """Return the option for how targets and foils of several tokens are scored."""
     return choice(
         "--multi-token",
         ["first", "sum"],
@@ -175,6 +180,7 @@ def multi_token(what: str) -> Callable[[F], F]:
 
 
 def convention(*names: str) -> Callable[[F], F]:
+    """Return the option that sets others to what users of another tool expect."""
     return choice(
         "--convention", names, None, "Options as a user of another tool expects them; explicit options override them."
     )
@@ -230,7 +236,7 @@ file_or_text = together(
 
 
 def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
-    """The file or the text itself, and the model, from the values of `file_or_text`.
+    """Return the file or the text itself, and the model's name, from the values of `file_or_text`.
 
     UsageError where both are given, or none, or options that need the other.
     """
@@ -292,6 +298,7 @@ occlusion_options = field_of(
 
 
 def measures(*default: str) -> Callable[[F], F]:
+    """Return the option that names measures, several of them at once."""
     return click.option(
         "--measure", "measures", multiple=True, default=default, show_default=True, help="See decomp measures."
     )

@@ -46,7 +46,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Job:
-    """What `decomp score` was asked, opened, and what it will cost."""
+    """One call of `decomp score`: what it scores, and what that will cost."""
 
     name: str
     """Of the model, as a process of a pool loads it."""
@@ -125,7 +125,7 @@ def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
 
 
 def check_output(asked: Mapping[str, Any], source: Path | str, model: str) -> None:
-    """ValueError for an output that can't be written or must not be, before anything is computed."""
+    """Raise ValueError for an output that can't be written or must not be, before anything is computed."""
     output, run = asked["output"], asked["run_folder"]
     inputs = [source if isinstance(source, Path) else None, asked["word_list"], model]
     if run is not None:
@@ -135,7 +135,7 @@ def check_output(asked: Mapping[str, Any], source: Path | str, model: str) -> No
 
 
 def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwrite: bool) -> None:
-    """ValueError for what only runs can do, or several processes can't."""
+    """Raise ValueError for what only runs can do, or several processes can't."""
     if run_folder is None and (engine != "local" or shard.count > 1):
         raise ValueError("--shard and --engine ray need a folder for their parts: give --run")
     if overwrite and shard.count > 1:
@@ -143,7 +143,7 @@ def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwr
 
 
 def part_format(output: Path | None, format_name: str | None) -> str:
-    """Of a run's parts: those of a Parquet table are TSV."""
+    """Return the format of a run's parts: those of a Parquet table are TSV."""
     name = format_of(output, format_name)
     return "tsv" if name == "parquet" else name
 

@@ -1,1 +1,1 @@
-"""Pure metrics that tell measures apart: one file a subject."""
+"""How good measures are: faithfulness, alignment with known evidence, agreement; one file a subject."""

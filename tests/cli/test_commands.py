@@ -33,6 +33,12 @@ def test_version(done):
     assert done("--version") == f"decomp, version {decomp.__version__}\n"
 
 
+def test_mistyped_names_are_answered_with_the_nearest(run):
+    assert "Did you mean 'score'?" in refused(run("scoer", "x", "demo-opt"))
+    assert "Did you mean 'faithfulness'?" in refused(run("evaluate", "faithfullness", "x", "demo-opt"))
+    assert "--measure" in refused(run("score", "x", "demo-opt", "--mesure", "delta_lp"))
+
+
 def test_models(done):
     text = done("models")
     for name in ("opt", "gpt2", "demo-opt", "demo-gpt2"):
