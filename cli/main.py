@@ -35,9 +35,10 @@ class LazyGroup(click.Group):
     """A group that finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
 
     def __init__(self, *args: Any, modules: Mapping[str, str], **options: Any) -> None:
-        # The names alone, from which click suggests the nearest one to what was mistyped.
-        super().__init__(*args, commands={name: click.Command(name) for name in modules}, **options)
+        super().__init__(*args, **options)
         self.modules = modules
+        # The names alone, from which click suggests the nearest one to what was mistyped.
+        self.commands = {name: click.Command(name) for name in modules}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in the order in which they are shown."""

@@ -17,7 +17,7 @@ from decomp.evaluation import agreement as agreements
 from decomp.evaluation import alignment as alignments
 from decomp.evaluation import faithfulness as curves
 from decomp.evaluation.intervals import estimates, gathered
-from decomp.jobs import Model, open_contrasting, open_model, open_scoring, open_windows, with_evidence
+from decomp.jobs import Model, check_least, open_contrasting, open_model, open_scoring, open_windows, with_evidence
 from decomp.measures.contrast import scored
 from decomp.measures.functions import find_function
 from decomp.measures.request import token_id
@@ -79,6 +79,7 @@ def score(
     >>> table.measures(), len(table)
     (['delta_lp', 'input_x_gradient'], 20)
     """
+    check_least(batch_size=batch_size)
     scoring = open_scoring(articles_of(source), model, measures, **settings)
     each = watched(scoring.rows_by_window(batch_size), len(scoring.windows), "window", progress)
     made = scoring.about("score", {**OF_FILES, "batch_size": batch_size, **settings})
@@ -114,6 +115,7 @@ def contrast(
     >>> list(table["source_token"][:4])
     ['</s>', 'The', 'Ġkey', 's']
     """
+    check_least(limit=limit, batch_size=batch_size)
     contrasting = open_contrasting(items_of(prompt, target, foil, limit), model, measures, **settings)
     each = contrasting.rows_by_item(batch_size)
     items = watched(each, len(contrasting.contrasts), "item", progress)
@@ -186,6 +188,8 @@ def faithfulness(
     ['comprehensiveness', 'sufficiency', 'comprehensiveness', 'sufficiency']
     """
     function = find_function(drop_in)
+    check_least(count=count, batch_size=batch_size)
+    check_least(2, draws=draws)
     scoring = open_scoring(articles_of(source), model, measures, **settings)
     request, chosen_measures = scoring.scorer.request, scoring.scorer.measures
     replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
@@ -220,6 +224,7 @@ def agreement(
     >>> list(table["metric"])
     ['spearman', 'kendall']
     """
+    check_least(batch_size=batch_size)
     scoring = open_scoring(articles_of(source), model, measures, **settings)
     each = measure_windows(scoring.model, scoring.windows, scoring.scorer.measures, scoring.scorer.request, batch_size)
     items = (agreements.agreements(results) for _, results in watched(each, len(scoring.windows), "window", progress))
@@ -249,6 +254,7 @@ def alignment(
     how often the model prefers the target (`<model>`). The rest as for `contrast`, whose ValueErrors it raises, and
     one where no item has evidence in its prompt.
     """
+    check_least(limit=limit, batch_size=batch_size)
     paths = [items] if isinstance(items, str | Path) else items
     read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in paths))
     length = settings.get("decomposition_length")

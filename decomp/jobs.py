@@ -59,6 +59,13 @@ def open_model(
     return model
 
 
+def check_least(least: int = 1, /, **numbers: int | None) -> None:
+    """Raise ValueError for a number that is given and smaller than `least`, or not whole."""
+    for name, number in numbers.items():
+        if number is not None and not (isinstance(number, int) and number >= least):
+            raise ValueError(f"{name} must be at least {least}, not {number!r}")
+
+
 def open_windows(
     articles: Sequence[Article], model: DecomposedModel, tokenizer: Any, stride: int | None, bos: bool, **units: Any
 ) -> list[TokenisedWindow]:
@@ -158,6 +165,9 @@ def open_scoring(
     `options` are the fields of `Request` and its families. ValueError for settings that are not known or don't go
     together, an article or model that can't be read, and a text without room for `max_new_tokens`.
     """
+    check_least(max_new_tokens=max_new_tokens)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature!r}")
     spans = None if words is None else read_words(words, list(articles))
     chosen, request = find_measures(measures), request_from(options)
     for measure in chosen:

@@ -167,6 +167,24 @@ def test_bad_settings(settings, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("function", "source", "settings", "message"),
+    [
+        (decomp.score, TEXTS[0], {"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        (decomp.score, TEXTS[0], {"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        (decomp.score, TEXTS[0], {"temperature": 0}, "temperature must be above 0, not 0"),
+        (decomp.contrast, ITEMS, {"limit": -1}, "limit must be at least 1, not -1"),
+        (decomp.faithfulness, TEXTS[0], {"count": 0}, "count must be at least 1, not 0"),
+        (decomp.faithfulness, TEXTS[0], {"draws": 1}, "draws must be at least 2, not 1"),
+        (decomp.agreement, TEXTS[0], {"batch_size": 1.5}, r"batch_size must be at least 1, not 1\.5"),
+        (decomp.alignment, ITEMS, {"limit": 0}, "limit must be at least 1, not 0"),
+    ],
+)
+def test_bad_numbers(function, source, settings, message):
+    with pytest.raises(ValueError, match=message):
+        function(source, model=MODEL, **settings)
+
+
 @pytest.mark.parametrize("model", [None, 3, (), ("a", "b"), torch.nn.Linear(1, 1)])
 def test_what_is_no_model(model):
     message = r"the model must be a name, or the pair \(model, tokenizer\) of decomp\.load_model, not " + re.escape(

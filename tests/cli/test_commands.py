@@ -100,7 +100,9 @@ def test_deltalp_text_is_the_original(done):
     assert sorted(os.listdir("output")) == [
         "d_golden_opt-tiny-pre_0.pt",
         "golden_opt-tiny-pre.run",
+        "golden_opt-tiny-pre_0.meta.json",
         *(f"{letter}_golden_opt-tiny-pre_0.pt" for letter in "io"),
+        "opt-tiny-pre_proj_weights.meta.json",
         "opt-tiny-pre_proj_weights.pt",
     ]
     ours = done("deltalp", "golden_opt-tiny-pre_0", MODEL).splitlines()
