@@ -20,6 +20,7 @@ from decomp.core.network import Affine, Network
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.rules import ActivationRule, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
+from decomp.models.checks import check_temperature
 from decomp.models.patching import Patch, patching
 from decomp.models.precision import in_own_precision, own_precision
 from decomp.models.recording import Tape, operating_point, recording
@@ -284,8 +285,10 @@ class DecomposedModel(PreTrainedModel):
     ) -> Int[Tensor, " new"]:
         """A continuation, up to the end of sequence: the likeliest token each time, or sampled.
 
-        ValueError if text and continuation have more tokens than the model has positions.
+        ValueError if text and continuation have more tokens than the model has positions, or for a temperature
+        that is too low to sample at.
         """
+        check_temperature(temperature)
         check_ids(input_ids, None, self.config.vocab_size)
         if len(input_ids) + max_new_tokens > self.max_length():
             raise ValueError(

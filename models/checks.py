@@ -1,5 +1,6 @@
 """What is refused by name when a model is loaded: configs, weights and tokenizers that don't fit."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ SHOWN = 3
 
 
 def check_config(config: Any) -> None:
-    """ValueError for a config with a count that is no positive integer, or an activation that is unknown."""
+    """Raise ValueError for a config with a count that is no positive integer, or an activation that is unknown."""
     for name in COUNTS:
         value = getattr(config, name, None)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -56,7 +57,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def check_finite_weights(model: PreTrainedModel) -> None:
-    """ValueError, which names the first few, for weights that are NaN or infinite."""
+    """Raise ValueError, which names the first few, for weights that are NaN or infinite."""
     broken = [name for name, p in model.named_parameters() if not p.is_meta and not p.detach().isfinite().all()]
     if broken:
         raise ValueError(
@@ -75,6 +76,19 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     tokens = max([tokenizer.vocab_size, *(number + 1 for number in added)])
     if tokens > rows:
         raise ValueError(f"the tokenizer has {tokens} tokens, the model's embedding has {rows} rows: they don't match")
+
+
+LOWEST_TEMPERATURE = 0.01
+"""Logits divided by less leave the range of float32, and all of the probability is the likeliest token's."""
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError for a temperature that is too low to sample at, infinite, or no number."""
+    if not LOWEST_TEMPERATURE <= temperature < math.inf:
+        raise ValueError(
+            f"the temperature must be at least {LOWEST_TEMPERATURE} and finite, not {temperature}: "
+            "without --sample (sample=True), each token is the likeliest"
+        )
 
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -72,7 +72,7 @@ def named(name: str) -> Iterator[None]:
 
 
 def check_gguf_packages(name: str) -> None:
-    """ValueError where what transformers reads GGUF files with is not installed."""
+    """Raise ValueError where what transformers reads GGUF files with is not installed."""
     if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
         raise ValueError(
             f"{name} needs the package {' and '.join(missing)} to be read: pip install 'tokenwise-decomposition[real]'"
@@ -80,7 +80,7 @@ def check_gguf_packages(name: str) -> None:
 
 
 def check_gguf(path: Path) -> None:
-    """ValueError for a file that does not begin as GGUF files do."""
+    """Raise ValueError for a file that does not begin as GGUF files do."""
     try:
         with path.open("rb") as file:
             beginning = file.read(len(GGUF_MAGIC))

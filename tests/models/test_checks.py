@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, OPTForCausalLM
 from decomp.models import load_model
 from decomp.models.checks import in_order
 from decomp.models.families import DATA
+from tests.commands import refused
 from tests.variants import config_of, roughen
 
 TOKENIZER = DATA / "demo-gpt2"
@@ -266,3 +267,16 @@ def test_devices_that_are_not_there(device, monkeypatch):
 
 def test_layers_are_named_in_order():
     assert in_order(["h.10.w", "h.2.w", "a"]) == ["a", "h.2.w", "h.10.w"]
+
+
+@pytest.mark.parametrize("temperature", ["1e-40", "0.009", "nan", "inf"])
+def test_temperatures_that_nothing_can_be_sampled_at(run, temperature):
+    asked = ("--text", "The cat", "demo-gpt2", "--max-new-tokens", 2, "--sample", "--temperature", temperature)
+    assert "the temperature must be at least 0.01 and finite, not " in refused(run("score", *asked))
+
+
+def test_the_lowest_temperature_is_greedy():
+    model, _ = load_model("demo-gpt2")
+    ids = torch.tensor([0, 5, 17])
+    greedy = model.write(ids, 4)
+    assert model.write(ids, 4, sample=True, temperature=0.01).tolist() == greedy.tolist()

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from decomp.models import load_model
 from decomp.models.loading import load_tokenizer
 from decomp.models.sources import Source, source_of
 from tests.commands import refused
-from tests.variants import make_pair
+from tests.variants import make_pair, roughen
 
 needs_gguf = pytest.mark.skipif(
     not (find_spec("gguf") and find_spec("accelerate")), reason="needs the packages gguf and accelerate (extra real)"
@@ -40,13 +41,7 @@ def write_gguf(path, model, tokenizer):
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     writer.add_vocab_size(config.vocab_size)
-    vocab = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(vocab)
-    writer.add_token_merges(merges_of(tokenizer))
-    writer.add_token_types([3 if token in tokenizer.all_special_tokens else 1 for token in vocab])
-    writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_eos_token_id(tokenizer.eos_token_id)
+    add_tokenizer(writer, tokenizer)
     for name, value in model.transformer.state_dict().items():
         own, array = gguf_name(name), value.detach().numpy()
         if own.split(".")[-2] in PROJECTIONS and value.ndim == 2:
@@ -58,6 +53,16 @@ def write_gguf(path, model, tokenizer):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_tokenizer(writer, tokenizer):
+    vocab = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocab)
+    writer.add_token_merges(merges_of(tokenizer))
+    writer.add_token_types([3 if token in tokenizer.all_special_tokens else 1 for token in vocab])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
 
 
 def merges_of(tokenizer):
@@ -106,6 +111,66 @@ def test_a_gguf_file_is_a_model(written):
     assert result.completeness_gap() <= 1e-10
     assert result.about["weights_note"] == "dequantised from GGUF"
     assert result.about["model"] == "tiny.Q8_0.gguf"
+
+
+LLAMA_NAMES = {
+    **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
+    **{"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"},
+    **{"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"},
+    **{"embed_tokens": "token_embd", "norm": "output_norm"},
+}
+
+
+def permuted(weight, heads):
+    """Rows of queries or keys in the order of llama.cpp's rotary embedding."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(0, 2, 1, 3).reshape(weight.shape).copy()
+
+
+def write_llama(path, model, tokenizer):
+    import gguf
+
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    add_tokenizer(writer, tokenizer)
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for name, value in model.model.state_dict().items():
+        place = name.split(".")[:-1]
+        block = f"blk.{place[1]}." if place[0] == "layers" else ""
+        own, array = LLAMA_NAMES[".".join(place[2:] if block else place)], value.detach().numpy()
+        writer.add_tensor(f"{block}{own}.weight", permuted(array, heads[own]) if own in heads else array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@needs_gguf
+def test_a_llama_in_a_gguf_file(tmp_path):
+    tokenizer = load_tokenizer("demo-gpt2")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 40}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 500.0, "tie_word_embeddings": True}
+    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **sizes, **heads)
+    original = LlamaForCausalLM(config).eval()
+    roughen(original)
+    path = tmp_path / "llama.gguf"
+    write_llama(path, original, tokenizer)
+    model, _ = load_model(str(path))
+    ids = torch.tensor([[0, 5, 17, 300, 4]])
+    original.set_attn_implementation("eager")
+    with torch.no_grad():
+        assert_close(model(ids).logits, original(ids).logits, rtol=1e-4, atol=1e-4)
+    gap = load_model(str(path), dtype="float64")[0].decompose(ids).completeness_gap()
+    assert gap <= 1e-10
 
 
 @needs_gguf
