@@ -142,10 +142,11 @@ class Output:
         return f"{self.corpus}_{self.model}_{number}"
 
     def paths(self, number: int) -> tuple[Path, ...]:
-        from decomp.core.storage import SUFFIX, pt_paths
+        from decomp.core.storage import SUFFIX, pt_manifest_path, pt_paths
 
         if self.format_name == "pt":
-            return pt_paths(self.folder, self.identifier(number))
+            identifier = self.identifier(number)
+            return (*pt_paths(self.folder, identifier), pt_manifest_path(self.folder, identifier))
         return (self.folder / f"{self.identifier(number)}{SUFFIX}",)
 
     def shared_path(self) -> Path:

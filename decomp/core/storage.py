@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -275,6 +275,19 @@ def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
     }
 
 
+def stored_window(path: Path) -> dict[str, Any] | None:
+    """Return which window of the corpus a file (or the manifest of `.pt` files) is of, None where it does not say.
+
+    Nothing but what the file says of itself is read. ValueError for a truncated, foreign, damaged or newer file.
+    """
+    if path.suffix == SUFFIX:
+        _, header = read_header(path, "decomposition")
+    else:
+        header = check_header(path, path.read_bytes(), "decomposition")
+    window = json.loads(header["about"].get("window", "null"))
+    return window if isinstance(window, dict) and {"article", "number"} <= set(window) else None
+
+
 def check_shapes(
     path: Path, ids: Tensor, states: Sequence[Tensor], stored: Sequence[int], dtype: str, length: Any, tokens: Any
 ) -> None:
@@ -438,7 +451,7 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
         raise ValueError(f"{path}: contributions or hidden states are not finite; write it again")
     header = read_manifest(pt_manifest_path(path.parent, path.stem[2:]), "decomposition")
     if header is None:
-        logger.warning("%s does not say which model and window it is of: nothing checks that files fit", path)
+        say_unknown(path.parent)
     about = {} if header is None else header["about"]
     if unembedding is None and "model" in about:
         unembedding = pt_unembedding_path(path.parent, about["model"])
@@ -462,13 +475,23 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
     }
 
 
+@cache
+def say_unknown(folder: Path) -> None:
+    """Warn, once for a folder, of files that do not say what they are of."""
+    logger.warning(
+        "%s has .pt files that do not say which model and window they are of: that they fit together is not checked, "
+        "and articles are counted file by file",
+        folder,
+    )
+
+
 def pt_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
     """Return the projection in a `.pt` file. ValueError where it is known to be of another model."""
     header = unembedding_manifest(path) if path.is_file() else None
     if header is not None and about:
         check_model(path, header["about"], about)
     elif about:
-        logger.warning("%s does not say which model it is of: that it fits is not checked", path)
+        say_unknown(path.parent)
     weight = read_pt(path)
     if weight.ndim != 2 or not weight.is_floating_point() or not weight.isfinite().all():
         raise ValueError(f"{path}: expected finite numbers (vocabulary, hidden), not {tuple(weight.shape)}")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
 from decomp.runs.run import MANIFEST, STORES, SUFFIX, PlannedWindow, Run
 from decomp.tables.provenance import differences
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def manifest_of(run: Run) -> dict[str, Any]:
-    columns = [field.name for field in fields(PlannedWindow)]
     kind = next(kind for kind, store in STORES.items() if isinstance(run.store, store))
     return {
         "version": FORMAT_VERSION,
@@ -23,7 +22,7 @@ def manifest_of(run: Run) -> dict[str, Any]:
         "batch_ends": [batch.stop for batch in run.batches],
         "unit_cost": run.unit_cost,
         "store": {"kind": kind, **asdict(run.store)},
-        "windows": dict(zip(columns, map(list, zip(*map(astuple, run.windows), strict=True)), strict=True)),
+        "windows": dict(zip(PlannedWindow._fields, map(list, zip(*run.windows, strict=True)), strict=True)),
     }
 
 
@@ -35,8 +34,13 @@ def open_run(folder: Path) -> Run:
         version, run = manifest["version"], run_of(folder, manifest)
     except OSError as error:
         raise ValueError(f"{folder} is no run: can't read {path} ({error.strerror})") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: remove {folder}, or choose another folder") from error
+    if version < FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has version {version}, of an older package, without digests: finish it with that, or give "
+            "--overwrite to begin anew"
+        )
     if version > FORMAT_VERSION:
         raise ValueError(f"{path} has version {version}, this package reads up to {FORMAT_VERSION}: upgrade it")
     return run
@@ -87,4 +91,5 @@ def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
             f"{folder} is the run of another request ({'; '.join(different)}): ask the same, choose another folder, "
             "or give --overwrite to begin anew"
         )
+    run.check()
     return run

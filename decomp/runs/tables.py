@@ -31,8 +31,11 @@ class RunTable(TableFile):
 
 def table_of(run: Run) -> RunTable:
     """Return the table of a run. ValueError where windows are missing, or parts are damaged."""
-    parts = tuple(part for part in run.parts() if part.stat().st_size)
-    return RunTable(run.folder, open_table(parts[0]).columns, run, parts)
+    parts, store = run.parts(), run.table_parts()
+    for windows, path in parts:
+        store.read(windows, path)
+    paths = tuple(path for _, path in parts if path.stat().st_size)
+    return RunTable(run.folder, open_table(paths[0]).columns, run, paths)
 
 
 def open_table_or_run(path: Path) -> TableFile:

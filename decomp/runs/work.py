@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decomp.io.files import CannotWriteError
-from decomp.runs.run import Batch, Run, Shard
+from decomp.runs.run import Batch, Run, Shard, parse_shard
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,26 @@ def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
 
 
 def journal_entries(run: Run) -> list[dict[str, Any]]:
-    """Of all processes, by time; a line that was cut off is passed over."""
+    """Return the entries of all processes, by time; a line that is cut off or no entry is passed over."""
     entries = []
     for path in (run.folder / "journal").glob("*.jsonl"):
-        for line in path.read_text("utf-8", errors="replace").splitlines():
-            with suppress(json.JSONDecodeError):
-                entries.append(json.loads(line))
-    return sorted((e for e in entries if isinstance(e, dict) and "time" in e), key=lambda entry: entry["time"])
+        if path.is_file():
+            for line in path.read_text("utf-8", errors="replace").splitlines():
+                with suppress(ValueError, RecursionError):
+                    entries.append(json.loads(line))
+    return sorted((e for e in entries if is_entry(run, e)), key=lambda entry: entry["time"])
+
+
+def is_entry(run: Run, entry: Any) -> bool:
+    """Return whether a line of a journal says what it should: when, which shard, and of a part its windows."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("time"), int | float):
+        return False
+    try:
+        parse_shard(entry["shard"])
+        return "first" not in entry or (
+            0 <= entry["first"] < entry["stop"] <= len(run.windows)
+            and isinstance(entry["seconds"], int | float)
+            and isinstance(entry["error"], str | None)
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False

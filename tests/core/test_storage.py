@@ -290,7 +290,7 @@ def test_pt_files_know_their_model(result, tmp_path, caplog):
         save_pt(another, tmp_path, "t_1", "m")
     assert not caplog.records
     decomp.load(tmp_path / "d_t_0.pt")
-    assert "m_proj_weights.pt does not say which model it is of" in caplog.text
+    assert "has .pt files that do not say which model and window they are of" in caplog.text
     save_pt(result, tmp_path, "t_2", "m")
     assert manifest.exists()
     torch.save(another.unembedding.weight, tmp_path / "m_proj_weights.pt")
@@ -306,7 +306,7 @@ def test_pt_files_of_another_window_are_named(result, tmp_path, caplog):
         decomp.load(tmp_path / "d_t_1.pt")
     (tmp_path / "t_1.meta.json").unlink()
     decomp.load(tmp_path / "d_t_1.pt")
-    assert "d_t_1.pt does not say which model and window it is of" in caplog.text
+    assert "has .pt files that do not say which model and window they are of" in caplog.text
 
 
 def test_pt_same_content_same_bytes(result, tmp_path):

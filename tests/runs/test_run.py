@@ -297,7 +297,8 @@ def test_a_changed_request_is_refused(run, done, corpus):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff", b'{"version": 1}', b'{"version": 1, "windows": {"a": 1}}']
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"version": 2}', b'{"version": 2, "windows": {"a": 1}}', b"[" * 10**5],
 )
 def test_a_damaged_manifest(run, done, corpus, content):
     done("score", corpus, MODEL, "--run", "run")
@@ -309,14 +310,65 @@ def test_a_damaged_manifest(run, done, corpus, content):
 def test_a_newer_manifest(run, done, corpus):
     done("score", corpus, MODEL, "--run", "run")
     path = Path("run/manifest.json")
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1))
-    assert "has version 2, this package reads up to 1" in refused(run("status", "run"))
+    text = path.read_text()
+    path.write_text(text.replace('"version": 2', '"version": 3', 1))
+    assert "has version 3, this package reads up to 2" in refused(run("status", "run"))
+    path.write_text(text.replace('"version": 2', '"version": 1', 1))
+    assert "has version 1, of an older package, without digests" in refused(run("status", "run"))
 
 
-def test_a_damaged_part(run, done, corpus):
+def flip_a_digit(content):
+    place = max(i for i, byte in enumerate(content) if chr(byte).isdigit())
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def cut_the_last_row(content):
+    return content[: content[:-1].rindex(b"\n") + 1]
+
+
+@pytest.mark.parametrize("damage", [flip_a_digit, cut_the_last_row, lambda content: b"", lambda content: b"nonsense"])
+def test_a_damaged_part(run, done, corpus, damage):
     done("score", corpus, MODEL, "--run", "run")
-    parts("run")[1].write_bytes(b"nonsense")
-    assert "is damaged: remove it" in refused(run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv"))
+    path = parts("run")[1]
+    path.write_bytes(damage(path.read_bytes()))
+    for arguments in (("score", corpus, MODEL, "--run", "run"), ("table", "run", "-o", "table.tsv")):
+        assert f"{path} is damaged: remove it" in refused(run(*arguments))
+    assert not Path("table.tsv").exists()
+
+
+def test_a_part_with_another_window_s_content(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run", "--batch-size", 1)
+    first, second = parts("run")[:2]
+    second.write_bytes(first.read_bytes())
+    assert f"{second} is damaged" in refused(run("table", "run"))
+    second.unlink()
+    moved = second.with_name(f"{second.name[:17]}{first.name[17:]}")
+    moved.write_bytes(first.read_bytes())
+    assert f"{moved} is damaged" in refused(run("score", corpus, MODEL, "--run", "run", "--batch-size", 1))
+
+
+def test_a_part_that_is_a_folder(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run")
+    path = parts("run")[1]
+    path.unlink()
+    path.mkdir()
+    assert f"can't read {path} (Is a directory)" in refused(run("score", corpus, MODEL, "--run", "run"))
+    assert f"can't read {path} (Is a directory)" in refused(run("table", "run"))
+
+
+def test_a_damaged_journal_is_passed_over(done, corpus, plain):
+    done("score", corpus, MODEL, "--run", "run")
+    before = done("status", "run")
+    (journal,) = Path("run/journal").iterdir()
+    entries = ["[" * 10**5, "3", "null", "{}", '{"time": "soon"}', '{"time": 1}', '{"time": 1, "shard": 3}']
+    entries += ['{"time": 1, "shard": "9/2"}', '{"time": 1, "shard": "1/1", "first": 0}']
+    entries += ['{"time": 1, "shard": "1/1", "first": 0, "stop": 10000, "seconds": 1, "error": null}']
+    entries += ['{"time": 1, "shard": "1/1", "first": "a", "stop": 3, "seconds": 1, "error": null}']
+    journal.write_text(journal.read_text("utf-8") + "\n".join(entries) + "\x00", "utf-8")
+    Path("run/journal/folder.jsonl").mkdir()
+    assert done("status", "run").split("last wrote")[0] == before.split("last wrote")[0]
+    done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == plain
 
 
 def test_bad_requests(run, corpus):

@@ -1,0 +1,119 @@
+"""Decompositions that `decomp decompose` stored: found by name, checked against their run, opened with their place."""
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from decomp.core.decomposition import Decomposition, load
+from decomp.core.storage import numbered, pt_unembedding_path, stored_identifiers, unembedding_path
+from decomp.corpus.cutting import Window
+from decomp.measures.result import Scores, finite
+from decomp.runs.manifest import open_run
+from decomp.runs.run import MANIFEST, SUFFIX
+
+Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
+"""From token ids: whether the first is the beginning of sequence, and the strings of all."""
+
+
+@dataclass(frozen=True)
+class StoredWindow:
+    """A stored decomposition, the window that it is of, its tokens, and their places in the article."""
+
+    name: str
+    result: Decomposition
+    window: Window
+    tokens: tuple[str, ...]
+
+    def places(self) -> list[tuple[int | None, ...]]:
+        """Return word and characters of each token, empty in files that do not say."""
+        places = json.loads(self.result.about.get("places", "null")) or [[None] * 3] * len(self.tokens)
+        return [tuple(place) for place in places]
+
+    def delta_lp(self) -> Scores:
+        """Return ΔLP of every stored source, in bits. ValueError for a damaged file, or no finite number."""
+        result, targets = self.result, self.window.targets
+        scores, log2_prob = result.delta_lp(targets.start), result.next_log2_prob()
+        return finite(Scores("delta_lp", targets, result.decomposition_length, log2_prob, scores, {}), self.name)
+
+    def made(self) -> dict[str, Any] | None:
+        """Return how a table of ΔLP from it is made, None where the file does not say."""
+        about = self.result.about
+        if "weights" not in about:
+            return None
+        names = ("version", "model", "revision", "weights", "dtype")
+        return {
+            "command": "deltalp",
+            "model": {name: about[name] for name in names if name in about},
+            "corpus": about.get("corpus"),
+            "options": {
+                "activation_rule": about.get("activation_rule"),
+                "decomposition_length": self.result.decomposition_length,
+                "measures": ["delta_lp"],
+            },
+        }
+
+
+def find_stored(identifier: str, folder: Path) -> dict[str, Path]:
+    """Return the stored file of that identifier, or those of all windows of that corpus and model, in order.
+
+    ValueError for an unknown identifier, a run that is not finished, and windows that are missing or not those that
+    their names say.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}: give the one that decomp decompose wrote, with --output-dir")
+    stored = stored_identifiers(folder)
+    if identifier in stored:
+        return {identifier: stored[identifier]}
+    windows = numbered(identifier, stored)
+    check_all_there(identifier, folder, windows)
+    if windows:
+        return {name: stored[name] for _, name in sorted(windows.items())}
+    near = difflib.get_close_matches(identifier, stored, n=5, cutoff=0.3)
+    known = f"near ones are {', '.join(near)}" if near else f"the folder has {len(stored)} decompositions"
+    raise ValueError(f"no decomposition {identifier!r} in {folder}: {known}")
+
+
+def check_all_there(identifier: str, folder: Path, windows: dict[int, str]) -> None:
+    """Raise ValueError unless these are all windows of the run, or, where none is known, the first ones without gap."""
+    run_folder = folder / f"{identifier}{SUFFIX}"
+    count = max(windows, default=-1) + 1
+    if (run_folder / MANIFEST).exists():
+        run = open_run(run_folder)
+        run.refuse_incomplete()
+        run.check()
+        if count > len(run.windows):
+            raise ValueError(
+                f"{windows[count - 1]} in {folder} is not of the run {run_folder}, which has {len(run.windows)} "
+                "windows: remove it"
+            )
+    elif missing := sorted(set(range(count)) - set(windows)):
+        raise ValueError(
+            f"{identifier}_{missing[0]} is missing in {folder}, as {len(missing)} of {count} windows are: decompose "
+            "again, or give the identifiers of single windows"
+        )
+
+
+def open_stored(name: str, path: Path, model: str, number: int, tokens_of: Tokens) -> StoredWindow:
+    """Return a stored decomposition of the model of that label, whose unembedding lies beside it.
+
+    What files of the original format do not say is made up: tokens by `tokens_of`, and article `number`. ValueError
+    for files that are damaged or of another model, and where the unembedding is missing.
+    """
+    pt = path.suffix == ".pt"
+    beside = (pt_unembedding_path if pt else unembedding_path)(path.parent, model)
+    result = load(path, beside if pt else None)
+    if result.about.get("model", model) != model:
+        raise ValueError(f"{path} was made with the model {result.about['model']}, not with {model}")
+    if result.unembedding is None:
+        raise ValueError(f"{beside} is missing, which ΔLP needs: decompose again")
+    window = json.loads(result.about.get("window", "null"))
+    if window is not None and result.tokens is not None:
+        return StoredWindow(name, result, Window(**window), result.tokens)
+    has_bos, tokens = tokens_of(result.input_ids)
+    return StoredWindow(name, result, Window(number, 0, 0, len(tokens) - has_bos, 0, has_bos), tokens)
