@@ -112,8 +112,8 @@ def test_items_without_a_token_that_differs(run, caplog):
     [
         ("prompt,target\nx,y\n", (), "bad.csv, line 2 lacks foil: it has prompt, target"),
         ("prompt,target,foil\nx,y,y\n", (), "bad.csv, line 2: target and foil are both 'y'"),
-        ("prompt,target,foil\nx,,y\n", (), "bad.csv, line 2: the target '' has no tokens"),
-        ("prompt,target,foil\nx,y, \n", (), "bad.csv, line 2: the foil ' ' has no tokens"),
+        ("prompt,target,foil\nx,,y\n", (), "bad.csv, line 2: target is blank: give some text"),
+        ("prompt,target,foil\nx,y, \n", (), "bad.csv, line 2: foil is blank: give some text"),
         (f"prompt,target,foil\n{'x' * 70},y,z\n", (), "bad.csv, line 2: the item has 73 tokens, the model has 64"),
         ("prompt,target,foil\nx,y,z\n", ("--measure", "magic"), "unknown measure 'magic': choose one of"),
         ("prompt,target,foil\nx,y,z\n", ("--function", "prob"), "prob is no contrast of target and foil"),

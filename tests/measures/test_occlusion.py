@@ -87,12 +87,18 @@ def test_replaced_as_captum_has_it(variant):
         assert_close(scores[i, : i + 1], shares[0].double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2", "gpt2-upcast"])
+@pytest.mark.parametrize(
+    ("variant", "switches"),
+    [
+        *((variant, {}) for variant in ("opt", "opt-post-norm", "gpt2", "llama")),
+        ("gpt2", {"reorder_and_upcast_attn": True}),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_nothing_removed_is_the_recorded_pass(variant, dtype):
-    if variant == "gpt2-upcast" and dtype == torch.float64:
+def test_nothing_removed_is_the_recorded_pass(variant, switches, dtype):
+    if switches and dtype == torch.float64:
         pytest.skip("transformers does not run it")
-    _, model = make_pair(variant, dtype, **({"reorder_and_upcast_attn": True} if variant == "gpt2-upcast" else {}))
+    _, model = make_pair(variant, dtype, **switches)
     ids = random_ids(LENGTH)
     hidden = model.record(ids).hidden
     assert_close(model.hidden_without(ids[None])[0], hidden, rtol=0, atol=0)
