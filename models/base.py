@@ -222,14 +222,16 @@ class DecomposedModel(PreTrainedModel):
     ) -> Float[Tensor, "B T E"]:
         """Final hidden states where no later position attends to what is removed; positions stay.
 
-        A removed position attends to itself, so that every row of attention weights has an entry. What all
-        texts begin with is computed once.
+        A removed position attends to itself where nothing else is left, so that every row of attention weights has
+        an entry. What all texts begin with is computed once.
         """
         count, length = input_ids.shape
         position_ids = torch.arange(length, device=input_ids.device).expand(count, length)
         visible = position_ids[:, :, None] >= position_ids[:, None, :]
         if removed is not None:
-            visible = visible & (~removed[:, None, :] | torch.eye(length, dtype=torch.bool, device=removed.device))
+            visible = visible & ~removed[:, None, :]
+            itself = torch.eye(length, dtype=torch.bool, device=removed.device)
+            visible = visible | (itself & ~visible.any(-1, keepdim=True))
         mask = torch.zeros(visible.shape, dtype=self.dtype, device=self.device)
         mask.masked_fill_(~visible, torch.finfo(self.dtype).min)
 
@@ -265,6 +267,14 @@ class DecomposedModel(PreTrainedModel):
             hidden = first.finish(hidden)
             for stage in rest:
                 hidden = stage.finish(sum((branch.run(hidden) for branch in stage.branches), start=hidden))
+        return hidden
+
+    @torch.no_grad()
+    def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
+        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
+        with own_precision(self.dtype):
+            for module in (self.final_norm(), self.project_out()):
+                hidden = hidden if module is None else module(hidden)
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
