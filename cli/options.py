@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from decomp.runs.run import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -73,6 +74,7 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
     return click.option(flag, default=default, show_default=True, help=help)
 
 
+FILE = click.Path(path_type=Path)
 input_file = click.argument("input_file", type=click.Path(path_type=Path))
 model = click.argument("model")
 

@@ -25,7 +25,7 @@ from decomp.models.patching import Patch, patching
 from decomp.models.precision import in_own_precision, own_precision
 from decomp.models.recording import Tape, operating_point, recording
 from decomp.models.running import exclusive, running
-from decomp.models.sites import AttentionSite, BranchSite, StageSite, affine, norm
+from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, StageSite, affine, norm
 
 T = TypeVar("T")
 STANDARD = Rules()
@@ -135,6 +135,12 @@ class DecomposedModel(PreTrainedModel):
         """Return per block the module that is given the neurons of its MLP, after their activation and gate."""
         self.require("neurons")
         return [site.body.last for site in self.branch_sites() if site.body.kind == "mlp"]
+
+    def pre_activations(self) -> list[Projection]:
+        """Return per block which columns of which module's output the activation of its MLP is given."""
+        self.require("neurons")
+        bodies = [site.body for site in self.branch_sites()]
+        return [body.up if body.gate is None else body.gate for body in bodies if isinstance(body, MLPSite)]
 
     def neurons_shape(self) -> tuple[int, int]:
         """Return the number of layers, and of neurons in each."""
