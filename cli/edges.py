@@ -18,35 +18,36 @@ def command() -> None:
     """
 
 
-prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=options.FILE)
 behaviour_options = options.together(
-    options.choice(
+    click.option(
         "--grad-function",
-        ["logit", "prob", "logprob", "logprob_nats", "logit_exp"],
-        "logit",
+        type=click.Choice(["logit", "prob", "logprob", "logit_exp"]),
+        default="logit",
+        show_default=True,
         help="What counts of an answer at the last position: logprob in bits; logit_exp: the probability, its "
         "normaliser held fixed in derivatives.",
     ),
-    options.choice(
+    click.option(
         "--answer-function",
-        ["avg_diff", "avg_val", "mse", "kl"],
-        "avg_diff",
-        help="Loss L: −(mean of answers − mean of wrong answers); −mean of answers; squared error against the answers; "
-        "divergence from the clean prediction, in bits.",
+        type=click.Choice(["avg_diff", "avg_val", "mse"]),
+        default="avg_diff",
+        show_default=True,
+        help="Loss L: −(mean of answers − mean of wrong answers); −mean of answers; squared error against the answers.",
     ),
-    options.choice(
+    click.option(
         "--ablation",
-        ["resample", "zero", "mean", "token_mean", "batch_mean", "batch_token_mean"],
-        "resample",
+        type=click.Choice(["resample", "zero", "mean", "token_mean"]),
+        default="resample",
+        show_default=True,
         help="What takes an output's place: that on the other prompt of the pair; zero; its mean over prompts at each "
-        "position; over prompts and positions; the same two over the prompts of a given batch.",
+        "position; over prompts and positions.",
     ),
-    options.choice(
+    click.option(
         "--clean-corrupt",
-        ["corrupt", "clean", "both"],
-        "corrupt",
-        name="side",
-        help="The prompts that ablations come from; both: means over clean and corrupt ones.",
+        "side",
+        type=click.Choice(["clean", "corrupt"]),
+        default="corrupt",
+        show_default=True,
+        help="The prompts that ablations come from.",
     ),
-    click.option("--batch-by", metavar="N|FIELD", help="The given batches: N prompts in a row, or a field of them."),
 )

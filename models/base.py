@@ -25,10 +25,12 @@ from decomp.models.patching import Patch, patching
 from decomp.models.precision import in_own_precision, own_precision
 from decomp.models.recording import Tape, operating_point, recording
 from decomp.models.running import exclusive, running
-from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, StageSite, affine, norm
+from decomp.models.sites import AttentionSite, BranchSite, StageSite, affine, norm
 
 T = TypeVar("T")
 STANDARD = Rules()
+SLIDING = "sliding_attention"
+"""How configs call layers with a sliding window."""
 
 
 def model_label(name: str) -> str:
@@ -136,12 +138,6 @@ class DecomposedModel(PreTrainedModel):
         self.require("neurons")
         return [site.body.last for site in self.branch_sites() if site.body.kind == "mlp"]
 
-    def pre_activations(self) -> list[Projection]:
-        """Return per block which columns of which module's output the activation of its MLP is given."""
-        self.require("neurons")
-        bodies = [site.body for site in self.branch_sites()]
-        return [body.up if body.gate is None else body.gate for body in bodies if isinstance(body, MLPSite)]
-
     def neurons_shape(self) -> tuple[int, int]:
         """Return the number of layers, and of neurons in each."""
         downs = self.neuron_modules()
@@ -190,9 +186,11 @@ class DecomposedModel(PreTrainedModel):
         }
 
     def unembedding(self) -> Unembedding:
+        """Return the language-model head, with the soft-cap of its logits where the config has one."""
         head = self.get_output_embeddings()
         assert isinstance(head, nn.Linear)
-        return Unembedding(head.weight.detach(), None if head.bias is None else head.bias.detach())
+        softcap = getattr(self.config, "final_logit_softcapping", None)
+        return Unembedding(head.weight.detach(), None if head.bias is None else head.bias.detach(), softcap)
 
     @torch.no_grad()
     def record(
@@ -228,23 +226,21 @@ class DecomposedModel(PreTrainedModel):
     ) -> Float[Tensor, "B T E"]:
         """Final hidden states where no later position attends to what is removed; positions stay.
 
-        A removed position attends to itself where nothing else is left, so that every row of attention weights has
-        an entry. What all texts begin with is computed once.
+        A removed position attends to itself, so that every row of attention weights has an entry. What all
+        texts begin with is computed once.
         """
         count, length = input_ids.shape
         position_ids = torch.arange(length, device=input_ids.device).expand(count, length)
         visible = position_ids[:, :, None] >= position_ids[:, None, :]
         if removed is not None:
-            visible = visible & ~removed[:, None, :]
-            itself = torch.eye(length, dtype=torch.bool, device=removed.device)
-            visible = visible | (itself & ~visible.any(-1, keepdim=True))
-        mask = torch.zeros(visible.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(~visible, torch.finfo(self.dtype).min)
+            visible = visible & (~removed[:, None, :] | torch.eye(length, dtype=torch.bool, device=removed.device))
+        masks = {kind: additive_mask(seen, self.dtype) for kind, seen in self.seen_by_layers(visible).items()}
 
         def forward(texts: slice, part: slice, cache: DynamicCache | None = None) -> Float[Tensor, "texts part E"]:
+            cut = {kind: mask[texts, None, part, : part.stop] for kind, mask in masks.items()}
             return self.base_model(
                 input_ids=input_ids[texts, part],
-                attention_mask=mask[texts, None, part, : part.stop],
+                attention_mask=cut if len(cut) > 1 else next(iter(cut.values())),
                 position_ids=position_ids[texts, part],
                 past_key_values=cache,
                 use_cache=cache is not None,
@@ -254,10 +250,18 @@ class DecomposedModel(PreTrainedModel):
         with running(self, "eager"):
             if shared == 0:
                 return forward(slice(None), slice(0, length))
-            cache = DynamicCache(config=self.config)
+            # Without the config, so that layers with a window keep all keys, as the masks have columns for all.
+            cache = DynamicCache()
             prefix = forward(slice(1), slice(0, shared), cache)
             cache.batch_repeat_interleave(count)
             return torch.cat([prefix.expand(count, -1, -1), forward(slice(None), slice(shared, length), cache)], 1)
+
+    def seen_by_layers(self, visible: Bool[Tensor, "B T T"]) -> dict[str, Bool[Tensor, "B T T"]]:
+        """Return what layers of each kind see of what is visible: those with a sliding window the most recent."""
+        window = getattr(self.config, "sliding_window", None)
+        near = visible if window is None else within_window(visible, window)
+        # Models whose config lists the layers' kinds take a mask for each, others one for all.
+        return {"full_attention": visible, SLIDING: near} if hasattr(self.config, "layer_types") else {SLIDING: near}
 
     @torch.no_grad()
     def after_attention(
@@ -273,14 +277,6 @@ class DecomposedModel(PreTrainedModel):
             hidden = first.finish(hidden)
             for stage in rest:
                 hidden = stage.finish(sum((branch.run(hidden) for branch in stage.branches), start=hidden))
-        return hidden
-
-    @torch.no_grad()
-    def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
-        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
-        with own_precision(self.dtype):
-            for module in (self.final_norm(), self.project_out()):
-                hidden = hidden if module is None else module(hidden)
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
@@ -420,6 +416,16 @@ def unpad(
     if not texts:
         raise ValueError("the batch has no texts: give at least one")
     return texts
+
+
+def within_window(visible: Bool[Tensor, "B T T"], window: int) -> Bool[Tensor, "B T T"]:
+    """Return what is visible of each target and the positions just before it, `window` of them together."""
+    return visible & torch.ones_like(visible[0]).triu(1 - window)
+
+
+def additive_mask(seen: Bool[Tensor, "B T T"], dtype: torch.dtype) -> Float[Tensor, "B T T"]:
+    """Return what is added to attention scores: 0 where something is seen, the least number elsewhere."""
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def shared_length(input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None) -> int:

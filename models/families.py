@@ -34,12 +34,41 @@ GATED = "attention weights, RMSNorm scales, gates"
 GATE_RULES = "--gate-rule frozen|half"
 VERIFIED = "transformers' logits bit for bit, completeness in float64, Jacobians, autograd"
 GATED_TRAITS = ("num_key_value_heads", "rms_norm_eps", "rope_parameters", "hidden_act", "intermediate_size")
+GEMMA_TRAITS = (
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "hidden_activation",
+    "query_pre_attn_scalar",
+    "intermediate_size",
+)
 
 
 def llama_shaped(model_type: str, name: str, class_name: str, examples: tuple[str, ...], positions: str) -> Family:
     """Return a family whose blocks are Llama's."""
-    model_class = f"decomp.models.llama:{class_name}"
-    return Family(model_type, name, model_class, examples, GATED, GATE_RULES, positions, VERIFIED, GATED_TRAITS)
+    return gated(model_type, name, f"llama:{class_name}", examples, positions)
+
+
+def gated(
+    model_type: str,
+    name: str,
+    model_class: str,
+    examples: tuple[str, ...],
+    positions: str,
+    traits: tuple[str, ...] = GATED_TRAITS,
+) -> Family:
+    """Return a family with RMSNorms and gated MLPs."""
+    return Family(
+        model_type,
+        name,
+        f"decomp.models.{model_class}",
+        examples,
+        GATED,
+        GATE_RULES,
+        positions,
+        VERIFIED,
+        traits,
+    )
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -126,6 +155,65 @@ FAMILIES: tuple[Family, ...] = (
     llama_shaped("qwen2", "Qwen 2 and 2.5", "DecomposedQwen2ForCausalLM", ("Qwen/Qwen2.5-0.5B",), "rotary"),
     llama_shaped(
         "qwen3", "Qwen 3", "DecomposedQwen3ForCausalLM", ("Qwen/Qwen3-0.6B",), "rotary, norms of queries and keys"
+    ),
+    gated(
+        "gemma",
+        "Gemma (Gemma Team 2024)",
+        "gemma:DecomposedGemmaForCausalLM",
+        ("google/gemma-2b",),
+        "rotary",
+    ),
+    gated(
+        "gemma2",
+        "Gemma 2 (soft-caps of scores and logits)",
+        "gemma:DecomposedGemma2ForCausalLM",
+        ("google/gemma-2-2b",),
+        "rotary, sliding window in every other layer",
+        GEMMA_TRAITS,
+    ),
+    gated(
+        "gemma3_text",
+        "Gemma 3 (text alone)",
+        "gemma:DecomposedGemma3ForCausalLM",
+        ("google/gemma-3-270m", "google/gemma-3-1b-pt"),
+        "rotary, sliding window in most layers, norms of queries and keys",
+        GEMMA_TRAITS,
+    ),
+    gated(
+        "olmo2",
+        "OLMo 2 (norms after the sublayers)",
+        "olmo2:DecomposedOlmo2ForCausalLM",
+        ("allenai/OLMo-2-0425-1B",),
+        "rotary, norms of queries and keys",
+    ),
+    gated(
+        "phi3",
+        "Phi 3 and 4",
+        "phi3:DecomposedPhi3ForCausalLM",
+        ("microsoft/Phi-3-mini-4k-instruct", "microsoft/Phi-4-mini-instruct"),
+        "rotary, partial in some, sliding window in some",
+    ),
+    Family(
+        model_type="phi",
+        name="Phi 1, 1.5 and 2",
+        model_class="decomp.models.phi:DecomposedPhiForCausalLM",
+        examples=("microsoft/phi-1_5", "microsoft/phi-2"),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="rotary, partial",
+        verified=VERIFIED,
+        traits=("layer_norm_eps", "qk_layernorm", "resid_pdrop", "embd_pdrop"),
+    ),
+    Family(
+        model_type="starcoder2",
+        name="StarCoder 2",
+        model_class="decomp.models.starcoder2:DecomposedStarcoder2ForCausalLM",
+        examples=("bigcode/starcoder2-3b",),
+        frozen=PLAIN,
+        rules=ACTIVATION_RULES,
+        positions="rotary, sliding window",
+        verified=VERIFIED,
+        traits=("norm_epsilon", "use_bias", "residual_dropout", "num_key_value_heads"),
     ),
 )
 

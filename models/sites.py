@@ -171,9 +171,15 @@ def rms_norm(module: Any) -> Norm:
     weight: Tensor = module.weight.detach()
     probe = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device)
     expected = module.forward(probe).detach().float()
-    for gamma in (weight, 1 + weight):
-        candidate = Norm(gamma, None, eps, centred=False)
-        x = candidate.scale(candidate.standardise(probe, candidate.inverse_std(probe)), with_bias=False)
-        if torch.allclose(x.float(), expected, rtol=1e-2, atol=1e-3):
-            return candidate
-    raise TypeError(f"{type(module).__name__} scales neither by its weight nor by 1 + its weight")
+
+    def error(gamma: Tensor) -> float:
+        candidate = Norm(gamma.float(), None, eps, centred=False)
+        x = probe.float()
+        x = candidate.scale(candidate.standardise(x, candidate.inverse_std(x)), with_bias=False)
+        return float(((x - expected).abs() - 1e-2 * expected.abs()).max())
+
+    # The nearer of the two: for large weights they are nearly the same.
+    gamma = min((weight, 1 + weight), key=error)
+    if error(gamma) > 1e-3:
+        raise TypeError(f"{type(module).__name__} scales neither by its weight nor by 1 + its weight")
+    return Norm(gamma, None, eps, centred=False)

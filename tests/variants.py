@@ -11,6 +11,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from decomp.models.base import DecomposedModel
 from decomp.models.bloom import DecomposedBloomForCausalLM
+from decomp.models.gemma import (
+    DecomposedGemma2ForCausalLM,
+    DecomposedGemma3ForCausalLM,
+    DecomposedGemmaForCausalLM,
+)
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
 from decomp.models.gpt_neo import DecomposedGPTNeoForCausalLM
 from decomp.models.gpt_neox import DecomposedGPTNeoXForCausalLM
@@ -21,8 +26,12 @@ from decomp.models.llama import (
     DecomposedQwen2ForCausalLM,
     DecomposedQwen3ForCausalLM,
 )
+from decomp.models.olmo2 import DecomposedOlmo2ForCausalLM
 from decomp.models.opt import DecomposedOPTForCausalLM
+from decomp.models.phi import DecomposedPhiForCausalLM
+from decomp.models.phi3 import DecomposedPhi3ForCausalLM
 from decomp.models.precision import in_own_precision
+from decomp.models.starcoder2 import DecomposedStarcoder2ForCausalLM
 
 VOCAB, POSITIONS = 61, 48
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 2}
@@ -81,6 +90,9 @@ GPT_NEO = {
 }
 # Six heads, so that ALiBi's slopes are not the powers of one number.
 BLOOM = {"vocab_size": VOCAB, "hidden_size": 24, "n_layer": 3, "n_head": 6, "seq_length": POSITIONS, **SPECIAL}
+GEMMA = {**LLAMA, "head_dim": 8, "sliding_window": 5}
+CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+"""Low enough that they bend the scores and logits of random weights."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +196,69 @@ ARCHITECTURES = {
     "mistral": Architecture(
         "MistralConfig", "MistralForCausalLM", DecomposedMistralForCausalLM, {**LLAMA, "sliding_window": 5}
     ),
-    "qwen2": Architecture("Qwen2Config", "Qwen2ForCausalLM", DecomposedQwen2ForCausalLM, LLAMA),
+    "qwen2": Architecture(
+        "Qwen2Config",
+        "Qwen2ForCausalLM",
+        DecomposedQwen2ForCausalLM,
+        LLAMA,
+        {"-window": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}},
+    ),
     "qwen3": Architecture("Qwen3Config", "Qwen3ForCausalLM", DecomposedQwen3ForCausalLM, {**LLAMA, "head_dim": 8}),
+    "gemma": Architecture(
+        "GemmaConfig",
+        "GemmaForCausalLM",
+        DecomposedGemmaForCausalLM,
+        {**LLAMA, "head_dim": 8},
+        {"-biased": {"attention_bias": True, "num_key_value_heads": 1, "tie_word_embeddings": False}},
+    ),
+    "gemma2": Architecture(
+        "Gemma2Config",
+        "Gemma2ForCausalLM",
+        DecomposedGemma2ForCausalLM,
+        {**GEMMA, **CAPS, "query_pre_attn_scalar": 16},
+        {
+            "-uncapped": {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+            "-biased": {"attention_bias": True, "layer_types": ["full_attention"] * 3},
+        },
+    ),
+    "gemma3": Architecture(
+        "Gemma3TextConfig",
+        "Gemma3ForCausalLM",
+        DecomposedGemma3ForCausalLM,
+        {**GEMMA, "sliding_window_pattern": 2},
+        {"-capped": CAPS, "-scaled": {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}},
+    ),
+    "olmo2": Architecture(
+        "Olmo2Config",
+        "Olmo2ForCausalLM",
+        DecomposedOlmo2ForCausalLM,
+        LLAMA,
+        {"-biased": {"attention_bias": True, "num_key_value_heads": 4}},
+    ),
+    "phi": Architecture(
+        "PhiConfig",
+        "PhiForCausalLM",
+        DecomposedPhiForCausalLM,
+        {**LLAMA, "partial_rotary_factor": 0.5, "hidden_size": 32},
+        {"-qk-norm": {"qk_layernorm": True}, "-shared": {"num_key_value_heads": 1, "tie_word_embeddings": True}},
+    ),
+    "phi3": Architecture(
+        "Phi3Config",
+        "Phi3ForCausalLM",
+        DecomposedPhi3ForCausalLM,
+        LLAMA,
+        {
+            "-window": {"sliding_window": 5, "tie_word_embeddings": True},
+            "-partial": {"hidden_size": 32, "partial_rotary_factor": 0.5, "num_key_value_heads": 4},
+        },
+    ),
+    "starcoder2": Architecture(
+        "Starcoder2Config",
+        "Starcoder2ForCausalLM",
+        DecomposedStarcoder2ForCausalLM,
+        {**LLAMA, "sliding_window": 5},
+        {"-no-bias": {"use_bias": False, "sliding_window": None, "tie_word_embeddings": False}},
+    ),
 }
 ARCHITECTURE_OF = {
     name + suffix: (name, suffix) for name, own in ARCHITECTURES.items() for suffix in ("", *own.variants)

@@ -15,14 +15,33 @@ VOCAB_TILE = 1024
 
 @dataclass(frozen=True)
 class Unembedding:
-    """The language-model head: `hidden @ weight.T + bias`."""
+    """The language-model head: `hidden @ weight.T + bias`, with a soft-cap `softcap · tanh(… / softcap)` of that."""
 
     weight: Float[Tensor, "V E"]
     bias: Float[Tensor, " V"] | None = None
+    softcap: float | None = None
 
     def logits(self, hidden: Float[Tensor, "T E"], vocab: slice = slice(None)) -> Float[Tensor, "T V"]:
+        """Return the logits of some entries of the vocabulary."""
+        logits = self.uncapped(hidden, vocab)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def uncapped(self, hidden: Float[Tensor, "T E"], vocab: slice = slice(None)) -> Float[Tensor, "T V"]:
+        """Return the logits before the soft-cap, linear in the hidden states."""
         logits = hidden @ self.weight[vocab].T
         return logits if self.bias is None else logits + self.bias[vocab]
+
+    def cap_(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        """Apply the soft-cap, where there is one, in place."""
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def require_linear(self, what: str) -> None:
+        """Raise ValueError, which names what was asked for, where logits are soft-capped."""
+        if self.softcap is not None:
+            raise ValueError(
+                f"{what} needs logits that are linear in the hidden state, this model's are soft-capped at "
+                f"{self.softcap:g}: use delta_lp or a gradient measure"
+            )
 
 
 class RunningLogSumExp:
@@ -78,13 +97,13 @@ def ablated_log2_prob(
     buffer = vectors.new_empty(min(ROWS, len(vectors)) * min(VOCAB_TILE, vocab))
     for start in range(0, vocab, VOCAB_TILE):
         tile = slice(start, min(start + VOCAB_TILE, vocab))
-        plain = unembedding.logits(hidden[begin:end], tile)
+        plain = unembedding.uncapped(hidden[begin:end], tile)
         for first in range(0, len(vectors), ROWS):
             rows = slice(first, min(first + ROWS, len(vectors)))
             ablated = buffer[: (rows.stop - first) * plain.shape[1]].view(-1, plain.shape[1])
             torch.index_select(plain, 0, targets[rows] - begin, out=ablated)
             ablated.addmm_(vectors[rows], unembedding.weight[tile].T, alpha=-1)
-            total.add(rows, ablated)
+            total.add(rows, unembedding.cap_(ablated))
     log_prob = target_logit(vectors, hidden[targets], next_ids[targets], unembedding) - total.value()
     return log_prob / math.log(2)
 
@@ -95,7 +114,7 @@ def target_logit(
     next_ids: Int[Tensor, " pairs"],
     unembedding: Unembedding,
 ) -> Float[Tensor, " pairs"]:
-    """The logit of the next token after the ablation."""
+    """Return the logit of the next token after the ablation."""
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     logit = ((hidden - vectors).to(dtype) * unembedding.weight[next_ids].to(dtype)).sum(-1)
-    return logit if unembedding.bias is None else logit + unembedding.bias[next_ids]
+    return unembedding.cap_(logit if unembedding.bias is None else logit + unembedding.bias[next_ids])

@@ -74,18 +74,30 @@ class StageInputs:
 
 
 def real_inputs(point: OperatingPoint) -> Iterator[tuple[Float[Tensor, "T D"], ...]]:
-    """Yield per stage the real inputs of its operators, from what the norms keep of a pass recorded for gradients."""
-    x = point.embedding
+    """Yield per stage the real inputs of its operators, from what the norms keep of a pass recorded for gradients.
+
+    ValueError for an operator that reads a stream which no norm tells of.
+    """
+    x: Tensor | None = point.embedding
     for stage in (stage for block in point.blocks for stage in block):
-        given = []
-        for branch in stage.branches:
-            if branch.norm_in is None:
-                given.append(x)
-            else:
-                given.append(normed_input(branch.norm_in))
-        yield tuple(given)
-        if stage.norm is not None:
-            x = normed_input(stage.norm)
+        yield tuple(stream_input(x) if b.norm_in is None else normed_input(b.norm_in) for b in stage.branches)
+        x = stream_after(stage, x)
+
+
+def stream_after(stage: FrozenStage, x: Float[Tensor, "T D"] | None) -> Float[Tensor, "T D"] | None:
+    """Return the real stream after a stage where norms after its branches or their sum tell of it."""
+    if stage.norm is not None:
+        return normed_input(stage.norm)
+    for branch in stage.branches:
+        x = None if x is None or branch.norm_out is None else x + normed_input(branch.norm_out)
+    return x
+
+
+def stream_input(x: Float[Tensor, "T D"] | None) -> Float[Tensor, "T D"]:
+    """Return the real stream. ValueError where it is not known."""
+    if x is None:
+        raise ValueError("gradients need a norm before an attention or MLP, or norms after all that come before it")
+    return x
 
 
 def normed_input(norm: FrozenNorm) -> Float[Tensor, "T D"]:

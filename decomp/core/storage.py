@@ -169,7 +169,7 @@ def save_unembedding(unembedding: Unembedding, path: Path, about: Mapping[str, s
     tensors = {"weight": unembedding.weight}
     if unembedding.bias is not None:
         tensors["bias"] = unembedding.bias
-    write_safetensors(path, tensors, {"kind": "unembedding", "about": dict(about)})
+    write_safetensors(path, tensors, {"kind": "unembedding", "softcap": unembedding.softcap, "about": dict(about)})
 
 
 def check_model(path: Path, of_file: Mapping[str, str], about: Mapping[str, str]) -> None:
@@ -201,7 +201,10 @@ def read_unembedding(path: Path, *_changed: int) -> Unembedding:
     bias = read_tensor(path, file, "bias", header) if "bias" in names else None
     if weight.ndim != 2 or not weight.is_floating_point() or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError(f"{path}: expected a weight (vocabulary, hidden) of numbers, not {tuple(weight.shape)}")
-    return Unembedding(weight, bias)
+    softcap = header.get("softcap")
+    if softcap is not None and not (isinstance(softcap, int | float) and softcap > 0):
+        raise ValueError(f"{path}: expected a positive soft-cap of the logits, not {softcap!r}: write it again")
+    return Unembedding(weight, bias, softcap)
 
 
 def narrowed(contributions: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -373,8 +376,10 @@ def save_pt(
     """Write the original files: `d` (min(W, T), T, E) with `d[r, t]` of source t−r at target t, `i`, `o`, projection,
     and beside them what these do not say.
 
-    ValueError for existing files, a projection of another model, or contributions that `dtype` can't hold.
+    ValueError for existing files, a projection of another model, contributions that `dtype` can't hold, or a
+    head that the format has no place for.
     """
+    check_pt_unembedding(result.unembedding)
     paths, manifest = pt_paths(folder, identifier), pt_manifest_path(folder, identifier)
     check_outputs([*paths, manifest], overwrite=overwrite)
     targets, sources = pair_indices(len(result.input_ids), result.decomposition_length)
@@ -388,6 +393,17 @@ def save_pt(
         write_pt(path, tensor)
     about = {"kind": "decomposition", "tokens": result.tokens, "about": {**result.about, "model": model}}
     write_manifest(manifest, paths, about)
+
+
+def check_pt_unembedding(unembedding: Unembedding | None) -> None:
+    """Raise ValueError for a head of which the original format, a matrix, would lose a part."""
+    if unembedding is None:
+        return
+    for what, part in (("a bias", unembedding.bias), ("a soft-cap of its logits", unembedding.softcap)):
+        if part is not None:
+            raise ValueError(
+                f"the .pt format holds heads that are one matrix, this model's has {what}: use safetensors"
+            )
 
 
 def keep_pt_unembedding(weight: Float[Tensor, "V E"], path: Path, about: Mapping[str, str]) -> None:

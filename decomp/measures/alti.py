@@ -147,8 +147,9 @@ def logit_direction(
 ) -> tuple[Float[Tensor, "T E"], Float[Tensor, " T"]]:
     """The row of the unembedding, or difference of rows, that a logit function reads by, and its head bias.
 
-    Zero for the last target, which predicts nothing.
+    Zero for the last target, which predicts nothing. ValueError for logits that are soft-capped.
     """
+    unembedding.require_linear("alti_logit")
     bias = unembedding.weight.new_zeros(len(unembedding.weight)) if unembedding.bias is None else unembedding.bias
     direction, constant = unembedding.weight[text.ids[1:]], bias[text.ids[1:]]
     if function != "logit":

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.core.ablation import ROWS, Unembedding, ablated_log2_prob, next_log2_prob
+from decomp.core.ablation import ROWS, Unembedding, ablated_log2_prob, next_log2_prob, target_logit
 from decomp.measures.functions import find_function
 from decomp.measures.request import Text
 
@@ -38,14 +38,12 @@ class Readout:
         return next_log2_prob(self.hidden, self.next_ids, self.unembedding)
 
     @cached_property
-    def foil_log2_prob(self) -> Float[Tensor, " N"]:
-        """Return the log2 probability of each foil, in bits."""
-        assert self.foils is not None
-        return next_log2_prob(self.hidden, self.foils, self.unembedding)
-
-    @cached_property
     def linear(self) -> Float[Tensor, "N E"]:
-        """The vectors whose products with the hidden states are a linear function, but for the head's bias."""
+        """Return the vectors whose products with the hidden states are a linear function, but for the head's bias.
+
+        ValueError for logits that are soft-capped.
+        """
+        self.unembedding.require_linear(f"the share of a source in {self.function}")
         return self.contrast(self.unembedding.weight)
 
     @property
@@ -64,23 +62,22 @@ class Readout:
 
     def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """F(z[i]) − F(z[i] − U v) for each vector v taken away from its target i (rising)."""
-        if self.function in LINEAR:
+        if self.function in LINEAR and self.unembedding.softcap is None:
             return self.product(vectors, targets)
-        if self.function == "contrast_prob":
-            assert self.foils is not None
-            return self.prob_change(vectors, targets, self.next_ids) - self.prob_change(vectors, targets, self.foils)
-        if self.function == "prob":
-            return self.prob_change(vectors, targets, self.next_ids)
+        if self.function in LINEAR:
+            return self.logits(torch.zeros_like(vectors), targets) - self.logits(vectors, targets)
         ablated = ablated_log2_prob(vectors, targets, self.hidden, self.next_ids, self.unembedding)
-        return self.log2_prob[targets] - ablated
+        plain = self.log2_prob[targets]
+        return plain - ablated if self.function == "log2_prob" else plain.exp2() - ablated.exp2()
 
-    def prob_change(
-        self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"], tokens: Int[Tensor, " N"]
-    ) -> Float[Tensor, " pairs"]:
-        """Return how much probability one token of each target loses when v is taken away from the hidden state."""
-        plain = self.log2_prob if tokens is self.next_ids else self.foil_log2_prob
-        ablated = ablated_log2_prob(vectors, targets, self.hidden, tokens, self.unembedding)
-        return plain[targets].exp2() - ablated.exp2()
+    def logits(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+        """Return a function of logits, soft-capped where the model's are, with each vector taken away."""
+        hidden = self.hidden[targets]
+        value = target_logit(vectors, hidden, self.next_ids[targets], self.unembedding)
+        if self.function != "logit":
+            assert self.foils is not None
+            value = value - target_logit(vectors, hidden, self.foils[targets], self.unembedding)
+        return value / math.log(2) if self.function == "contrast_log2_prob" else value
 
     def product(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """The share of each vector in a linear function of its target."""

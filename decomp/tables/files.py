@@ -40,8 +40,7 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("layer", "neuron", "neurons", "rank", "items", "targets", "cases", "edges", "seed"), int),
     **dict.fromkeys(("log2_odds", "value", "share", "effect", "residual", "factor", "change", "sd"), float),
     **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
-    **dict.fromkeys(("prefers_target", "found"), bool),
-    "kept": int,
+    "prefers_target": bool,
 }
 """Columns that are no text."""
 

@@ -19,12 +19,16 @@ def direct_delta_lp(result):
     for i in range(len(y)):
         for k in result.sources(i):
             n = result.dense()[i, k]
-            scores[i, k] = plain[i, 0] - (logits[i] - unembedding.weight @ n).log_softmax(-1)[y[i]]
+            ablated = unembedding.weight @ (result.hidden[i] - n)
+            ablated = ablated if unembedding.bias is None else ablated + unembedding.bias
+            if unembedding.softcap is not None:
+                ablated = unembedding.softcap * (ablated / unembedding.softcap).tanh()
+            scores[i, k] = plain[i, 0] - ablated.log_softmax(-1)[y[i]]
     return scores / math.log(2)
 
 
 @pytest.mark.parametrize("kept", [None, 4])
-@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
+@pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2", "gemma2", "phi"])
 def test_against_full_logits(variant, kept, monkeypatch):
     monkeypatch.setattr(ablation, "VOCAB_TILE", 7)
     monkeypatch.setattr(ablation, "ROWS", 5)
@@ -42,6 +46,18 @@ def test_head_bias_is_part_of_the_logits():
     ids = torch.tensor([1, 3, 8, 0])
     expected = (hidden @ weight.T + bias).log_softmax(-1)[torch.arange(4), ids] / math.log(2)
     assert_close(next_log2_prob(hidden, ids, Unembedding(weight, bias)), expected, rtol=0, atol=1e-5)
+
+
+def test_a_soft_cap_is_part_of_the_logits():
+    hidden, weight, bias = 3 * torch.randn(4, 6), torch.randn(9, 6), torch.randn(9)
+    ids = torch.tensor([1, 3, 8, 0])
+    logits = 2 * ((hidden @ weight.T + bias) / 2).tanh()
+    expected = logits.log_softmax(-1)[torch.arange(4), ids] / math.log(2)
+    head = Unembedding(weight, bias, 2.0)
+    assert_close(head.logits(hidden), logits)
+    assert_close(next_log2_prob(hidden, ids, head), expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"direct needs logits that are linear .* soft-capped at 2: use delta_lp"):
+        head.require_linear("direct")
 
 
 def test_finite_where_softmax_underflows():

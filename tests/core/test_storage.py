@@ -41,6 +41,23 @@ def test_comes_back_whole(result, stored):
     assert_close(loaded.delta_lp(), result.delta_lp(), rtol=0, atol=1e-5)
 
 
+def test_a_soft_cap_and_a_head_bias_come_back(tmp_path):
+    for variant in ("gemma2", "phi"):
+        result = make_pair(variant, torch.float32)[1].decompose(random_ids(9))
+        result.save(tmp_path / f"{variant}.safetensors")
+        loaded = decomp.load(tmp_path / f"{variant}.safetensors")
+        assert loaded.unembedding.softcap == result.unembedding.softcap
+        assert_close(loaded.delta_lp(), result.delta_lp(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "part"), [("gemma2", "a soft-cap of its logits"), ("phi", "a bias")])
+def test_the_original_format_refuses_what_it_would_lose(variant, part, tmp_path):
+    result = make_pair(variant, torch.float32)[1].decompose(random_ids(5))
+    with pytest.raises(ValueError, match=rf"one matrix, this model's has {part}: use safetensors"):
+        save_pt(result, tmp_path, "t", "m")
+    assert not list(tmp_path.iterdir())
+
+
 def test_has_no_empty_triangle(result, stored):
     with safe_open(stored, "pt") as file:
         assert file.get_slice("contributions").get_shape() == [6 * 15 - 15, 24]

@@ -31,9 +31,10 @@ def one(name, model, text, **request):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, "gemma2"])
 def test_delta_lp_of_every_function(variant, function):
     model = with_head_bias(make_pair(variant)[1])
+    assert (model.unembedding().softcap is not None) == (variant == "gemma2")
     text = text_of(9, first=2)
     result = model.decompose(text.ids)
     n, unembedding = result.dense(), model.unembedding()
@@ -69,6 +70,14 @@ def test_decomposed_logit_sums_to_the_function(variant, function, kept):
         result = model.decompose(text.ids, decomposition_length=kept)
         expected = torch.einsum("ike,ie->ik", result.dense()[:-1], model.lm_head.weight[text.ids[1:]])
         assert_close(scores.scores, expected.detach(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", ["logit", "contrast_logit", "contrast_log2_prob"])
+@pytest.mark.parametrize("measure", ["decomposed_logit", "alti_logit"])
+def test_shares_of_soft_capped_logits_are_refused(measure, function):
+    model = make_pair("gemma2")[1]
+    with pytest.raises(ValueError, match=r"needs logits that are linear in the hidden state, .* soft-capped at 3"):
+        one(measure, model, text_of(5), function=function)
 
 
 def test_no_head_bias_no_row():

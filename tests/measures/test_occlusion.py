@@ -1,5 +1,7 @@
 """Occlusion against forward passes over shortened texts, loops over replaced ones, and captum."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -52,25 +54,35 @@ def test_masked_is_a_forward_over_the_shortened_text(variant, function):
     assert_close(result.scores, by_shortened_texts(plain, ids, function, foils), **EXACT)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_hidden_key_is_an_attention_mask(variant):
-    """As behind an attention mask of transformers, positions as they were: the newest source still predicts."""
+WINDOWED = ["mistral", "qwen2-window", "gemma2", "gemma3", "phi3-window", "starcoder2"]
+
+
+@pytest.mark.parametrize("variant", WINDOWED)
+def test_masked_keeps_sliding_windows_and_soft_caps(variant):
     plain, model = make_pair(variant)
-    ids, places = random_ids(LENGTH), torch.arange(LENGTH)
-    scores, masked = (occlusion(model, ids, replacement=kind, function="prob").scores for kind in ("key", "mask"))
-    for i in range(LENGTH - 1):
-        for k in range(i + 1):
-            prefix, positions = ids[None, : i + 1], places[None, : i + 1]
-            with torch.no_grad():
-                logits = [
-                    plain(input_ids=prefix, attention_mask=mask, position_ids=positions).logits[0, -1]
-                    for mask in (torch.ones_like(prefix), (positions != k).long())
-                ]
-            whole, without = (each.softmax(-1)[ids[i + 1]] for each in logits)
-            assert_close(scores[i, k], whole - without, **EXACT)
-    older = torch.ones_like(scores, dtype=torch.bool).tril(-1)
-    assert_close(scores[older], masked[older], **EXACT)
-    assert (scores - masked).diagonal()[1:].abs().min() > 1e-6
+    ids, places = random_ids(LENGTH), torch.arange(LENGTH)[None]
+    assert plain.config.sliding_window < LENGTH
+    scores = occlusion(model, ids).scores
+    with torch.no_grad():
+        whole = plain(ids[None]).logits[0].log_softmax(-1) / math.log(2)
+        for k in range(1, LENGTH - 2):
+            # By the model's own way to leave out a token: as padding, positions as they were.
+            mask = torch.ones_like(places).index_fill_(1, torch.tensor([k]), 0)
+            logits = plain(ids[None], attention_mask=mask, position_ids=places).logits[0]
+            without = logits.log_softmax(-1) / math.log(2)
+            later = torch.arange(k + 1, LENGTH - 1)
+            expected = (whole - without)[later, ids[later + 1]]
+            assert_close(scores[later, k], expected, **EXACT)
+
+
+@pytest.mark.parametrize("variant", WINDOWED)
+def test_removing_nothing_keeps_windows_with_and_without_a_shared_beginning(variant):
+    _, model = make_pair(variant)
+    ids = random_ids(LENGTH).repeat(2, 1)
+    ids[1, 7] = 5
+    hidden = [model.record(text).hidden for text in ids]
+    assert_close(model.hidden_without(ids[:1])[0], hidden[0], **EXACT)
+    assert_close(model.hidden_without(ids), torch.stack(hidden), **EXACT)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

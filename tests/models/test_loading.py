@@ -218,3 +218,21 @@ def test_non_finite_hidden_states():
         decomposed.get_input_embeddings().weight[7] = float("nan")
     with pytest.raises(ValueError, match="not finite at position 0: check its weights"):
         decomposed.decompose(torch.tensor([2, 5, 7, 9]))
+
+
+@pytest.mark.parametrize("variant", ["gemma", "gemma2", "gemma3"])
+def test_attention_in_both_directions_is_refused(variant):
+    with pytest.raises(ValueError, match=r"use_bidirectional_attention=True\) can't be decomposed .* later tokens"):
+        make_pair(variant, use_bidirectional_attention=True)
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_token_embeddings_are_what_the_first_block_is_given(variant):
+    _, decomposed = make_pair(variant)
+    ids, others = torch.tensor([2, 7, 7, 30]), torch.tensor([2, 9, 9, 31])
+    embeddings, project_in = decomposed.token_embeddings()
+    given, given_others = decomposed.record(ids).embedding, decomposed.record(others).embedding
+    # Differences: absolute positions add the same to both.
+    difference = embeddings[ids] - embeddings[others]
+    expected = difference if project_in is None else project_in(difference, with_bias=False)
+    assert_close(given - given_others, expected, rtol=0, atol=1e-12)

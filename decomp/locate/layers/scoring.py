@@ -155,9 +155,10 @@ def direct_shares(model: Any, fact: Fact | Reading, function: str) -> DirectShar
 
     A covector goes back through the residual stream from the head: through the final norm, and where norms
     follow the sublayers (post-LayerNorm) through every later one. ValueError for a function that is not linear
-    in the logits.
+    in the logits, and for logits that are soft-capped.
     """
     check_linear(function)
+    model.unembedding().require_linear("direct")
     with capturing(model.modules_of("attention")) as attention, capturing(model.modules_of("mlp")) as mlp:
         point = model.record(fact.ids.to(model.device))
     value, covector = value_and_gradient(model, point.hidden[-1], fact, find_function(function))
