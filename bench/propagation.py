@@ -1,6 +1,7 @@
 """The engine against the original algorithm and the machine's matrix-product peak, in one run.
 
-Dense-equivalent operations: 20·D² a (target, source) pair and layer, whatever is skipped.
+Dense-equivalent operations of a (target, source) pair: two for each entry of the matrices that carry it (20·D² a layer
+of OPT and GPT-2), whatever is skipped.
 """
 
 import multiprocessing
@@ -13,26 +14,40 @@ from bench import original
 from bench.measure import gemm_peak, reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
 from decomp.core.engine import propagate
+from decomp.core.network import Attention, Network
 from decomp.core.pairs import pair_offset
+from decomp.core.rules import GATE_RULES, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
 
 WAYS = ("original", "engine")
 
 
 def measure(
-    way: str, shape: str, length: int, texts: int, kept: int, active: float, threads: int, memory: int
+    way: str, shape: str, rule: GateRule, length: int, texts: int, kept: int, active: float, threads: int, memory: int
 ) -> tuple[float, int]:
     """Seconds of the propagation after the recording, and bytes of peak memory beyond the model."""
     torch.set_num_threads(threads)
     model = make_model(shape, active)
     before = reset_peak()
-    points = [model.record(torch.randint(4, model.config.vocab_size, (length,))) for _ in range(texts)]
+    drawn = [torch.randint(4, model.config.vocab_size, (length,)) for _ in range(texts)]
+    points = [model.record(ids, rules=Rules(gate=rule)) for ids in drawn]
     if way == "original":
         work: Callable[[], object] = lambda: [original.propagate(point, kept) for point in points]  # noqa: E731
     else:
-        folded = model.folded()
+        folded = model.folded(rule)
         work = lambda: [None for _ in propagate(folded, points, kept, memory)]  # noqa: E731
     return seconds(work), resident_bytes("VmHWM") - before
+
+
+def operations_of_a_pair(network: Network) -> int:
+    """Return two for each entry of the matrices that carry a contribution through the network."""
+    operators = [branch.operator for block in network.blocks for stage in block for branch in stage.branches]
+    matrices = [
+        each.weight
+        for operator in operators
+        for each in (*operator.inputs, operator.output, *([operator.value] if isinstance(operator, Attention) else []))
+    ]
+    return 2 * sum(matrix.numel() for matrix in matrices)
 
 
 def in_fresh_process(*case: object) -> tuple[float, int]:
@@ -49,6 +64,7 @@ def in_fresh_process(*case: object) -> tuple[float, int]:
 @click.option("--active", "actives", type=float, multiple=True, default=[1.0], show_default=True, help="Active ReLUs.")
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 @click.option("--memory", default=DEFAULT_MEMORY, show_default=True, help="Of the engine.")
+@click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="frozen", show_default=True)
 @click.option("--original/--no-original", "with_original", default=True, help="Run the original algorithm too.")
 def main(
     shape: str,
@@ -58,23 +74,25 @@ def main(
     actives: tuple[float, ...],
     threads: int,
     memory: str,
+    rule: GateRule,
     with_original: bool,
 ) -> None:
     """Time the propagation of all contributions of some texts."""
     torch.set_num_threads(threads)
-    config = make_model(shape).config
+    each_pair = operations_of_a_pair(make_model(shape).folded(rule).network)
     click.echo(
-        f"{shape}, {threads} threads, float32, {texts} at once; "
+        f"{shape}, gate rule {rule}, {threads} threads, float32, {texts} at once; "
         "T kept active way seconds GFLOP/s of-peak memory speed-up"
     )
     for length in lengths:
         for kept in kepts or (length,):
             for active in actives:
                 pairs = pair_offset(length, min(kept, length))
-                operations = texts * pairs * 20 * config.hidden_size**2 * config.num_hidden_layers
+                operations = texts * pairs * each_pair
                 peak, first = gemm_peak(), None
                 for way in WAYS if with_original else WAYS[1:]:
-                    time, held = in_fresh_process(way, shape, length, texts, kept, active, threads, parse_bytes(memory))
+                    case = (way, shape, rule, length, texts, kept, active, threads, parse_bytes(memory))
+                    time, held = in_fresh_process(*case)
                     first = time if first is None else first
                     rate = operations / time
                     click.echo(

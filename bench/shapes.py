@@ -1,14 +1,23 @@
 """Models of published shapes with random weights, and gates as dense as asked."""
 
 import torch
-from transformers import GPT2Config, OPTConfig
+from transformers import GPT2Config, LlamaConfig, OPTConfig
 
 from decomp.models.base import DecomposedModel
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
+from decomp.models.llama import DecomposedLlamaForCausalLM
 from decomp.models.opt import DecomposedOPTForCausalLM
 
 OPT_SHAPES = {"opt-125m": (768, 12, 12), "opt-1.3b": (2048, 24, 32)}
-SHAPES = (*OPT_SHAPES, "gpt2")
+LLAMA = LlamaConfig(
+    hidden_size=768,
+    intermediate_size=2048,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    num_key_value_heads=4,
+    max_position_embeddings=2048,
+)
+SHAPES = (*OPT_SHAPES, "gpt2", "llama")
 
 
 def make_model(shape: str, active: float = 1.0, seed: int = 0) -> DecomposedModel:
@@ -16,6 +25,8 @@ def make_model(shape: str, active: float = 1.0, seed: int = 0) -> DecomposedMode
     torch.manual_seed(seed)
     if shape == "gpt2":
         return DecomposedGPT2LMHeadModel(GPT2Config()).eval()
+    if shape == "llama":
+        return DecomposedLlamaForCausalLM(LLAMA).eval()
     width, layers, heads = OPT_SHAPES[shape]
     config = OPTConfig(
         hidden_size=width,
