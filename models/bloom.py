@@ -14,6 +14,7 @@ from decomp.models.recomputed import RECORDING, recording_attention
 from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite, interleaved
 
 TRAINED_LENGTH = 2048
+"""Tokens of the texts that BLOOM was trained with, where its config does not say."""
 
 
 class DecomposedBloomAttention(BloomAttention):
@@ -71,6 +72,9 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
                 f"BLOOM with slow_but_exact=True and pretraining_tp={config.pretraining_tp} is not supported: its "
                 "output projections are computed in slices, without their biases; set slow_but_exact=False"
             )
+        if not hasattr(config, "max_position_embeddings"):
+            # ALiBi has no last position.
+            config.max_position_embeddings = getattr(config, "seq_length", TRAINED_LENGTH)
         super().__init__(config)
         self.transformer.__class__ = DecomposedBloomModel
         for block in self.transformer.h:
@@ -96,7 +100,3 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
     def token_embeddings(self) -> tuple[Float[Tensor, "V D"], Affine | None]:
         """Return the embedding matrix after the norm that the blocks are given it through."""
         return self.transformer.word_embeddings_layernorm(self.get_input_embeddings().weight).detach(), None
-
-    def max_length(self) -> int:
-        """Return the length that the model was trained with: ALiBi itself has no last position."""
-        return int(getattr(self.config, "seq_length", TRAINED_LENGTH))

@@ -44,6 +44,10 @@ class Hooks:
     def __init__(self, patch: Patch) -> None:
         self.patch = patch
         self.rows: tuple[int, ...] = ()
+        self.stream: Tensor
+        """What the last norm that attention and MLP share was given."""
+        self.given: dict[int, Tensor] = {}
+        """By branch what its projections are given, where they are hooked and not a norm of its own."""
         self.handles: list[Any] = []
 
     def shaped(self, x: Tensor) -> Float[Tensor, "B T _"]:
@@ -58,6 +62,19 @@ class Hooks:
 
     def input(self, stage: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (self.patch.input(stage, self.shaped(args[0])).view(args[0].shape),)
+
+    def keep_stream(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.stream = args[0]
+
+    def own_input(
+        self, stage: int, shared: nn.Module | None, module: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor]:
+        """A branch's input, after the norm that it shares with another; the same for all its projections."""
+        if stage not in self.given:
+            stream = args[0] if shared is None else self.stream
+            patched = self.patch.input(stage, self.shaped(stream)).view(stream.shape)
+            self.given[stage] = patched if shared is None else shared.forward(patched)
+        return (self.given[stage],)
 
     def projected(
         self, stage: int, columns: Sequence[tuple[int, slice]], module: nn.Module, args: tuple[Any, ...], output: Tensor
@@ -87,19 +104,20 @@ class Hooks:
 
     def attach(self, number: int, stage: StageSite) -> int:
         """Hook the branches of one stage and the norm after their sum; return the next number."""
-        if len({id(branch.norm_in) for branch in stage.branches}) < len(stage.branches):
-            raise ValueError("attention and MLP of this model share one norm: their inputs can't be changed apart")
+        norms = [branch.norm_in for branch in stage.branches]
         for branch in stage.branches:
-            self.attach_branch(number, branch)
+            self.attach_branch(number, branch, shared=norms.count(branch.norm_in) > 1)
             number += 1
+        for norm in {norm for norm in norms if norms.count(norm) > 1} - {None}:
+            self.before(norm, self.keep_stream)
         if stage.norm is None:
             return number
         self.before(stage.norm, self.input, number)
         self.after(stage.norm, self.output, number)
         return number + 1
 
-    def attach_branch(self, number: int, site: BranchSite) -> None:
-        """Hook one attention or MLP."""
+    def attach_branch(self, number: int, site: BranchSite, shared: bool) -> None:
+        """Hook one attention or MLP, whose norm it may share with one beside it."""
         body = site.body
         if isinstance(body, AttentionSite):
             modules = columns_of_modules((body.query, body.key, body.value))
@@ -109,9 +127,12 @@ class Hooks:
             entries = list(modules)
         else:
             self.after(body.down, self.output, number)
-            entries = [body.up.module]
-        for module in entries if site.norm_in is None else [site.norm_in]:
-            self.before(module, self.input, number)
+            entries = list(dict.fromkeys(p.module for p in (body.up, body.gate) if p is not None))
+        if site.norm_in is not None and not shared:
+            self.before(site.norm_in, self.input, number)
+            return
+        for module in entries:
+            self.before(module, self.own_input, number, site.norm_in)
 
 
 def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, list[tuple[int, Any]]]:
