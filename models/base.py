@@ -149,13 +149,14 @@ class DecomposedModel(PreTrainedModel):
 
     @contextmanager
     def weights_frozen(self) -> Iterator[None]:
-        """Evaluation mode, no gradients of weights; undone at the end."""
+        """Evaluation mode, no gradients of weights, the model's own precision; undone at the end."""
         training, trained = self.training, [p for p in self.parameters() if p.requires_grad]
         try:
             self.eval()
             for parameter in trained:
                 parameter.requires_grad_(False)
-            yield
+            with own_precision(self.dtype):
+                yield
         finally:
             self.train(training)
             for parameter in trained:

@@ -93,7 +93,9 @@ class Hooks:
     def mixed(self, stage: int, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.patch.output(stage, self.shaped(args[0]))
 
-    def last(self, stage: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def last(self, stage: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self.patch.input(stage, output[0]), *output[1:])
         return self.patch.input(stage, output)
 
     def before(self, module: nn.Module, hook: Callable[..., Any], *bound: Any) -> None:
@@ -108,7 +110,7 @@ class Hooks:
         for branch in stage.branches:
             self.attach_branch(number, branch, shared=norms.count(branch.norm_in) > 1)
             number += 1
-        for norm in {norm for norm in norms if norms.count(norm) > 1} - {None}:
+        for norm in {norm for norm in norms if norm is not None and norms.count(norm) > 1}:
             self.before(norm, self.keep_stream)
         if stage.norm is None:
             return number
