@@ -42,6 +42,14 @@ GEMMA_TRAITS = (
     "query_pre_attn_scalar",
     "intermediate_size",
 )
+MIXTURE = "attention weights, RMSNorm scales, gates, the experts chosen and their weights"
+MIXTURE_TRAITS = (
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "num_experts_per_tok",
+    "output_router_logits",
+)
 
 
 def llama_shaped(model_type: str, name: str, class_name: str, examples: tuple[str, ...], positions: str) -> Family:
@@ -56,6 +64,7 @@ def gated(
     examples: tuple[str, ...],
     positions: str,
     traits: tuple[str, ...] = GATED_TRAITS,
+    frozen: str = GATED,
 ) -> Family:
     """Return a family with RMSNorms and gated MLPs."""
     return Family(
@@ -63,7 +72,7 @@ def gated(
         name,
         f"decomp.models.{model_class}",
         examples,
-        GATED,
+        frozen,
         GATE_RULES,
         positions,
         VERIFIED,
@@ -192,6 +201,33 @@ FAMILIES: tuple[Family, ...] = (
         "phi3:DecomposedPhi3ForCausalLM",
         ("microsoft/Phi-3-mini-4k-instruct", "microsoft/Phi-4-mini-instruct"),
         "rotary, partial in some, sliding window in some",
+    ),
+    gated(
+        "mixtral",
+        "Mixtral (Jiang et al. 2024; mixture of experts)",
+        "mixtral:DecomposedMixtralForCausalLM",
+        ("mistralai/Mixtral-8x7B-v0.1",),
+        "rotary",
+        (*MIXTURE_TRAITS, "num_local_experts", "router_jitter_noise"),
+        MIXTURE,
+    ),
+    gated(
+        "olmoe",
+        "OLMoE (Muennighoff et al. 2024; mixture of experts)",
+        "mixtral:DecomposedOlmoeForCausalLM",
+        ("allenai/OLMoE-1B-7B-0924",),
+        "rotary, norms of queries and keys",
+        (*MIXTURE_TRAITS, "num_experts"),
+        MIXTURE,
+    ),
+    gated(
+        "qwen3_moe",
+        "Qwen 3 with experts",
+        "mixtral:DecomposedQwen3MoeForCausalLM",
+        ("Qwen/Qwen3-30B-A3B",),
+        "rotary, norms of queries and keys",
+        (*MIXTURE_TRAITS, "num_experts", "moe_intermediate_size", "decoder_sparse_step"),
+        MIXTURE,
     ),
     Family(
         model_type="phi",

@@ -128,8 +128,8 @@ class Hooks:
             self.before(body.output, self.mixed, number)
             entries = list(modules)
         else:
-            self.after(body.down, self.output, number)
-            entries = list(dict.fromkeys(p.module for p in (body.up, body.gate) if p is not None))
+            self.after(body.last, self.output, number)
+            entries = list(body.entries)
         if site.norm_in is not None and not shared:
             self.before(site.norm_in, self.input, number)
             return

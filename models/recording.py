@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from decomp.core.network import Branch, Network, Norm, Stage
 from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
-from decomp.core.operators import FrozenAttention, FrozenMLP, FrozenNorm
+from decomp.core.operators import FrozenAttention, FrozenMixture, FrozenMLP, FrozenNorm
 from decomp.core.rules import Rules, activation_slope, gate_derivatives, gate_slopes, linearise
 from decomp.models.recomputed import RECORDING, RecomputedAttention
+from decomp.models.routing import frozen_mixture
 from decomp.models.running import running
-from decomp.models.sites import AttentionSite, BranchSite, MLPSite, StageSite
+from decomp.models.sites import AttentionSite, BranchSite, MixtureSite, MLPSite, StageSite
 
 
 class Tape:
@@ -27,7 +28,8 @@ class Tape:
         """The inputs of the blocks watched, and the output of the last."""
         self.norms: dict[nn.Module, FrozenNorm] = {}
         self.projected: dict[nn.Module, Float[Tensor, "T joint"]] = {}
-        self.mlps: dict[nn.Module, dict[str, Any]] = {}
+        self.mlps: dict[nn.Module, FrozenMLP | FrozenMixture] = {}
+        """By the module whose output they add."""
         self.calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def keep_state(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -56,24 +58,28 @@ class Tape:
 
     def keep_mlp(self, site: MLPSite, branch: Branch, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Freeze an MLP at its pre-activations, as soon as it has made its neurons of them."""
+        mlp: Any = branch.operator
         up = site.up.of(self.projected[site.up.module])
         if site.gate is not None:
             gate = site.gate.of(self.projected[site.gate.module])
-            frozen = {"slopes": gate_slopes(site.activation, up, gate, self.rules.gate)}
-            if self.for_gradients:
-                frozen["derivatives"] = gate_derivatives(site.activation, up, gate)
+            offset, slopes = None, gate_slopes(site.activation, up, gate, self.rules.gate)
+            derivatives = gate_derivatives(site.activation, up, gate) if self.for_gradients else ()
         else:
             slope, intercept = linearise(site.activation, up, self.rules.activation)
             # Gradients have no use for intercepts.
             needed = not self.for_gradients and bool(intercept.any())
-            offset = branch.operator.output(intercept, with_bias=False) if needed else None
-            frozen = {"slopes": (slope,), "offset": offset}  # type: ignore[dict-item]
-            if self.for_gradients:
-                frozen["derivatives"] = (activation_slope(site.activation, up),)
+            offset = mlp.output(intercept, with_bias=False) if needed else None
+            slopes = (slope,)
+            derivatives = (activation_slope(site.activation, up),) if self.for_gradients else ()
         for projection in (site.up, site.gate):
             if projection is not None:
                 self.projected.pop(projection.module, None)
-        self.mlps[site.down] = frozen
+        self.mlps[site.last] = FrozenMLP(mlp, slopes, offset, derivatives)
+
+    def keep_mixture(self, site: MixtureSite, branch: Branch, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Freeze a mixture of experts at what its experts are given."""
+        mixture: Any = branch.operator
+        self.mlps[site.last] = frozen_mixture(site, mixture, self.rules.gate, self.for_gradients, *args)
 
     def frozen_branch(self, site: BranchSite, branch: Branch) -> FrozenBranch:
         """Return one branch at its operating point."""
@@ -84,7 +90,7 @@ class Tape:
             eager, query, key, mask, options = body.module.recorded
             rows = RecomputedAttention(self.model, body.module, eager, query, key, mask, options, call)
             return FrozenBranch(FrozenAttention(branch.operator, rows), norm_in, norm_out)  # type: ignore[arg-type]
-        return FrozenBranch(FrozenMLP(branch.operator, **self.mlps[body.down]), norm_in, norm_out)  # type: ignore[arg-type]
+        return FrozenBranch(self.mlps[body.last], norm_in, norm_out)
 
     def frozen_stage(self, site: StageSite, stage: Stage) -> FrozenStage:
         """Return one stage at its operating point."""
@@ -144,6 +150,9 @@ def branch_hooks(site: BranchSite, branch: Branch, tape: Tape) -> Iterator[Any]:
     if isinstance(body, AttentionSite):
         if tape.for_gradients:
             yield body.module.register_forward_pre_hook(tape.keep_call, with_kwargs=True)
+        return
+    if isinstance(body, MixtureSite):
+        yield body.experts.register_forward_pre_hook(partial(tape.keep_mixture, body, branch))
         return
     for module in {body.up.module, *([] if body.gate is None else [body.gate.module])}:
         yield module.register_forward_hook(tape.keep_projected)

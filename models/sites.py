@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from decomp.core.network import MLP, Affine, Attention, Branch, Norm, Stage
+from decomp.core.network import MLP, Affine, Attention, Branch, Mixture, Norm, Stage
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class MLPSite:
         return self.down(self.activation(self.gate.of(self.gate.module(x))) * up)
 
     @property
+    def entries(self) -> tuple[nn.Module, ...]:
+        """Return the modules that are given the MLP's input."""
+        return tuple(dict.fromkeys(p.module for p in (self.up, self.gate) if p is not None))
+
+    @property
     def last(self) -> nn.Module:
         """Return the module whose output is the MLP's, and whose input are the neurons."""
         return self.down
@@ -94,10 +99,46 @@ class MLPSite:
 
 
 @dataclass(frozen=True)
+class MixtureSite:
+    """Where a mixture of gated experts keeps its weights: by expert, gate and up in one projection, and down.
+
+    The router returns its logits, the weights of the experts chosen, and which these are.
+    """
+
+    module: nn.Module
+    """Router and experts together."""
+    router: nn.Module
+    experts: Any
+
+    kind = "mlp"
+
+    def __call__(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """Return the mixture's output in earnest, with the experts that x chooses."""
+        output: Tensor = self.module(x.reshape(1, -1, x.shape[-1]))
+        return output.view(x.shape)
+
+    @property
+    def entries(self) -> tuple[nn.Module, ...]:
+        """Return the module that is given the mixture's input."""
+        return (self.module,)
+
+    @property
+    def last(self) -> nn.Module:
+        """Return the module whose output is the mixture's."""
+        return self.module
+
+    def operator(self) -> Mixture:
+        """Return the weights that contributions meet: views of those of all experts."""
+        joint, down = (p.detach() for p in (self.experts.gate_up_proj, self.experts.down_proj))
+        pairs = [(Affine(up.T), Affine(gate.T)) for gate, up in (own.chunk(2) for own in joint)]
+        return Mixture(tuple(MLP(inputs, Affine(own.T)) for inputs, own in zip(pairs, down, strict=True)))
+
+
+@dataclass(frozen=True)
 class BranchSite:
     """One branch as an architecture describes it: `norm_out(body(norm_in(x)))`."""
 
-    body: AttentionSite | MLPSite
+    body: AttentionSite | MLPSite | MixtureSite
     norm_in: nn.Module | None = None
     norm_out: nn.Module | None = None
 
@@ -112,7 +153,7 @@ class BranchSite:
 
     def run(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
         """Return what an MLP adds to the stream x in earnest. ValueError for attention, which needs all positions."""
-        if not isinstance(self.body, MLPSite):
+        if isinstance(self.body, AttentionSite):
             raise ValueError("attention can't be computed again one position at a time")
         return self.finish(self.body(x if self.norm_in is None else self.norm_in(x)))
 
@@ -129,7 +170,9 @@ class StageSite:
     norm: nn.Module | None = None
 
     @classmethod
-    def of(cls, body: AttentionSite | MLPSite, norm_in: nn.Module | None = None, **more: Any) -> "StageSite":
+    def of(
+        cls, body: AttentionSite | MLPSite | MixtureSite, norm_in: nn.Module | None = None, **more: Any
+    ) -> "StageSite":
         """Return a stage with one branch; `more`: its `norm_out`, and the `norm` after the sum."""
         return cls((BranchSite(body, norm_in, more.get("norm_out")),), more.get("norm"))
 

@@ -26,6 +26,11 @@ from decomp.models.llama import (
     DecomposedQwen2ForCausalLM,
     DecomposedQwen3ForCausalLM,
 )
+from decomp.models.mixtral import (
+    DecomposedMixtralForCausalLM,
+    DecomposedOlmoeForCausalLM,
+    DecomposedQwen3MoeForCausalLM,
+)
 from decomp.models.olmo2 import DecomposedOlmo2ForCausalLM
 from decomp.models.opt import DecomposedOPTForCausalLM
 from decomp.models.phi import DecomposedPhiForCausalLM
@@ -235,6 +240,33 @@ ARCHITECTURES = {
         LLAMA,
         {"-biased": {"attention_bias": True, "num_key_value_heads": 4}},
     ),
+    "mixtral": Architecture(
+        "MixtralConfig",
+        "MixtralForCausalLM",
+        DecomposedMixtralForCausalLM,
+        {**LLAMA, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 5},
+        {"-one-expert": {"num_experts_per_tok": 1}},
+    ),
+    "olmoe": Architecture(
+        "OlmoeConfig",
+        "OlmoeForCausalLM",
+        DecomposedOlmoeForCausalLM,
+        {**LLAMA, "num_experts": 6, "num_experts_per_tok": 3},
+        {"-renormalised": {"norm_topk_prob": True}},
+    ),
+    "qwen3_moe": Architecture(
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        DecomposedQwen3MoeForCausalLM,
+        {
+            **LLAMA,
+            "head_dim": 8,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "mlp_only_layers": [1],
+        },
+    ),
     "phi": Architecture(
         "PhiConfig",
         "PhiForCausalLM",
@@ -292,6 +324,7 @@ def make_pair(
     """The plain model with eager attention and the decomposed one, same weights."""
     own = ARCHITECTURES[ARCHITECTURE_OF[variant][0]]
     plain = getattr(transformers, own.plain)._from_config(config_of(variant, **more), attn_implementation="eager")
+    plain.config._experts_implementation = "eager"
     plain = in_double(plain.to(torch.float64).eval())
     roughen(plain, seed)
     decomposed = own.decomposed(config_of(variant, **more)).to(torch.float64).eval()

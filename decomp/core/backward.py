@@ -183,7 +183,7 @@ class Backward:
         network, hidden = self.network, self.point.embedding.shape[1]
         # Rows with their neurons, or with queries, keys and values; in rectangles these again, scores,
         # their product with the weights, and the weights repeated for every target.
-        row = 4 * hidden + max((network.inputs + 1) * network.neurons, 4 * network.width)
+        row = 4 * hidden + network.gathered + max((network.inputs + 1) * network.neurons, 4 * network.width)
         padded = 2 * hidden + 6 * network.width + 4 * network.heads * stop
         model_own = 4 * network.heads * stop * stop
         numbers = rows_of(start, stop) * row + (stop - start) * stop * padded + model_own

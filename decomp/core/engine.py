@@ -181,6 +181,7 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
         "attention": 4 * network.heads * strip_targets * len(point),
         "outputs, moved": run_rows * (width + hidden),
         "neurons, slope": (run_rows * network.inputs + block_targets + network.inputs) * neurons,
+        "rows, outputs and slopes of experts": run_rows * network.gathered,
         "up, down, joint": ((network.inputs + 1) * neurons + hidden) * hidden,
         "final": 0 if network.project_out is None else len(panel) * point.hidden.shape[-1],
     }

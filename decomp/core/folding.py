@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from decomp.core.network import MLP, Attention, Branch, Network, Norm, Stage
+from decomp.core.network import MLP, Attention, Branch, Mixture, Network, Norm, Stage
 from decomp.core.packed_attention import FoldedAttention
+from decomp.core.packed_mixture import FoldedMixture
 from decomp.core.packed_mlp import FoldedMLP
 
-FOLDED: dict[type, Any] = {Attention: FoldedAttention, MLP: FoldedMLP}
+Folded = FoldedAttention | FoldedMLP | FoldedMixture
+FOLDED: dict[type, Any] = {Attention: FoldedAttention, MLP: FoldedMLP, Mixture: FoldedMixture}
 """What carries the rows of each kind of operator."""
 
 
@@ -19,7 +21,7 @@ FOLDED: dict[type, Any] = {Attention: FoldedAttention, MLP: FoldedMLP}
 class FoldedStage:
     """A stage's folded operators, and the norm after their sum, which nothing linear follows."""
 
-    branches: tuple[FoldedAttention | FoldedMLP, ...]
+    branches: tuple[Folded, ...]
     norm: Norm | None
 
 
@@ -69,9 +71,7 @@ def fold_block(block: tuple[Stage, ...]) -> FoldedBlock:
     return tuple(FoldedStage(tuple(map(fold_branch, stage.branches)), stage.norm) for stage in block)
 
 
-def fold_branch(branch: Branch) -> FoldedAttention | FoldedMLP:
+def fold_branch(branch: Branch) -> Folded:
     """Return an operator with the norms around it folded in."""
-    folded: FoldedAttention | FoldedMLP = FOLDED[type(branch.operator)].of(
-        branch.operator, branch.norm_in, branch.norm_out
-    )
+    folded: Folded = FOLDED[type(branch.operator)].of(branch.operator, branch.norm_in, branch.norm_out)
     return folded

@@ -105,6 +105,11 @@ class Attention:
         return ()
 
     @property
+    def gathered(self) -> int:
+        """Return 0: rows go through attention where they are."""
+        return 0
+
+    @property
     def hidden(self) -> int:
         """Return the width of the residual stream."""
         return len(self.value.weight)
@@ -146,12 +151,53 @@ class MLP:
         """Return the width of the residual stream."""
         return self.output.weight.shape[1]
 
+    @property
+    def gathered(self) -> int:
+        """Return 0: rows go through an MLP where they are."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Experts of which every position visits a few, `Σ_e w_e · expert_e(x)`; the router, which gives w, is frozen.
+
+    Rows meet one expert after the other, so its widths are those of a single one.
+    """
+
+    experts: tuple[MLP, ...]
+
+    heads = width = value_width = 0
+
+    def without_gate(self) -> "Mixture":
+        """Return the mixture of the same experts with their first inputs alone."""
+        return Mixture(tuple(expert.without_gate() for expert in self.experts))
+
+    @property
+    def inputs(self) -> tuple[Affine, ...]:
+        """Return the first expert's inputs: all have as many."""
+        return self.experts[0].inputs
+
+    @property
+    def neurons(self) -> int:
+        """Return the inner width of one expert."""
+        return self.experts[0].neurons
+
+    @property
+    def hidden(self) -> int:
+        """Return the width of the residual stream."""
+        return self.experts[0].hidden
+
+    @property
+    def gathered(self) -> int:
+        """Return how many numbers are copied for each row on its way through an expert: input, outputs, slopes."""
+        return 3 * self.hidden + self.neurons
+
 
 @dataclass(frozen=True)
 class Branch:
     """`norm_out(operator(norm_in(x)))`; either norm may be missing."""
 
-    operator: Attention | MLP
+    operator: Attention | MLP | Mixture
     norm_in: Norm | None = None
     norm_out: Norm | None = None
 
@@ -191,8 +237,8 @@ class Network:
         )
 
     @property
-    def operators(self) -> list[Attention | MLP]:
-        """Return every attention and MLP, in network order."""
+    def operators(self) -> list[Attention | MLP | Mixture]:
+        """Return every attention, MLP and mixture of experts, in network order."""
         return [branch.operator for block in self.blocks for stage in block for branch in stage.branches]
 
     @property
@@ -214,6 +260,11 @@ class Network:
     def neurons(self) -> int:
         """Return the largest inner width of an MLP."""
         return max(operator.neurons for operator in self.operators)
+
+    @property
+    def gathered(self) -> int:
+        """Return how many numbers are copied for a row at most on its way through a mixture of experts."""
+        return max(operator.gathered for operator in self.operators)
 
     @property
     def hidden(self) -> int:

@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.network import Affine
-from decomp.core.operators import FrozenAttention, FrozenMLP, FrozenNorm
+from decomp.core.operators import FrozenAttention, FrozenMixture, FrozenMLP, FrozenNorm
 
 
 @dataclass(frozen=True)
 class FrozenBranch:
     """`norm_out(operator(norm_in(x)))` at the operating point of one text."""
 
-    operator: FrozenAttention | FrozenMLP
+    operator: FrozenAttention | FrozenMLP | FrozenMixture
     norm_in: FrozenNorm | None = None
     norm_out: FrozenNorm | None = None
 
@@ -28,6 +28,12 @@ class FrozenBranch:
     def mlp(self) -> FrozenMLP:
         """Return the operator of a branch that is an MLP."""
         assert isinstance(self.operator, FrozenMLP)
+        return self.operator
+
+    @property
+    def mixture(self) -> FrozenMixture:
+        """Return the operator of a branch that is a mixture of experts."""
+        assert isinstance(self.operator, FrozenMixture)
         return self.operator
 
     def normed(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:

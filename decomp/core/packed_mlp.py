@@ -67,8 +67,7 @@ class FoldedMLP:
         work: Workspace,
     ) -> None:
         """Add the outputs of an MLP that reads the embeddings: every source is still at its own position alone."""
-        places, sources = panel.diagonal()
-        rows[places] += frozen.carry(embedding, with_bias=False)[sources]
+        add_diagonal(rows, panel, embedding, frozen)
 
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
@@ -84,6 +83,12 @@ class FoldedMLP:
             for target, path in paths[text].items():
                 if path != "dense":
                     carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", work)
+
+
+def add_diagonal(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"], frozen: FrozenBranch) -> None:
+    """Add what a branch that mixes no positions makes of the embeddings, to the rows of each source's own target."""
+    places, sources = panel.diagonal()
+    rows[places] += frozen.carry(embedding, with_bias=False)[sources]
 
 
 @dataclass(frozen=True)

@@ -485,7 +485,7 @@ def with_stream_moved(pair, node, name, step):
             neurons = pair[1].get_submodule(name_of(model, site.norm_in)).forward(streams["x"] + step)
             return site.body(neurons).view(output.shape)
 
-        hooks = [(entry, keep, True), (twin(pair, site.body.down), replace, False)]
+        hooks = [(entry, keep, True), (twin(pair, site.body.last), replace, False)]
     with hooked(*hooks):
         return logits_of(plain)[-1]
 

@@ -1,6 +1,6 @@
 """An MLP frozen at one text: its activations and gates are slopes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,6 @@ class FrozenMLP:
     """What the activations' intercepts add to the output."""
     derivatives: tuple[Float[Tensor, "T F"], ...] = ()
     """The real derivatives for each input; kept where gradients are wanted."""
-    beside: Callable[[Float[Tensor, "rows D"], ReadoutRows], Float[Tensor, "rows D"]] | None = None
-    """Gradients that take another way than the neurons (a router's), where there is one."""
 
     mixes_positions = False
 
@@ -41,8 +39,7 @@ class FrozenMLP:
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
     ) -> Float[Tensor, "rows D"]:
         """Return gradients with respect to the real input, by the real derivatives of activation and gate."""
-        inner = self.through_neurons(g, at, self.derivatives)
-        return inner if self.beside is None else inner + self.beside(g, at)
+        return self.through_neurons(g, at, self.derivatives)
 
     def through_neurons(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, slopes: Sequence[Float[Tensor, "T F"]]

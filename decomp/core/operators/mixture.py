@@ -1,0 +1,100 @@
+"""A mixture of experts frozen at one text: which experts each position visits, and their weights, are constants."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decomp.core.network import Mixture
+from decomp.core.operators.mlp import FrozenMLP
+from decomp.core.readout_rows import ReadoutRows
+
+Back = Callable[[FrozenMLP, Float[Tensor, "rows D"], ReadoutRows], Float[Tensor, "rows D"]]
+
+
+@dataclass(frozen=True)
+class RouterGradients:
+    """What gradients through the weights of the chosen experts need; the choice itself has none."""
+
+    outputs: Float[Tensor, "T chosen D"]
+    """Of every chosen expert, before its weight."""
+    to_inputs: Float[Tensor, "T chosen D"]
+    """The gradient of every chosen expert's weight with respect to the mixture's input at its position."""
+
+    def differentiate(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
+        """Return gradients with respect to the input, Σ_e (g · expert_e(x)) ∂w_e/∂x."""
+        total = torch.zeros_like(g)
+        for outputs, to_inputs in zip(self.outputs.unbind(1), self.to_inputs.unbind(1), strict=True):
+            to_weight = (g * at.of_positions(outputs)).sum(-1, keepdim=True)
+            total.addcmul_(to_weight, at.of_positions(to_inputs))
+        return total
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes held."""
+        return sum(t.numel() * t.element_size() for t in (self.outputs, self.to_inputs))
+
+
+@dataclass(frozen=True)
+class FrozenMixture:
+    """Experts with the slopes of one forward pass, times the router's weights."""
+
+    mixture: Mixture
+    experts: tuple[FrozenMLP, ...]
+    """Each has slopes for the positions that visit it, and for no other."""
+    places: Int[Tensor, "experts T"]
+    """The place of a position among those that visit an expert, −1 where it does not."""
+    router: RouterGradients | None = None
+    """Kept where gradients are wanted."""
+
+    mixes_positions = False
+
+    def visits(
+        self, positions: Int[Tensor, " rows"]
+    ) -> Iterator[tuple[int, FrozenMLP, Int[Tensor, " n"], Int[Tensor, " n"]]]:
+        """Yield number and slopes of each expert that rows visit, which rows these are, and their places in it."""
+        for number, expert in enumerate(self.experts):
+            place = self.places[number][positions]
+            rows = (place >= 0).nonzero()[:, 0]
+            if len(rows):
+                yield number, expert, rows, place[rows]
+
+    def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
+        """Return Σ_e w_e (Σ_p slope_p ⊙ x W_p) W_out over the experts of each position, one vector per target."""
+        y = torch.zeros_like(x)
+        for _, expert, rows, _ in self.visits(torch.arange(len(x), device=x.device)):
+            y = y.index_add(0, rows, expert.carry(x[rows], with_bias=with_bias))
+        return y
+
+    def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
+        """Return what readouts g of the output read of the input."""
+        return self.through_experts(g, at, FrozenMLP.pull)
+
+    def differentiate(
+        self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
+    ) -> Float[Tensor, "rows D"]:
+        """Return gradients with respect to the real input x: through the experts, and through the router's weights."""
+        assert self.router is not None
+        inner = self.through_experts(g, at, lambda expert, own, places: expert.differentiate(own, places, x))
+        return inner + self.router.differentiate(g, at)
+
+    def through_experts(self, g: Float[Tensor, "rows D"], at: ReadoutRows, back: Back) -> Float[Tensor, "rows D"]:
+        """Return the sum of what takes rows back through each expert that their positions visit."""
+        total = torch.zeros_like(g)
+        for _, expert, rows, places in self.visits(at.positions):
+            # To an expert its visitors are positions, and every row stands alone.
+            own = ReadoutRows(places.tolist(), True, at.device)
+            total.index_add_(0, rows, back(expert, g[rows], own))
+        return total
+
+    def holding_rows(self, length: int) -> "FrozenMixture":
+        """Return itself: a mixture has no attention weights to hold."""
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes held beside the model's own weights."""
+        held = sum(expert.nbytes for expert in self.experts) + self.places.numel() * self.places.element_size()
+        return held if self.router is None else held + self.router.nbytes
