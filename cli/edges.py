@@ -18,36 +18,35 @@ def command() -> None:
     """
 
 
+prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=options.FILE)
 behaviour_options = options.together(
-    click.option(
+    options.choice(
         "--grad-function",
-        type=click.Choice(["logit", "prob", "logprob", "logit_exp"]),
-        default="logit",
-        show_default=True,
+        ["logit", "prob", "logprob", "logprob_nats", "logit_exp"],
+        "logit",
         help="What counts of an answer at the last position: logprob in bits; logit_exp: the probability, its "
         "normaliser held fixed in derivatives.",
     ),
-    click.option(
+    options.choice(
         "--answer-function",
-        type=click.Choice(["avg_diff", "avg_val", "mse"]),
-        default="avg_diff",
-        show_default=True,
-        help="Loss L: −(mean of answers − mean of wrong answers); −mean of answers; squared error against the answers.",
+        ["avg_diff", "avg_val", "mse", "kl"],
+        "avg_diff",
+        help="Loss L: −(mean of answers − mean of wrong answers); −mean of answers; squared error against the answers; "
+        "divergence from the clean prediction, in bits.",
     ),
-    click.option(
+    options.choice(
         "--ablation",
-        type=click.Choice(["resample", "zero", "mean", "token_mean"]),
-        default="resample",
-        show_default=True,
+        ["resample", "zero", "mean", "token_mean", "batch_mean", "batch_token_mean"],
+        "resample",
         help="What takes an output's place: that on the other prompt of the pair; zero; its mean over prompts at each "
-        "position; over prompts and positions.",
+        "position; over prompts and positions; the same two over the prompts of a given batch.",
     ),
-    click.option(
+    options.choice(
         "--clean-corrupt",
-        "side",
-        type=click.Choice(["clean", "corrupt"]),
-        default="corrupt",
-        show_default=True,
-        help="The prompts that ablations come from.",
+        ["corrupt", "clean", "both"],
+        "corrupt",
+        name="side",
+        help="The prompts that ablations come from; both: means over clean and corrupt ones.",
     ),
+    click.option("--batch-by", metavar="N|FIELD", help="The given batches: N prompts in a row, or a field of them."),
 )

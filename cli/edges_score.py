@@ -1,20 +1,24 @@
 """`decomp edges score`: a score for every edge."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from decomp.cli import options
-from decomp.cli.edges import behaviour_options
+from decomp.cli.edges import behaviour_options, prompts_file
 
 
 @click.command("score")
-@click.argument("prompts_file", metavar="PROMPTS", type=click.Path(path_type=Path))
+@prompts_file
 @options.model
-@options.output
-@options.table_format
-@click.option("--method", type=click.Choice(["mask_gradient", "eap_ig"]), default="mask_gradient", show_default=True)
+@options.convention("eap", "auto-circuit", "eap-ig")
+@options.choice(
+    "--method",
+    ["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"],
+    "mask_gradient",
+    help="Derivatives of masks; gradients at embeddings between corrupt and clean; at outputs between them, stage by "
+    "stage; at the clean and the corrupt prompts.",
+)
 @click.option(
     "--mask-value", type=float, help="Take gradients with every edge ablated this far; 0: edge attribution patching."
 )
@@ -24,69 +28,60 @@ from decomp.cli.edges import behaviour_options
     type=int,
     help="Average gradients over n + 1 mask values from 0 to 1; of eap_ig: over n interpolated embeddings.",
 )
-@behaviour_options
-@click.option(
-    "--subgraph", type=click.Path(path_type=Path), help="JSON to write: the top edges, and how they were made."
+@options.choice(
+    "--quadrature",
+    ["riemann", "left", "right", "midpoint", "trapezoid", "gauss-legendre"],
+    None,
+    help="Where the samples are: riemann k/n for k = 0 … n, left 0 … n − 1, right 1 … n, with eap_ig from the corrupt "
+    "embedding (0) to the clean one.  [default: riemann, of eap_ig right]",
 )
+@options.choice(
+    "--over-prompts",
+    ["mean", "sum", "batch_means"],
+    "mean",
+    help="Scores are means over prompts, their sum, or the sum of the means in given batches.",
+)
+@options.choice("--over-samples", ["mean", "sum"], "mean", help="And means or sums over samples.")
+@behaviour_options
+@click.option("--subgraph", type=options.FILE, help="JSON to write: the top edges, and how they were made.")
 @click.option(
     "--plot",
     "picture",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     help="Picture of the top edges to write: .dot, or with Graphviz installed .png, .svg, .pdf.",
 )
 @click.option("--top", type=click.IntRange(1), default=50, show_default=True, help="Edges of --subgraph and --plot.")
-@options.memory
-@options.placement_options
-@options.prompt_bos
-@options.overwrite
-@options.quiet
-def command(
-    prompts_file: Path,
-    model: str,
-    output: Path | None,
-    format_name: str | None,
-    subgraph: Path | None,
-    picture: Path | None,
-    top: int,
-    memory: str,
-    device: str,
-    dtype: str,
-    revision: str | None,
-    bos: bool,
-    overwrite: bool,
-    quiet: bool,
-    **asked: Any,
-) -> None:
+@options.locate_options
+def command(**asked: Any) -> None:
     """Score every edge of MODEL's computation graph on the prompt pairs of PROMPTS.
 
     Exactly one of --mask-value and --integrated-gradient-samples is needed. A score is the derivative of the
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.common import open_model, progress, say, table
-    from decomp.io.amounts import parse_bytes
-    from decomp.locate.edges.prompts import read_prompts
+    from decomp.cli.common import made_now, progress, table
+    from decomp.cli.locating import check_outputs, conventional, open_asked, request_of, say_lines
+    from decomp.locate.conventions import EDGES
+    from decomp.locate.edges.prompts import open_prompts
     from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
     from decomp.locate.edges.scoring import EdgeRequest, ranked, score_edges
     from decomp.report.circuits import check_picture, draw, write_subgraph
-    from decomp.tables.files import check_table
 
-    request = EdgeRequest(**asked, memory=parse_bytes(memory))
+    asked = conventional(asked, EDGES)
+    request, subgraph, picture = request_of(EdgeRequest, asked), asked["subgraph"], asked["picture"]
     request.check([])
     if picture is not None:
         check_picture(picture)
-    check_table(output, format_name, subgraph, picture, inputs=(prompts_file, model), overwrite=overwrite)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
-    prompts = read_prompts(prompts_file, tokenizer, decomposed.config, bos)
-    with progress(len(prompts), quiet, "prompt") as bar:
-        result = score_edges(decomposed, prompts, request, bar.update)
-    with table(output, format_name, COLUMNS) as write:
+    check_outputs(asked, subgraph, picture, inputs=(asked["prompts_file"],))
+    model, tokenizer = open_asked(asked)
+    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
+    with progress(len(prompts), asked["quiet"], "prompt") as bar:
+        result = score_edges(model, prompts, request, bar.update)
+    about, strongest = summary(result, request), ranked(result.graph, result.scores)[: asked["top"]]
+    with table(asked["output"], asked["format_name"], COLUMNS, made_now(model.about())) as write:
         write(edge_rows(result, result.graph.places()))
-    strongest = ranked(result.graph, result.scores)[:top]
-    if subgraph is not None:
-        about = {**decomposed.about(), "prompts": len(prompts), **summary(result, request)}
-        write_subgraph(subgraph, about, result, strongest)
-    if picture is not None:
-        draw(picture, result, strongest)
-    for line in (f"{name}: {value}" for name, value in summary(result, request).items()):
-        say(line, quiet)
+        if subgraph is not None:
+            write_subgraph(subgraph, {**model.about(), "prompts": len(prompts), **about}, result, strongest)
+        if picture is not None:
+            draw(picture, result, strongest)
+    say_lines((f"{name}: {value}" for name, value in about.items()), asked["quiet"])

@@ -56,7 +56,7 @@ def command(**asked: Any) -> None:
     target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of
     the layers and the embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.common import progress, table
+    from decomp.cli.common import made_now, progress, table
     from decomp.cli.locating import check_outputs, open_asked, request_of
     from decomp.locate.layers.readings import LayerRequest
     from decomp.locate.layers.rows import LayerRow, MeanRow, Means
@@ -73,7 +73,7 @@ def command(**asked: Any) -> None:
     columns = (MeanRow if asked["aggregated"] else LayerRow)._fields
     with (
         progress(len(facts) * len(request.measures), asked["quiet"], "item") as bar,
-        table(asked["output"], asked["format_name"], columns) as write,
+        table(asked["output"], asked["format_name"], columns, made_now(model.about())) as write,
     ):
         for rows in score_layers(model, facts, request, bar.update):
             if asked["aggregated"] or picture is not None:

@@ -1,6 +1,6 @@
 """What `decomp layers`, `neurons` and `edges` do alike."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from decomp.cli.common import open_model
+from decomp.cli.common import open_model, say
 from decomp.io.amounts import parse_bytes
 from decomp.locate.conventions import Conventions, with_convention
 from decomp.models.base import DecomposedModel
@@ -24,10 +24,15 @@ def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
 
 
 def conventional(asked: Mapping[str, Any], known: Conventions) -> dict[str, Any]:
-    """Return the options with those of --convention, which what is given on the command line overrides."""
-    source = click.get_current_context().get_parameter_source
-    given = [name for name in asked if source(name) not in (ParameterSource.DEFAULT, None)]
-    return with_convention(asked, asked["convention"], known, given)
+    """Return the options with those of --convention, which what is given on the command line overrides.
+
+    The running command's parameters become these, so that its tables say what was done.
+    """
+    context = click.get_current_context()
+    given = [name for name in asked if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)]
+    options = with_convention(asked, asked["convention"], known, given)
+    context.params.update(options)
+    return options
 
 
 def check_outputs(asked: Mapping[str, Any], *others: Path | None, inputs: tuple[Path | None, ...]) -> None:
@@ -44,3 +49,10 @@ def check_outputs(asked: Mapping[str, Any], *others: Path | None, inputs: tuple[
 def open_asked(asked: Mapping[str, Any]) -> tuple[DecomposedModel, Any]:
     """Return the model that was asked for, and its tokenizer."""
     return open_model(asked["model"], asked["dtype"], asked["device"], asked["revision"])
+
+
+def say_lines(lines: Iterable[str | None], quiet: bool) -> None:
+    """Show the messages that there are."""
+    for line in lines:
+        if line is not None:
+            say(line, quiet)

@@ -2,6 +2,7 @@
 
 import click
 
+from decomp.cli import options
 from decomp.cli.main import DefaultGroup
 
 
@@ -11,3 +12,13 @@ def command() -> None:
 
     Knowledge neurons (Dai et al. 2022). `decomp neurons ITEMS MODEL` is `decomp neurons find ITEMS MODEL`.
     """
+
+
+items_file = click.argument("items_file", metavar="ITEMS", type=options.FILE)
+kind_of_neurons = click.option(
+    "--neurons",
+    type=click.Choice(["activation", "pre-activation"]),
+    default="activation",
+    show_default=True,
+    help="What is changed: what an MLP's last map is given, or what its activation is.",
+)

@@ -1,18 +1,17 @@
 """`decomp neurons check`: do the found neurons matter, and only where they should?"""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
 from decomp.cli import options
+from decomp.cli.neurons import items_file, kind_of_neurons
 
 
 @click.command("check")
-@click.argument("items_file", metavar="ITEMS", type=click.Path(path_type=Path))
+@items_file
 @options.model
-@click.argument("neurons_file", metavar="NEURONS", type=click.Path(path_type=Path))
-@options.output
-@options.table_format
+@click.argument("neurons_file", metavar="NEURONS", type=options.FILE)
 @click.option(
     "--factor",
     "factors",
@@ -22,60 +21,45 @@ from decomp.cli import options
     show_default=True,
     help="What neurons are multiplied by: 0 suppresses, 2 doubles. Several at once.",
 )
+@kind_of_neurons
 @click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Of random neurons.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
-@click.option(
-    "--unrelated", type=click.Path(path_type=Path), help="Items of another file.  [default: the other facts of ITEMS]"
-)
-@options.memory
-@options.placement_options
-@options.prompt_bos
-@options.overwrite
-@options.quiet
-def command(
-    items_file: Path,
-    model: str,
-    neurons_file: Path,
-    output: Path | None,
-    format_name: str | None,
-    factors: tuple[float, ...],
-    draws: int,
-    seed: int,
-    unrelated: Path | None,
-    memory: str,
-    device: str,
-    dtype: str,
-    revision: str | None,
-    bos: bool,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+@click.option("--unrelated", type=options.FILE, help="Items of another file.  [default: the other facts of ITEMS]")
+@options.locate_options
+def command(**asked: Any) -> None:
     """Suppress or double the NEURONS found for ITEMS, where they predict the target: what becomes of its log2 P?
 
     NEURONS is a table that `decomp neurons` wrote for the same items and model. Beside the found ones: as many
     random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
     """
-    from decomp.cli.common import open_model, progress, table
-    from decomp.corpus.tokens import beginning_of_sequence
+    from decomp.cli.common import made_now, progress, table
+    from decomp.cli.locating import check_outputs, open_asked
     from decomp.io.amounts import parse_bytes
-    from decomp.locate.neurons.checking import CheckRow, check_items, check_unrelated, match, read_neurons
-    from decomp.locate.neurons.items import read_asked
-    from decomp.tables.files import check_table
+    from decomp.locate.limits import check_numbers
+    from decomp.locate.neurons.checking import (
+        CheckRow,
+        check_items_of,
+        check_made,
+        check_neurons,
+        match,
+        open_check,
+        read_neurons,
+    )
 
-    budget = parse_bytes(memory)
-    inputs = (items_file, neurons_file, unrelated, model)
-    check_table(output, format_name, inputs=inputs, overwrite=overwrite)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
-    bos_id = beginning_of_sequence(tokenizer, decomposed.config) if bos else None
-    sets = read_neurons(neurons_file, *decomposed.neurons_shape())
-    levels = tuple(dict.fromkeys(level for _, level in sets if level)) or ("token",)
-    positions = decomposed.max_length()
-    asked = match(read_asked(items_file, tokenizer, bos_id, positions, levels, contrast=False), sets, neurons_file)
-    others = asked
-    if unrelated is not None:
-        others = read_asked(unrelated, tokenizer, bos_id, positions, levels[:1], contrast=False)
-    with table(output, format_name, CheckRow._fields) as write, progress(len(asked), quiet, "item") as bar:
-        for rows in check_items(decomposed, asked, sets, factors, draws, seed, budget):
+    check_numbers("--factor", asked["factors"])
+    items, found, others = asked["items_file"], asked["neurons_file"], asked["unrelated"]
+    check_outputs(asked, inputs=(items, found, others))
+    model, tokenizer = open_asked(asked)
+    check_made(found, model, {"bos": asked["bos"], "neurons": asked["neurons"]})
+    sets = read_neurons(found, *model.neurons_shape())
+    every, unrelated = open_check(model, tokenizer, sets, items, others, asked["bos"])
+    check_items_of(found, every, items)
+    prompts, options_asked = match(every, sets, found), ("factors", "draws", "seed", "neurons")
+    with (
+        table(asked["output"], asked["format_name"], CheckRow._fields, made_now(model.about())) as write,
+        progress(len(prompts), asked["quiet"], "item") as bar,
+    ):
+        more = {name: asked[name] for name in options_asked}
+        memory = parse_bytes(asked["memory"])
+        for rows in check_neurons(model, prompts, sets, unrelated, memory=memory, advance=bar.update, **more):
             write(rows)
-            bar.update()
-        write(check_unrelated(decomposed, others, sets, factors, unrelated is None, budget))

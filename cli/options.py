@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 import click
 
+from decomp.measures.conventions import CONVENTIONS
+from decomp.measures.registry import CONTRAST_FUNCTIONS, PLAIN_FUNCTIONS
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
 
 if TYPE_CHECKING:
     from decomp.runs.run import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -71,6 +74,7 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
     return click.option(flag, default=default, show_default=True, help=help)
 
 
+FILE = click.Path(path_type=Path)
 input_file = click.argument("input_file", type=click.Path(path_type=Path))
 model = click.argument("model")
 
@@ -279,22 +283,32 @@ gradient_options = together(
     field_of(
         GradientOptions,
         "baseline",
-        "Of integrated gradients: zero, mean (embedding), pad, unk, or a token such as ' the'.",
+        "Of integrated gradients: zero, mean (embedding), pad, unk, id:N, or a token such as ' the'.",
     ),
     field_of(GradientOptions, "strategy", "Path of discretized_ig."),
+    field_of(
+        GradientOptions, "dig_steps", "What --steps counts for discretized_ig: words between the ends, or points."
+    ),
     field_of(GradientOptions, "neighbors", "Nearest embeddings that discretized_ig chooses among."),
 )
 
 attention_options = together(
     field_of(AttentionOptions, "layers", "Layers of attention measures."),
     field_of(AttentionOptions, "heads", "Heads of attention measures."),
+    field_of(AttentionOptions, "final_norm", "Value zeroing compares the last layer's outputs after the final norm."),
 )
 
 occlusion_options = field_of(
     OcclusionOptions,
     "replacement",
-    "What takes an occluded source's place: mask, pad, unk, or a token such as ' the'.",
+    "What takes an occluded source's place: mask, key (its key alone is hidden), pad, unk, id:N, or ' the'.",
 )
+
+
+def adopt(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Make a convention's options the defaults of this command."""
+    ctx.default_map = {**(ctx.default_map or {}), **CONVENTIONS[value].options}
+    return value
 
 
 def measures(*default: str) -> Callable[[F], F]:
@@ -304,8 +318,16 @@ def measures(*default: str) -> Callable[[F], F]:
     )
 
 
-function_options = together(
-    click.option("--function", help="What is attributed: logit, log2_prob, prob, contrast_logit, contrast_log2_prob."),
+asking_options = together(
+    click.option(
+        "--convention",
+        type=click.Choice(list(CONVENTIONS)),
+        default="decomp",
+        show_default=True,
+        is_eager=True,
+        callback=adopt,
+        help="Defaults of the options below as another tool has them: decomp measures shows which.",
+    ),
     click.option("--decomposition-length", type=int, help="Most recent sources kept per target.  [default: all]"),
     click.option(
         "--extra-rows", "extra", is_flag=True, help="Score what is no token, too: <bias>, <remainder> (and <own>)."
@@ -315,6 +337,8 @@ function_options = together(
     attention_options,
     occlusion_options,
 )
+plain_function = click.option("--function", help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}.")
+function_options = together(plain_function, asking_options)
 measure_options = together(measures("delta_lp"), function_options)
 """What measures are asked with: each option is named as the field of `Request` or its families that it fills."""
 
@@ -324,7 +348,8 @@ contrast_options = together(
     ),
     multi_token("Target and foil"),
     at_least_one("--limit", "Only the first items of a file."),
-    function_options,
+    click.option("--function", help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}."),
+    asking_options,
     bos,
     at_least_one("--batch-size", "Items computed together.", 16),
 )

@@ -23,7 +23,7 @@ from decomp.corpus.words import check_white_space, read_words
 from decomp.io.digests import digest
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
-from decomp.measures.options import find_measures, option_values, request_from
+from decomp.measures.options import begins_with_bos, find_measures, option_values, request_from
 from decomp.measures.registry import check_foils
 from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
@@ -74,6 +74,10 @@ def open_windows(
     return windows_of(articles, tokenizer, model.config, positions=positions, stride=stride, bos=bos, **units)
 
 
+OWN_CONVENTION = ("convention", "decomp")
+"""Of an option that is as if it were not given, and so is not recorded."""
+
+
 def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a table is made: the command (or function), a model's `about()`, versions, and the options."""
     return {
@@ -81,7 +85,7 @@ def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) 
         "model": dict(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "options": {name: plain(value) for name, value in options.items()},
+        "options": {name: plain(value) for name, value in options.items() if (name, value) != OWN_CONVENTION},
     }
 
 
@@ -108,6 +112,8 @@ def all_settings(
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
     settings = {**defaults, **option_values(request), **given, **own}
+    if settings.get("bos") is None:
+        settings["bos"] = begins_with_bos(given)
     return {name: value for name, value in settings.items() if name != "revision"}
 
 
@@ -150,7 +156,7 @@ def open_scoring(
     corrected: bool = False,
     target: int | str | None = None,
     stride: int | None = None,
-    bos: bool = True,
+    bos: bool | None = None,
     max_new_tokens: int | None = None,
     sample: bool = False,
     temperature: float = 1.0,
@@ -177,6 +183,7 @@ def open_scoring(
     if corrected and spans is not None:
         check_white_space(list(articles), spans)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
+    bos = begins_with_bos(options) if bos is None else bos
     windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=spans, unit=unit, span=request.span)
     if max_new_tokens is not None:
         windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
@@ -261,7 +268,7 @@ def open_contrasting(
     measures: str | Sequence[str] = (),
     *,
     multi_token: MultiToken = "first",
-    bos: bool = True,
+    bos: bool | None = None,
     dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
@@ -277,6 +284,7 @@ def open_contrasting(
     requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
+    bos = begins_with_bos(options) if bos is None else bos
     contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos)
     return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token))
 

@@ -25,7 +25,7 @@ from decomp.models.patching import Patch, patching
 from decomp.models.precision import in_own_precision, own_precision
 from decomp.models.recording import Tape, operating_point, recording
 from decomp.models.running import exclusive, running
-from decomp.models.sites import AttentionSite, BranchSite, StageSite, affine, norm
+from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, StageSite, affine, norm
 
 T = TypeVar("T")
 STANDARD = Rules()
@@ -138,6 +138,12 @@ class DecomposedModel(PreTrainedModel):
         self.require("neurons")
         return [site.body.last for site in self.branch_sites() if site.body.kind == "mlp"]
 
+    def pre_activations(self) -> list[Projection]:
+        """Return per block which columns of which module's output the activation of its MLP is given."""
+        self.require("neurons")
+        bodies = [site.body for site in self.branch_sites()]
+        return [body.up if body.gate is None else body.gate for body in bodies if isinstance(body, MLPSite)]
+
     def neurons_shape(self) -> tuple[int, int]:
         """Return the number of layers, and of neurons in each."""
         downs = self.neuron_modules()
@@ -227,15 +233,20 @@ class DecomposedModel(PreTrainedModel):
     ) -> Float[Tensor, "B T E"]:
         """Final hidden states where no later position attends to what is removed; positions stay.
 
-        A removed position attends to itself, so that every row of attention weights has an entry. What all
-        texts begin with is computed once.
+        A removed position attends to itself where nothing else is left, so that every row of attention weights has
+        an entry. What all texts begin with is computed once.
         """
         count, length = input_ids.shape
         position_ids = torch.arange(length, device=input_ids.device).expand(count, length)
         visible = position_ids[:, :, None] >= position_ids[:, None, :]
         if removed is not None:
-            visible = visible & (~removed[:, None, :] | torch.eye(length, dtype=torch.bool, device=removed.device))
-        masks = {kind: additive_mask(seen, self.dtype) for kind, seen in self.seen_by_layers(visible).items()}
+            visible = visible & ~removed[:, None, :]
+        # Where a window leaves a position nothing to look at, it looks at itself: a softmax needs something.
+        itself = torch.eye(length, dtype=torch.bool, device=self.device)
+        masks = {
+            kind: additive_mask(seen | (itself & ~seen.any(-1, keepdim=True)), self.dtype)
+            for kind, seen in self.seen_by_layers(visible).items()
+        }
 
         def forward(texts: slice, part: slice, cache: DynamicCache | None = None) -> Float[Tensor, "texts part E"]:
             cut = {kind: mask[texts, None, part, : part.stop] for kind, mask in masks.items()}
@@ -278,6 +289,14 @@ class DecomposedModel(PreTrainedModel):
             hidden = first.finish(hidden)
             for stage in rest:
                 hidden = stage.finish(sum((branch.run(hidden) for branch in stage.branches), start=hidden))
+        return hidden
+
+    @torch.no_grad()
+    def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
+        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
+        with own_precision(self.dtype):
+            for module in (self.final_norm(), self.project_out()):
+                hidden = hidden if module is None else module(hidden)
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:

@@ -52,6 +52,18 @@ def test_a_table_says_how_it_was_made(done, pair, tmp_path):
     assert line == "options.stride: 20 command, 21 python"
 
 
+def test_a_table_says_what_a_convention_set(done, pair):
+    done("score", CORPUS, MODEL, "--convention", "inseq", "-o", "command.tsv")
+    made = read_provenance(Path("command.tsv"))
+    found = decomp.score(Path(CORPUS), pair, convention="inseq")
+    assert differences(made, found.about, "command", "python", free=FREE | {"options.baseline"}) == []
+    plain_table = decomp.score(Path(CORPUS), pair, bos=False)
+    different = differences(made, plain_table.about, "inseq", "decomp", free=FREE)
+    assert "options.steps: 50 inseq, 20 decomp" in different
+    assert any(line.startswith("options.convention") for line in different)
+    assert not any(line.startswith("options.bos") for line in different)
+
+
 def test_words_and_spans_are_the_command_s(done, pair):
     expected = table(done("score", CORPUS, MODEL, "--unit", "word", "--span", 2, "--corrected", "--no-bos"))
     assert written(decomp.score(Path(CORPUS), pair, unit="word", span=2, corrected=True, bos=False)) == expected
@@ -145,7 +157,7 @@ def test_bad_sources(source, message):
         ({"measures": "delta"}, "unknown measure 'delta': choose one of delta_lp, "),
         ({"measures": []}, "no measure is asked for: choose one of delta_lp, "),
         ({"step": 3}, r"unknown option 'step': did you mean steps\?"),
-        ({"colour": 3}, "unknown option 'colour': choose among decomposition_length, "),
+        ({"colour": 3}, "unknown option 'colour': choose among convention, decomposition_length, "),
         ({"gradients": 3}, "unknown option 'gradients': "),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"decomposition_length": -1}, "decomposition length must be at least 1, not -1"),

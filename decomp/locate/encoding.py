@@ -7,8 +7,8 @@ from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 
 
-def text_of(record: Record, column: str) -> str:
-    """Return a value of an item. ValueError, with the place, for one that is no text."""
+def string_of(record: Record, column: str) -> str:
+    """Return a value of an item, blank or not. ValueError, with the place, for one that is no text."""
     value = record.values[column]
     if not isinstance(value, str):
         raise ValueError(f"{record.place}: {column} must be text, it is {value!r}")

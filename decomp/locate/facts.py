@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.contrast_items import spaced
-from decomp.io.records import Record
-from decomp.locate.encoding import check_length, common_start, encode, text_of
+from decomp.io.records import Record, text_of
+from decomp.locate.encoding import check_length, common_start, encode
 from decomp.locate.sources import read_sources
 
 REQUIRED = ("subject", "target_true", "target_false")
@@ -90,11 +90,6 @@ def make_fact(record: Record, tokenizer: Any, bos: int | None) -> Fact:
     ValueError, with the place, for a template without `{}`, an empty subject or object, objects that don't differ.
     """
     template, subject = template_of(record), text_of(record, "subject")
-    if not subject.strip():
-        raise ValueError(f"{record.place}: the subject is empty")
-    for name in REQUIRED[1:]:
-        if not text_of(record, name).strip():
-            raise ValueError(f"{record.place}: {name} is empty")
     begin, filled = template.index("{}"), template.replace("{}", subject)
     objects = [spaced(filled, text_of(record, name)) for name in REQUIRED[1:]]
     prompt = objects[0][0]

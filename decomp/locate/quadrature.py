@@ -5,7 +5,7 @@ from collections.abc import Callable
 from decomp.measures.quadrature import RULES, Nodes
 
 
-def closed(steps: int) -> Nodes:
+def riemann(steps: int) -> Nodes:
     """Return i/m for i = 0 … m, all of the same weight (Dai et al. 2022, equation 3; auto-circuit's mask values)."""
     return [(i / steps, 1 / (steps + 1)) for i in range(steps + 1)]
 
@@ -14,10 +14,10 @@ def linspace(steps: int) -> Nodes:
     """Return i/(m − 1) for i = 0 … m − 1, all of the same weight (knowledge-neurons). ValueError for less than two."""
     if steps < 2:
         raise ValueError("linspace has both ends among its nodes: use 2 steps or more")
-    return closed(steps - 1)
+    return riemann(steps - 1)
 
 
-QUADRATURES: dict[str, Callable[[int], Nodes]] = {"closed": closed, "linspace": linspace, **RULES}
+QUADRATURES: dict[str, Callable[[int], Nodes]] = {"riemann": riemann, "linspace": linspace, **RULES}
 """By name, from a number of steps."""
 
 

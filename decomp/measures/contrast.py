@@ -14,6 +14,7 @@ from decomp.core.ablation import next_log2_prob
 from decomp.corpus.contrast_items import TokenisedItem
 from decomp.corpus.cutting import Window
 from decomp.measures import Measure, Request, Text, find_measure
+from decomp.measures.registry import CONTRAST_FUNCTIONS
 from decomp.measures.result import Scores
 
 MultiToken = Literal["first", "sum"]
@@ -31,7 +32,6 @@ MEASURES = (
     "alti_logit",
 )
 """Asked by default. In log-odds ΔLP is the contrastive decomposition, in bits: the normalisers cancel."""
-CONTRASTIVE = ("contrast_log2_prob", "contrast_logit")
 COLUMNS = ("item", "phenomenon", "foil", "log2_odds", "prefers_target", "multi_token")
 """In front of the long table's own."""
 
@@ -129,15 +129,21 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
 
     ValueError for a function that is no contrast, and for a measure that has none or can't be summed.
     """
-    if request.function not in (None, *CONTRASTIVE):
-        raise ValueError(f"{request.function} is no contrast of target and foil: use {' or '.join(CONTRASTIVE)}")
+    if request.function not in (None, *CONTRAST_FUNCTIONS):
+        raise ValueError(
+            f"{request.function} is no contrast of target and foil: use {', '.join(CONTRAST_FUNCTIONS[:-1])} or "
+            f"{CONTRAST_FUNCTIONS[-1]}"
+        )
     if multi_token == "first":
-        if measure.functions and not set(CONTRASTIVE) & set(measure.functions):
+        if measure.functions and not set(CONTRAST_FUNCTIONS) & set(measure.functions):
             raise ValueError(f"{measure.name} takes the functions {', '.join(measure.functions)}: none is a contrast")
-        own = measure.default and f"contrast_{measure.default}"
-        return replace(request, function=request.function or own)
-    if request.function == "contrast_logit":
-        raise ValueError("teacher forcing adds up log2 probabilities, not logits: use --multi-token first")
+        own = request.usual.get(measure.name, measure.default)
+        return replace(request, function=request.function or (own and f"contrast_{own}"))
+    if request.function not in (None, "contrast_log2_prob"):
+        raise ValueError(
+            f"teacher forcing adds up log2 probabilities, not {request.function.removeprefix('contrast_')}s: "
+            "use --multi-token first"
+        )
     if measure.together is None or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
         raise ValueError(
             f"{measure.name} can't be added up over the tokens of target and foil, "

@@ -79,9 +79,9 @@ def anchors(
     options: GradientOptions,
     memory: int,
 ) -> Int[Tensor, "steps T"]:
-    """The words each path goes through, none twice and none the baseline; −1 from where none is left.
+    """Return the words each path goes through, none twice and none the baseline; −1 from where none is left.
 
-    ValueError for an unknown strategy.
+    ValueError for an unknown strategy, and for a path of points without room for both ends.
     """
     if options.strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {options.strategy!r}: choose one of {', '.join(STRATEGIES)}")
@@ -90,22 +90,38 @@ def anchors(
     chosen = [ids]
     # Candidates, their monotonised selves, and what compares them.
     together = max(1, memory // (6 * options.neighbors * embeddings.shape[1] * embeddings.element_size()))
-    for _ in range(options.steps):
+    for _ in range(anchor_count(options)):
         seen, words = torch.stack(chosen), chosen[-1].clamp(min=0)
         candidates = neighbors(words, options.neighbors)
         allowed = (chosen[-1] >= 0)[:, None] & ~no_anchor[candidates]
         allowed &= ~(candidates[None] == seen[:, :, None]).any(0)
         parts = zip(words.split(together), candidates.split(together), allowed.split(together), strict=True)
         chosen.append(torch.cat([next_words(w, c, a, embeddings, baseline, strategy, steps) for w, c, a in parts]))
-    return torch.stack(chosen[1:])
+    return torch.stack(chosen)[1:]
+
+
+def anchor_count(options: GradientOptions) -> int:
+    """Return how many words a path goes through between word and baseline. ValueError for less than two points."""
+    if options.dig_steps == "anchors":
+        return options.steps
+    if options.steps < 2:
+        raise ValueError(f"a path has its two ends among its points: use 2 steps or more, not {options.steps}")
+    return options.steps - 2
 
 
 def word_path(
-    ids: Int[Tensor, " T"], baseline: Float[Tensor, " E"], words: Int[Tensor, "steps T"], neighbors: Neighbors
+    ids: Int[Tensor, " T"],
+    baseline: Float[Tensor, " E"],
+    words: Int[Tensor, "anchors T"],
+    neighbors: Neighbors,
+    steps: int,
 ) -> list[Float[Tensor, "T E"]]:
-    """The points from the baseline to the words themselves, every dimension monotone."""
+    """Return the points from the baseline to the words themselves, every dimension monotone.
+
+    Where an anchor would turn back, 1 / `steps` of the way to the baseline is gone instead.
+    """
     points = [neighbors.embeddings[ids]]
     for anchor in words:
         x = torch.where((anchor < 0)[:, None], baseline, neighbors.embeddings[anchor.clamp(min=0)])
-        points.append(monotonise(x, points[-1], baseline, len(words)))
+        points.append(monotonise(x, points[-1], baseline, steps))
     return [baseline.expand_as(points[0]), *reversed(points)]

@@ -12,6 +12,9 @@ AttributedFunction = Callable[
 """From logits, predicted token and foil (for the contrastive ones) to one number a prediction."""
 
 
+NO_FOIL = "a contrastive function needs a foil beside the predicted token: give one"
+
+
 def pick(values: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return values.gather(-1, token[..., None])[..., 0]
 
@@ -42,7 +45,7 @@ def contrast_logit(
 ) -> Float[Tensor, "*batch"]:
     """z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
     if foil is None:
-        raise ValueError("a contrastive function needs a foil beside the predicted token: give one")
+        raise ValueError(NO_FOIL)
     return pick(logits, token) - pick(logits, foil)
 
 
@@ -53,12 +56,22 @@ def contrast_log2_prob(
     return contrast_logit(logits, token, foil) / math.log(2)
 
 
+def contrast_prob(
+    logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Return softmax(z)[y] − softmax(z)[foil]. ValueError without a foil."""
+    if foil is None:
+        raise ValueError(NO_FOIL)
+    return prob(logits, token) - prob(logits, foil)
+
+
 FUNCTIONS: dict[str, AttributedFunction] = {
     "logit": logit,
     "log2_prob": log2_prob,
     "prob": prob,
     "contrast_logit": contrast_logit,
     "contrast_log2_prob": contrast_log2_prob,
+    "contrast_prob": contrast_prob,
 }
 
 

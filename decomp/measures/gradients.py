@@ -78,7 +78,7 @@ def discretized_ig(model: Any, texts: Sequence[Text], request: Request) -> Itera
     def score(x: Embedded) -> Scored:
         neighbors, baseline = model.until_weights_change(Neighbors.of_model), x.baseline()[0]
         words = anchors(x.text.ids, baseline, neighbors, options, request.memory // 2)
-        points = word_path(x.text.ids, baseline, words, neighbors)
+        points = word_path(x.text.ids, baseline, words, neighbors, options.steps)
         path = lambda: ((point, later - point) for point, later in pairwise(points))  # noqa: E731
         return x.shares("discretized_ig", path, points[0])
 

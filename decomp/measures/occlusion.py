@@ -13,6 +13,8 @@ from decomp.measures.functions import AttributedFunction, find_function
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
+HIDDEN = ("mask", "key")
+"""Replacements that hide a source; others put a token in its place."""
 WORKING_SET = 2**26
 """Bytes of a batch beyond which fresh pages cost more than larger products win."""
 
@@ -20,18 +22,22 @@ WORKING_SET = 2**26
 def hidden_without(
     model: Any, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
 ) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
-    """The hidden state that predicts after each target without what is removed, and where no context is left.
+    """Return the hidden state that predicts after each target without what is removed, and where no context is left.
 
-    With a token in the removed ones' place it is the target's own. With `mask` their keys are hidden from
-    every later position in every layer, as in a forward pass over the shortened text with the original
-    positions: where the target itself is removed, the last position that is left predicts.
+    With a token in the removed ones' place it is the target's own. With `mask` and `key`, the keys of what is removed
+    are hidden from every position in every layer. `mask` is a forward pass over the shortened text with the original
+    positions: where the target itself is removed, the last position that is left predicts. With `key` the target
+    predicts, removed or not; what it keeps of itself is its residual stream, as behind an attention mask of
+    transformers (Yin & Neubig 2022).
     """
     batch = ids.expand(removed.shape)
     if not isinstance(replacement, str):
         hidden = model.hidden_without(batch.masked_fill(removed, replacement))
         return hidden, torch.zeros_like(removed)
-    assert replacement == "mask", "a token is given by its id"
+    assert replacement in HIDDEN, "a token is given by its id"
     hidden = model.hidden_without(batch, removed)
+    if replacement == "key":
+        return hidden, torch.zeros_like(removed)
     places = torch.arange(len(ids), device=ids.device).where(~removed, -1)
     last = places.cummax(1).values
     return hidden.take_along_dim(last.clamp(min=0)[..., None], 1), last < 0

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
+from decomp.measures.conventions import find_convention
 from decomp.measures.registry import Measure, find_measure, measure_names
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
 
@@ -14,7 +15,7 @@ FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlus
 AT_LEAST_ONE = ("decomposition_length", "span", "steps", "neighbors")
 RULES = {"ActivationRule": Literal["tangent", "secant"], "GateRule": Literal["frozen", "half"]}
 """Types of `decomp.core.rules`, which are not imported to show what there is: that takes torch."""
-NOT_OPTIONS = (*FAMILIES, "own")
+NOT_OPTIONS = (*FAMILIES, "own", "usual")
 """Fields of a request that are set otherwise."""
 
 
@@ -32,23 +33,23 @@ def find_measures(names: str | Sequence[str]) -> list[Measure]:
 
 
 def option_names() -> list[str]:
-    """Return the names of all options: the fields of `Request` and of its families."""
+    """Return the names of all options: `convention`, the fields of `Request`, and those of its families."""
     own = [field.name for field in fields(Request) if field.name not in NOT_OPTIONS]
-    return own + [field.name for family in FAMILIES.values() for field in fields(family)]
+    return ["convention", *own] + [field.name for family in FAMILIES.values() for field in fields(family)]
 
 
 def option_values(request: Request) -> dict[str, Any]:
     """Return the values of all options of a request, by name."""
     families = [request, *(getattr(request, name) for name in FAMILIES)]
     values = {field.name: getattr(family, field.name) for family in families for field in fields(family)}
-    return {name: values[name] for name in option_names()}
+    return {name: value for name, value in values.items() if name in option_names()}
 
 
 def request_from(options: Mapping[str, Any]) -> Request:
     """Return what measures are asked with; each option is named as the field that it fills.
 
-    Options left out have their defaults; `memory` is bytes or an amount such as "1GiB". ValueError for an
-    option that is not known (with the nearest that is), or a value that it can't have.
+    Options left out have the values of the `convention`, or their defaults; `memory` is bytes or an amount such as
+    "1GiB". ValueError for an option that is not known (with the nearest that is), or a value that it can't have.
     """
     for name in options:
         if name not in option_names():
@@ -57,6 +58,8 @@ def request_from(options: Mapping[str, Any]) -> Request:
                 f"unknown option {name!r}: "
                 + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(option_names())}")
             )
+    convention = find_convention(options.get("convention", "decomp"))
+    options = {**convention.options, **options, "usual": convention.functions}
     families = {name: filled(family, options) for name, family in FAMILIES.items()}
     memory = parse_bytes(options.get("memory", DEFAULT_MEMORY))
     return filled(Request, {**options, **families, "memory": memory})
@@ -73,3 +76,8 @@ def filled(family: type, options: Mapping[str, Any]) -> Any:
         if name in AT_LEAST_ONE and value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name.replace('_', ' ')} must be at least 1, not {value!r}")
     return family(**own)
+
+
+def begins_with_bos(options: Mapping[str, Any]) -> bool:
+    """Return whether texts begin with the beginning-of-sequence token by the options' convention, or by default."""
+    return bool(find_convention(options.get("convention", "decomp")).options.get("bos", True))

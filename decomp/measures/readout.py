@@ -38,6 +38,12 @@ class Readout:
         return next_log2_prob(self.hidden, self.next_ids, self.unembedding)
 
     @cached_property
+    def foil_log2_prob(self) -> Float[Tensor, " N"]:
+        """Return the log2 probability of each foil, in bits."""
+        assert self.foils is not None
+        return next_log2_prob(self.hidden, self.foils, self.unembedding)
+
+    @cached_property
     def linear(self) -> Float[Tensor, "N E"]:
         """Return the vectors whose products with the hidden states are a linear function, but for the head's bias.
 
@@ -66,9 +72,21 @@ class Readout:
             return self.product(vectors, targets)
         if self.function in LINEAR:
             return self.logits(torch.zeros_like(vectors), targets) - self.logits(vectors, targets)
+        if self.function == "contrast_prob":
+            assert self.foils is not None
+            return self.prob_change(vectors, targets, self.next_ids) - self.prob_change(vectors, targets, self.foils)
+        if self.function == "prob":
+            return self.prob_change(vectors, targets, self.next_ids)
         ablated = ablated_log2_prob(vectors, targets, self.hidden, self.next_ids, self.unembedding)
-        plain = self.log2_prob[targets]
-        return plain - ablated if self.function == "log2_prob" else plain.exp2() - ablated.exp2()
+        return self.log2_prob[targets] - ablated
+
+    def prob_change(
+        self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"], tokens: Int[Tensor, " N"]
+    ) -> Float[Tensor, " pairs"]:
+        """Return how much probability one token of each target loses when v is taken away from the hidden state."""
+        plain = self.log2_prob if tokens is self.next_ids else self.foil_log2_prob
+        ablated = ablated_log2_prob(vectors, targets, self.hidden, tokens, self.unembedding)
+        return plain[targets].exp2() - ablated.exp2()
 
     def logits(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """Return a function of logits, soft-capped where the model's are, with each vector taken away."""

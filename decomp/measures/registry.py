@@ -12,7 +12,11 @@ from decomp.measures.request import Request, ScoreFunction, Text
 if TYPE_CHECKING:
     from decomp.measures.result import Scores
 
-FUNCTION_NAMES = ("logit", "log2_prob", "prob", "contrast_logit", "contrast_log2_prob")
+PLAIN_FUNCTIONS = ("logit", "log2_prob", "prob")
+"""Attributed functions of the next token alone."""
+CONTRAST_FUNCTIONS = ("contrast_logit", "contrast_log2_prob", "contrast_prob")
+"""Attributed functions that need a foil."""
+FUNCTION_NAMES = (*PLAIN_FUNCTIONS, *CONTRAST_FUNCTIONS)
 """All of `decomp.measures.functions`."""
 CHAINED = ("log2_prob", "contrast_log2_prob")
 """Those that add up over tokens that are predicted one after the other."""
@@ -73,8 +77,10 @@ class Measure:
 
     def function_of(self, request: Request) -> str | None:
         """The attributed function asked for. ValueError for one that the measure does not take."""
-        if request.function is None or request.function in self.functions:
-            return request.function or self.default
+        if request.function is None:
+            return request.usual.get(self.name, self.default)
+        if request.function in self.functions:
+            return request.function
         if request.function not in FUNCTION_NAMES:
             raise ValueError(f"unknown function {request.function!r}: choose one of {', '.join(FUNCTION_NAMES)}")
         if not self.functions:

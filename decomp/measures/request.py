@@ -1,6 +1,6 @@
 """What every measure is asked with, and what it gives back. Imports no torch: commands read the defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,6 +30,9 @@ class GradientOptions:
     """`zero`, `mean` (of all embeddings), or a token by its id; see `with_token_ids` for its name."""
     strategy: Literal["greedy", "maxcount"] = "greedy"
     """How discretised integrated gradients choose among neighbours."""
+    dig_steps: Literal["anchors", "points"] = "anchors"
+    """What `steps` counts for discretised integrated gradients: the words between word and baseline, or all points of
+    the path, both ends among them."""
     neighbors: int = 500
     """Nearest embeddings that discretised integrated gradients choose among."""
 
@@ -40,6 +43,8 @@ class AttentionOptions:
 
     layers: Literal["last", "mean", "each"] = "last"
     heads: Literal["mean", "each"] = "mean"
+    final_norm: bool = False
+    """Value zeroing compares outputs of the last layer as they are read out, after the final norm and projection."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class OcclusionOptions:
     """What takes the place of a source."""
 
     replacement: str | int = "mask"
-    """`mask` (its key is hidden, positions stay), or a token by its id."""
+    """`mask` (as if it were not there, positions stay), `key` (its key alone is hidden: the newest source, whose
+    position predicts, keeps its residual stream), or a token by its id."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Request:
     """Score `<bias>` and `<remainder>` too."""
     function: str | None = None
     """The attributed function by name (see `decomp.measures.functions`); None for the measure's own default."""
+    usual: Mapping[str, str] = field(default_factory=dict)
+    """By measure, the attributed function where none is asked for and a convention has another than the measure."""
     span: int = 1
     """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
     own: bool = False
@@ -83,14 +91,21 @@ class Request:
         return replace(
             self,
             gradients=replace(gradients, baseline=token_id(gradients.baseline, tokenizer, ("zero", "mean"))),
-            occlusion=replace(occlusion, replacement=token_id(occlusion.replacement, tokenizer, ("mask",))),
+            occlusion=replace(occlusion, replacement=token_id(occlusion.replacement, tokenizer, ("mask", "key"))),
         )
 
 
 def token_id(name: str | int, tokenizer: Any, kept: Sequence[str]) -> str | int:
-    """The id of `pad`, `unk`, or a text that is one token; names in `kept` stay. ValueError if there is none."""
+    """Return the id of `pad`, `unk`, `id:N`, or a text that is one token; names in `kept` stay.
+
+    ValueError if there is none.
+    """
     if isinstance(name, int) or name in kept:
         return name
+    if name.startswith("id:") and name[3:].isdecimal():
+        if int(name[3:]) >= len(tokenizer):
+            raise ValueError(f"there is no token {name[3:]}: the tokenizer has {len(tokenizer)}, from id:0")
+        return int(name[3:])
     if name in ("pad", "unk"):
         special = getattr(tokenizer, f"{name}_token_id")
         if special is None:

@@ -20,16 +20,18 @@ def cosine_distance(x: Float[Tensor, "*rows D"], y: Float[Tensor, "*rows D"]) ->
     return (unit(x, dim=-1) - unit(y, dim=-1)).square().sum(-1) / 2
 
 
-def zeroed_rows(model: Any, step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+def zeroed_rows(model: Any, step: AttentionStep, targets: range, final_norm: bool) -> Float[Tensor, "targets T"]:
     """1 − cos of the block's output with and without the value vectors of j, in all heads (Mohebbi et al. 2023, eq. 4).
 
-    The block's input is the model's own; its output is taken before any final norm.
+    The block's input is the model's own; its output is taken before the final norm, or after it with `final_norm`.
     """
     place = slice(targets.start, targets.stop)
     inputs, whole = step.inputs[place], step.output[place]
     zeroed = whole[:, None] - step.transformed(targets)[:, : targets.stop]
     changed = model.after_attention(step.layer, inputs[:, None].expand_as(zeroed), zeroed)
     plain = model.after_attention(step.layer, inputs, whole)
+    if final_norm and step.layer == len(model.network().blocks) - 1:
+        changed, plain = model.read_out(changed), model.read_out(plain)
     distance = cosine_distance(changed, plain[:, None])
     rows = distance.new_zeros(len(targets), len(step.inputs))
     rows[:, : targets.stop] = distance
@@ -37,11 +39,13 @@ def zeroed_rows(model: Any, step: AttentionStep, targets: range) -> Float[Tensor
     return rows.tril(targets.start)
 
 
-def zeroing_maps(model: Any, point: OperatingPoint, memory: int) -> LayerMap:
+def zeroing_maps(model: Any, point: OperatingPoint, request: Request) -> LayerMap:
     """The rows of each layer's map, which sum to 1."""
-    network = model.network()
+    network, final_norm = model.network(), request.attention.final_norm
     numbers = 6 * point.embedding.shape[-1] + (network.inputs + 1) * network.neurons
-    compute = blockwise(attention_steps(point), memory, numbers, lambda step, at: zeroed_rows(model, step, at))
+    compute = blockwise(
+        attention_steps(point), request.memory, numbers, lambda step, at: zeroed_rows(model, step, at, final_norm)
+    )
     return lambda layer, targets: normalise_rows(compute(layer, targets))
 
 
@@ -50,7 +54,7 @@ def value_zeroing(model: Any, texts: Sequence[Text], request: Request) -> Iterat
     """Value zeroing in the last layer, in each, or the mean over layers (Mohebbi et al. 2023)."""
     refuse_heads("value_zeroing", request)
     for text, point in recorded(model, texts, request):
-        maps = layers_of(len(point.blocks), text.targets, request, zeroing_maps(model, point, request.memory))
+        maps = layers_of(len(point.blocks), text.targets, request, zeroing_maps(model, point, request))
         yield scored("value_zeroing", model, text, point, request, maps)
 
 
@@ -59,6 +63,6 @@ def value_zeroing_rollout(model: Any, texts: Sequence[Text], request: Request) -
     """Products of the layers' maps; they hold the residual already (Mohebbi et al. 2023, section 3)."""
     refuse_heads("value_zeroing_rollout", request)
     for text, point in recorded(model, texts, request):
-        zeroing, every = zeroing_maps(model, point, request.memory), range(len(point))
+        zeroing, every = zeroing_maps(model, point, request), range(len(point))
         maps = (zeroing(layer, every) for layer in range(len(point.blocks)))
         yield scored("value_zeroing_rollout", model, text, point, request, rollouts_of(maps, text.targets, request))

@@ -40,7 +40,8 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("layer", "neuron", "neurons", "rank", "items", "targets", "cases", "edges", "seed"), int),
     **dict.fromkeys(("log2_odds", "value", "share", "effect", "residual", "factor", "change", "sd"), float),
     **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
-    "prefers_target": bool,
+    **dict.fromkeys(("prefers_target", "found"), bool),
+    "kept": int,
 }
 """Columns that are no text."""
 

@@ -23,6 +23,13 @@ def model():
     return decomp.load_model(MODEL)
 
 
+@pytest.fixture
+def _two(done):
+    """Two of the prompts, in the working folder."""
+    prompts = json.loads(Path(PROMPTS).read_text("utf-8"))["prompts"][:2]
+    Path("two.json").write_text(json.dumps({"prompts": prompts}))
+
+
 def test_scores(done, model):
     rows = table(done("edges", PROMPTS, MODEL, "--mask-value", 0.5, "--grad-function", "logprob"))
     prompts = read_prompts(Path(PROMPTS), model[1], model[0].config)
@@ -44,7 +51,7 @@ def test_what_is_said_and_written_beside(run):
     result = run("edges", PROMPTS, MODEL, "-o", "edges.tsv", *options)
     assert result.exit_code == 0, result.stderr
     assert "loss: L = -(mean logit of answers - mean logit of wrong answers)" in result.stderr
-    assert "positive where ablating the edge raises L" in result.stderr
+    assert "dL/dm, mean over prompts, mean over samples: positive where ablating the edge raises L" in result.stderr
     content = json.loads(Path("top.json").read_text("utf-8"))
     total = sum(float(row["score"]) for row in table(Path("edges.tsv").read_text("utf-8")))
     assert content["sum_of_scores"] == pytest.approx(total, abs=1e-4)
@@ -102,6 +109,10 @@ def test_check(done, run):
         ("embedding\tm0\tquery\t1", "line 2: the model has no edge from embedding to the query of m0"),
         ("embedding\tm0\tinput\tbig", "line 2: score must be a number, it is 'big'"),
         ("embedding\tm0\tinput\tnan", "line 2: score must be a number, it is 'nan'"),
+        (
+            "embedding\tm0\tinput\t1\nembedding\tm0\tinput\t2",
+            "line 3: the edge from embedding to the input of m0 is in line 2 too",
+        ),
     ],
 )
 def test_check_refuses_edges_of_another_model(run, row, message):
@@ -109,7 +120,79 @@ def test_check_refuses_edges_of_another_model(run, row, message):
     assert message in refused(run("edges", "check", "edges.tsv", PROMPTS, MODEL))
 
 
+@pytest.mark.usefixtures("_two")
+def test_check_refuses_what_was_made_otherwise(run, done):
+    """Another model, other BOS, other ablation, other batches, another command."""
+    means = ("--ablation", "batch_mean", "--batch-by")
+    done("edges", "two.json", MODEL, "--mask-value", 0, "-o", "edges.tsv", *means, 2)
+    check = ("edges", "check", "edges.tsv", "two.json")
+    few = ("--keep", 5, "--random", 0)
+    done(*check, MODEL, *few, *means, 2)
+    for options, message in (
+        ((MODEL, "--no-bos", *means, 2), "options.bos: true in the table, false expected"),
+        ((MODEL,), 'options.ablation: "batch_mean" in the table, "resample" expected'),
+        ((MODEL, *means, 2, "--clean-corrupt", "both"), 'options.side: "corrupt" in the table, "both" expected'),
+        ((MODEL, *means, 1), 'options.batch_by: "2" in the table, "1" expected'),
+        (("demo-opt", *means, 2), 'model.model: "demo-gpt2" in the table, "demo-opt" expected'),
+    ):
+        line = refused(run(*check, *options, *few))
+        assert "edges.tsv was made otherwise" in line
+        assert message in line
+    done("neurons", ROOT / "data" / "facts.jsonl", MODEL, "--steps", 1, "-o", "neurons.tsv")
+    assert 'command: "neurons find" in the table, "edges score" expected' in refused(
+        run("edges", "check", "neurons.tsv", "two.json", MODEL)
+    )
+
+
+def test_a_table_without_an_account_is_taken_with_a_warning(run, caplog):
+    assert check_of_one_edge(run, "--keep", 1, "--random", 0).exit_code == 0
+    assert "edges.tsv does not say how it was made" in caplog.text
+
+
+@pytest.mark.usefixtures("_two")
+def test_parquet(done):
+    done("edges", "two.json", MODEL, "--mask-value", 0, "-o", "edges.parquet")
+    done("edges", "two.json", MODEL, "--mask-value", 0, "-o", "edges.tsv")
+    few = ("two.json", MODEL, "--keep", 20, "--random", 0, "--circuit", "greedy")
+    assert done("edges", "check", "edges.parquet", *few) == done("edges", "check", "edges.tsv", *few)
+    (row,) = table(done("edges", "check", "edges.parquet", *few))[1:-1]
+    assert int(row["kept"]) <= int(row["edges"]) == 20
+
+
+@pytest.mark.usefixtures("_two")
+def test_conventions(done):
+    """One name for several options, which explicit ones override."""
+    named = done("edges", "two.json", MODEL, "--convention", "eap")
+    assert named == done("edges", "two.json", MODEL, "--mask-value", 0)
+    samples = ("--integrated-gradient-samples", 2)
+    ig = done("edges", "two.json", MODEL, "--convention", "eap-ig", *samples)
+    assert ig == done("edges", "two.json", MODEL, "--method", "eap_ig", "--quadrature", "left", *samples)
+    paper = done("edges", "two.json", MODEL, "--convention", "eap-ig", "--quadrature", "right", *samples)
+    assert paper == done("edges", "two.json", MODEL, "--method", "eap_ig", *samples)
+    sums = done("edges", "two.json", MODEL, "--convention", "auto-circuit", "--batch-by", 1, *samples)
+    means = done("edges", "two.json", MODEL, *samples)
+    # Two batches, three mask values.
+    got, expected = (torch.tensor([float(row["score"]) for row in table(text)]) for text in (sums, means))
+    assert_close(got, 6 * expected, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_left_behind(run, monkeypatch):
+    def fail(*_):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("decomp.report.circuits.draw", fail)
+    options = ("--mask-value", 0, "-o", "edges.tsv", "--subgraph", "top.json", "--plot", "top.dot")
+    assert "no picture" in refused(run("edges", PROMPTS, MODEL, *options))
+    assert not Path("edges.tsv").exists()
+    assert "can't write into none" in refused(run("edges", PROMPTS, MODEL, "--mask-value", 0, "-o", "none/e.tsv"))
+
+
 def test_refusals(run):
+    assert "more than the memory of 1 KiB: give more (--memory)" in refused(
+        run("edges", PROMPTS, MODEL, "--mask-value", 0, "--memory", "1KiB")
+    )
+    assert "the loss of " in (line := refused(run("edges", PROMPTS, MODEL, "--mask-value", 1e38)))
+    assert "pronouns.json, prompt 0 is nan, no finite number" in line
     assert "exactly one of the two" in refused(run("edges", PROMPTS, MODEL))
     assert "exactly one of the two" in refused(
         run("edges", PROMPTS, MODEL, "--mask-value", 0, "--integrated-gradient-samples", 2)

@@ -227,7 +227,7 @@ def between(names, ablated, clean, node):
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "opt-gelu", "opt-post-norm"])
-@pytest.mark.parametrize(("quadrature", "nodes"), [(None, [1, 2, 3]), ("left", [0, 1, 2]), ("closed", [0, 1, 2, 3])])
+@pytest.mark.parametrize(("quadrature", "nodes"), [(None, [1, 2, 3]), ("left", [0, 1, 2]), ("riemann", [0, 1, 2, 3])])
 def test_eap_ig_is_the_mean_gradient_over_interpolated_embeddings(variant, quadrature, nodes):
     """Hanna et al. 2024, equation 3, has k = 1 … m; their code k = 0 … m − 1."""
     plain, decomposed = small_pair(variant)
@@ -444,7 +444,7 @@ def test_other_precisions(dtype):
         ({"samples": 1, "answer_function": "kl", "grad_function": "prob"}, "kl looks at the whole prediction"),
         ({"method": "both_ends", "samples": 3}, "both_ends takes its gradients at the clean and corrupt prompts"),
         ({"mask_value": 0.5, "quadrature": "left"}, "a quadrature is of integrated gradient samples"),
-        ({"samples": 3, "quadrature": "simpson"}, "unknown quadrature 'simpson': choose one of closed, "),
+        ({"samples": 3, "quadrature": "simpson"}, "unknown quadrature 'simpson': choose one of riemann, "),
         ({"mask_value": 0.0, "ablation": "batch_mean"}, "prompt 0 is of no given batch, which batch_mean needs"),
         ({"mask_value": 0.0, "over_prompts": "batch_means"}, "prompt 0 is of no given batch, whose means are added"),
         ({"mask_value": 0.0, "memory": 1024}, r"a prompt of 5 tokens needs about .* more than the memory of 1 KiB"),

@@ -113,12 +113,12 @@ def test_space_before_the_object(prompt, target, expected):
         ({"relation": "He lived in"}, r"line 1 needs a relation \(or prompt\) with one {}.*it has 'He lived in'"),
         ({"relation": "{} and {}"}, "needs a relation"),
         ({"relation": None}, "it has neither"),
-        ({"subject": " "}, "line 1: the subject is empty"),
+        ({"subject": " "}, "line 1: subject is blank: give some text"),
         ({"subject": 3}, "line 1: subject must be text, it is 3"),
         ({"target_false": "York"}, "target_true 'York' and target_false 'York' must differ"),
         ({"target_false": "York Minster"}, "neither one the beginning of the other"),
-        ({"target_true": ""}, "line 1: target_true is empty"),
-        ({"target_false": " "}, "line 1: target_false is empty"),
+        ({"target_true": ""}, "line 1: target_true is blank: give some text"),
+        ({"target_false": " "}, "line 1: target_false is blank: give some text"),
     ],
 )
 def test_bad_items(tokenizer, changes, message):

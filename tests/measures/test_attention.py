@@ -35,8 +35,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def scores_of(name, model, ids, layers="last", heads="mean", **options):
-    request = Request(attention=AttentionOptions(layers, heads), **options)
+def scores_of(name, model, ids, layers="last", heads="mean", final_norm=False, **options):
+    request = Request(attention=AttentionOptions(layers, heads, final_norm), **options)
     (results,) = SCORES[name](model, [Text(ids, range(len(ids) - 1))], request)
     return {result.measure: result.scores for result in results}
 
@@ -241,6 +241,15 @@ def test_value_zeroing_by_hooks(variant):
         through = distances @ through
         assert_close(each[f"value_zeroing[{number}]"], distances[:-1], **EXACT)
     assert_close(scores_of("value_zeroing", model, ids)["value_zeroing"], distances[:-1], **EXACT)
+    for j in range(LENGTH):
+        hook = zero_values(plain, layers[-1], j)
+        changed = plain.base_model(ids[None]).last_hidden_state[0].detach()
+        hook.remove()
+        distances[:, j] = 1 - torch.cosine_similarity(changed, plain.base_model(ids[None]).last_hidden_state[0], dim=-1)
+    distances = (distances / distances.sum(-1, keepdim=True)).tril().detach()
+    normed = scores_of("value_zeroing", model, ids, "each", final_norm=True)
+    assert_close(normed[f"value_zeroing[{len(layers) - 1}]"], distances[:-1], **EXACT)
+    assert_close(normed["value_zeroing[0]"], each["value_zeroing[0]"], rtol=0, atol=0)
     rolled = scores_of("value_zeroing_rollout", model, ids)["value_zeroing_rollout"]
     assert_close(rolled, through[:-1], **EXACT)
 

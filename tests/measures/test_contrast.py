@@ -191,9 +191,15 @@ def test_attention_has_no_function_to_contrast():
 @pytest.mark.parametrize(
     ("measure", "request_", "multi_token", "message"),
     [
-        ({}, Request(function="prob"), "first", "prob is no contrast of target and foil: use contrast_log2_prob or"),
+        (
+            {},
+            Request(function="prob"),
+            "first",
+            "prob is no contrast of target and foil: use contrast_logit, contrast_log2_prob or contr",
+        ),
         ({}, Request(function="logit"), "sum", "logit is no contrast of target and foil"),
         ({}, Request(function="contrast_logit"), "sum", "teacher forcing adds up log2 probabilities, not logits"),
+        ({}, Request(function="contrast_prob"), "sum", "teacher forcing adds up log2 probabilities, not probs"),
         ({"functions": ("logit",)}, Request(), "first", "m takes the functions logit: none is a contrast"),
         ({"functions": ("logit",)}, Request(), "sum", "m can't be added up over the tokens of target and foil"),
         ({"functions": ()}, Request(), "sum", "m can't be added up"),

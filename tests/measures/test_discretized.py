@@ -49,7 +49,7 @@ def slow_path(word, baseline, strategy):
 def path_of(strategy, baseline, neighbors=NEAR, memory=2**30):
     finder = Neighbors(EMBEDDINGS)
     options = GradientOptions(steps=STEPS, strategy=strategy, neighbors=neighbors)
-    return torch.stack(word_path(IDS, baseline, anchors(IDS, baseline, finder, options, memory), finder))
+    return torch.stack(word_path(IDS, baseline, anchors(IDS, baseline, finder, options, memory), finder, STEPS))
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
@@ -75,6 +75,32 @@ def test_paths_are_monotone_from_the_baseline_to_the_words(strategy, baseline, n
     assert_close(path.diff(dim=0).abs().sum(0), (path[-1] - path[0]).abs(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_steps_that_count_points(strategy):
+    """As inseq counts: N points, both ends among them; where an anchor would turn back, 1/N of the way is gone."""
+    finder, vector = Neighbors(EMBEDDINGS), BASELINES["word"]
+    options = GradientOptions(steps=STEPS, strategy=strategy, neighbors=NEAR, dig_steps="points")
+    words = anchors(IDS, vector, finder, options, 2**30)
+    path = torch.stack(word_path(IDS, vector, words, finder, STEPS))
+    assert len(path) == STEPS
+    assert_close(path[0], vector.expand_as(path[0]), rtol=0, atol=0)
+    expected = torch.stack([slow_path(int(word), vector, strategy)[: STEPS - 1].flip(0) for word in IDS], 1)
+    assert_close(path[1:], expected, rtol=0, atol=1e-12)
+
+
+def test_a_path_of_two_points_is_the_straight_line():
+    _, model = make_pair("gpt2")
+    text = Text(random_ids(5), range(4))
+    asked = GradientOptions(steps=2, dig_steps="points", baseline=1)
+    ((scores,),) = SCORES["discretized_ig"](model, [text], Request(gradients=asked))
+    left = GradientOptions(steps=1, quadrature="left", baseline=1)
+    ((line,),) = SCORES["integrated_gradients"](model, [text], Request(gradients=left))
+    assert_close(scores.scores, line.scores, rtol=0, atol=1e-12)
+    one_point = GradientOptions(steps=1, dig_steps="points")
+    with pytest.raises(ValueError, match="two ends among its points: use 2 steps or more, not 1"):
+        list(SCORES["discretized_ig"](model, [text], Request(gradients=one_point)))
+
+
 def test_neighbors_by_hand():
     finder = Neighbors(torch.tensor([[0.0], [1.0], [3.0], [3.5]]))
     assert_close(finder(torch.tensor([0, 3, 0]), 2), torch.tensor([[1, 2], [2, 1], [1, 2]]))
@@ -98,7 +124,7 @@ def test_scores_are_gradients_times_steps(variant):
     ((scores,),) = SCORES["discretized_ig"](model, [text], Request(gradients=options))
     finder = Neighbors(model.token_embeddings()[0])
     words = anchors(text.ids, finder.embeddings[1], finder, options, 2**30)
-    points = word_path(text.ids, finder.embeddings[1], words, finder)
+    points = word_path(text.ids, finder.embeddings[1], words, finder, 3)
     target, expected = 5, 0
     for point, later in pairwise(points):
         x = point[: target + 1].clone().requires_grad_()

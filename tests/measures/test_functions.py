@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from decomp.measures.functions import FUNCTIONS, find_function
+from decomp.measures.registry import CONTRAST_FUNCTIONS
 
 LOGITS = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]], dtype=torch.float64)
 TOKEN, FOIL = torch.tensor([0, 2]), torch.tensor([2, 1])
@@ -17,6 +18,7 @@ EXPECTED = {
     "prob": torch.stack([PROBS[0, 0], PROBS[1, 2]]),
     "contrast_logit": torch.tensor([0.5, -4.0]),
     "contrast_log2_prob": torch.stack([PROBS[0, 0] / PROBS[0, 2], PROBS[1, 2] / PROBS[1, 1]]).log2(),
+    "contrast_prob": torch.stack([PROBS[0, 0] - PROBS[0, 2], PROBS[1, 2] - PROBS[1, 1]]),
 }
 
 
@@ -30,9 +32,10 @@ def test_no_underflow():
     assert_close(FUNCTIONS["log2_prob"](logits, torch.tensor([0]), None), torch.tensor([-1e4 / math.log(2)]))
 
 
-def test_contrast_without_foil():
+@pytest.mark.parametrize("name", CONTRAST_FUNCTIONS)
+def test_contrast_without_foil(name):
     with pytest.raises(ValueError, match="needs a foil"):
-        FUNCTIONS["contrast_log2_prob"](LOGITS, TOKEN, None)
+        FUNCTIONS[name](LOGITS, TOKEN, None)
 
 
 def test_unknown_function():

@@ -54,6 +54,27 @@ def test_masked_is_a_forward_over_the_shortened_text(variant, function):
     assert_close(result.scores, by_shortened_texts(plain, ids, function, foils), **EXACT)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_hidden_key_is_an_attention_mask(variant):
+    """As behind an attention mask of transformers, positions as they were: the newest source still predicts."""
+    plain, model = make_pair(variant)
+    ids, places = random_ids(LENGTH), torch.arange(LENGTH)
+    scores, masked = (occlusion(model, ids, replacement=kind, function="prob").scores for kind in ("key", "mask"))
+    for i in range(LENGTH - 1):
+        for k in range(i + 1):
+            prefix, positions = ids[None, : i + 1], places[None, : i + 1]
+            with torch.no_grad():
+                logits = [
+                    plain(input_ids=prefix, attention_mask=mask, position_ids=positions).logits[0, -1]
+                    for mask in (torch.ones_like(prefix), (positions != k).long())
+                ]
+            whole, without = (each.softmax(-1)[ids[i + 1]] for each in logits)
+            assert_close(scores[i, k], whole - without, **EXACT)
+    older = torch.ones_like(scores, dtype=torch.bool).tril(-1)
+    assert_close(scores[older], masked[older], **EXACT)
+    assert (scores - masked).diagonal()[1:].abs().min() > 1e-6
+
+
 WINDOWED = ["mistral", "qwen2-window", "gemma2", "gemma3", "phi3-window", "starcoder2"]
 
 

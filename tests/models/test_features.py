@@ -15,7 +15,7 @@ from decomp.locate.facts import Fact, Object
 from decomp.locate.layers.readings import COMPONENTS, LayerRequest
 from decomp.locate.layers.scoring import direct_shares, gradient_x_activation
 from decomp.locate.neurons.completions import Completion
-from decomp.locate.neurons.scoring import integrated_gradients
+from decomp.locate.neurons.scoring import NeuronRequest, integrated_gradients
 from decomp.measures import SCORES, AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
 from decomp.models.recording import starting_from
@@ -398,7 +398,7 @@ def test_neurons_are_gradients_along_the_way_to_zero(pair):
         with pytest.raises(ValueError, match=f"{model.config.model_type} models don't support neurons: "):
             model.neuron_modules()
         return
-    result = integrated_gradients(model, COMPLETION, "log2_prob", "riemann", 2, 2**30)
+    result = integrated_gradients(model, COMPLETION, NeuronRequest(steps=2))
     for layer, scores in enumerate(result.scores):
         values, gradients = [], []
         for alpha in (0, 0.5, 1):

@@ -1,7 +1,8 @@
 """Whether edges carry a behaviour: the best ones kept, all others ablated (Hanna et al. 2024)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.locate.edges.batches import batches
-from decomp.locate.edges.behaviour import Setting
+from decomp.locate.edges.behaviour import PER_BATCH, Setting
 from decomp.locate.edges.circuits import find_circuit
 from decomp.locate.edges.graph import Graph
 from decomp.locate.edges.passes import EdgeMasks
 from decomp.locate.edges.prompts import PromptPair, place_of
 from decomp.locate.edges.scoring import ranked
 from decomp.locate.limits import check_finite, check_once
+from decomp.locate.tables import check_fits
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,12 @@ def check_edges(
         Kept(name, count, len(kept[name, count]), loss, (none - loss) / (none - clean))
         for (name, count), loss in sorted(mean.items(), key=lambda item: item[0][1])
     ]
+
+
+def check_made(path: Path, model: Any, setting: Setting, options: Mapping[str, Any]) -> None:
+    """Raise ValueError, with every difference, for a table of edges of another model, other BOS, other ablation.
+
+    `options` are `bos` and `batch_by`, of which the second counts for means over given batches alone.
+    """
+    own = {name: value for name, value in options.items() if name != "batch_by" or setting.ablation in PER_BATCH}
+    check_fits(path, "edges score", model, {**own, "ablation": setting.ablation, "side": setting.side})

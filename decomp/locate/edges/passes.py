@@ -15,9 +15,9 @@ from decomp.locate.edges.graph import Graph, Outputs, source_vectors
 
 
 class UniformMask:
-    """One mask value for all edges: each input goes that far towards the ablated residual stream.
+    """A patch with one mask value for all edges: each input goes that far towards the ablated residual stream.
 
-    Keeps the sources' outputs, and what gradients of all destinations' inputs can be had from.
+    It keeps the sources' outputs, and what gradients of all destinations' inputs can be had from.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class UniformMask:
         return hidden.clone().requires_grad_(torch.is_grad_enabled())
 
     def input(self, stage: int, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        if self.shift is not None:
+        if self.shift is not None and self.reads_replaced(stage):
             stream = stream + self.shift
         # A tensor of its own even at mask 0: the stream goes on to other destinations.
         moved = stream.lerp(self.ablated[stage], self.mask) if self.ablated else stream.clone()
@@ -58,14 +58,17 @@ class UniformMask:
     def output(self, stage: int, value: Float[Tensor, "B T _"]) -> None:
         self.outputs.append(value.detach())
         place = self.graph.stages[stage]
-        if place.operator is None:
-            # A norm's output is the whole stream.
-            self.shift = None
         if self.replaced is not None and self.replaced[0] == stage + 1:
             self.shift = source_vectors(place, self.replaced[1] - value).sum(0)
 
+    def reads_replaced(self, stage: int) -> bool:
+        """Return whether a stage reads the sources whose output is replaced."""
+        assert self.replaced is not None
+        read, given = self.graph.stages[stage].upstream, self.graph.stages[self.replaced[0] - 1].sources
+        return read.start <= given.start and given.stop <= read.stop
+
     def gradients(self, loss: Float[Tensor, ""]) -> Iterator[Float[Tensor, "destinations B T D"]]:
-        """∂loss/∂in_v of the destinations of each stage, from one backward pass."""
+        """Yield ∂loss/∂in_v of the destinations of each stage, from one backward pass."""
         wanted = [
             [self.projections[number, kind] for kind in range(3)] if stage.heads else [self.inputs[number]]
             for number, stage in enumerate(self.graph.stages)
@@ -84,7 +87,7 @@ class UniformMask:
 def through_projections(
     projections: Sequence[Affine], heads: Sequence[int], gradients: Sequence[Float[Tensor, "B T HV"]]
 ) -> Iterator[Float[Tensor, "H B T D"]]:
-    """From gradients with respect to queries, keys and values to those with respect to each head's normalised input."""
+    """Yield gradients with respect to heads' normalised inputs, from those with respect to queries, keys, values."""
     for projection, count, gradient in zip(projections, heads, gradients, strict=True):
         weight = projection.weight.unflatten(-1, (count, -1))
         yield torch.einsum("bthv,dhv->hbtd", gradient.unflatten(-1, (count, -1)), weight)
@@ -93,7 +96,7 @@ def through_projections(
 def through_norm(
     norm: Norm | None, x: Float[Tensor, "B T D"], gradients: Float[Tensor, "N B T D"]
 ) -> Float[Tensor, "N B T D"]:
-    """Gradients with respect to a norm's input x, from those with respect to its output.
+    """Return gradients with respect to a norm's input x, from those with respect to its output.
 
     With x̂ the normalised x: (g − mean(g) − x̂ · mean(x̂ ⊙ g)) · inverse_std, g = γ ⊙ gradient; RMSNorm: no mean(g).
     """
@@ -111,7 +114,7 @@ def through_norm(
 
 
 class EdgeMasks:
-    """A mask value for every edge (source, destination); for passes without gradients."""
+    """A patch with a mask value for every edge (source, destination), for passes without gradients."""
 
     def __init__(self, graph: Graph, masks: Float[Tensor, "U V"], ablated: Outputs) -> None:
         self.graph, self.masks, self.ablated = graph, masks, ablated

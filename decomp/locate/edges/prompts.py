@@ -56,6 +56,13 @@ def read_prompts(
     return pairs
 
 
+def open_prompts(
+    model: Any, tokenizer: Any, path: Path, bos: bool = True, batch_by: str | None = None
+) -> list[PromptPair]:
+    """Read the pairs of a file as this model's tokens. ValueError as in `read_prompts`."""
+    return read_prompts(path, tokenizer, model.config, bos, batch_by)
+
+
 def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) -> str:
     """Return the given batch of a prompt: its number divided by a size, or the value of a field."""
     if batch_by.isdecimal():

@@ -9,30 +9,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.io.records import read_records
 from decomp.locate.edges.behaviour import LOSSES
 from decomp.locate.edges.graph import Graph
-from decomp.locate.edges.scoring import EdgeRequest, EdgeScores
+from decomp.locate.edges.scoring import QUADRATURE, EdgeRequest, EdgeScores
+from decomp.locate.tables import read_rows
 from decomp.tables.columns import Row, significant
 
 COLUMNS = ("source", "destination", "input", "score")
 
 
 def edge_rows(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> Iterator[Row]:
-    """One row per (source, destination); `input`: query, key or value of a head, else `input`."""
+    """Yield one row per (source, destination); `input`: query, key or value of a head, else `input`."""
     scores = significant(result.scores.cpu()[edges[:, 0], edges[:, 1]])
     for (u, v), score in zip(edges.tolist(), scores, strict=True):
         yield result.graph.sources[u], *result.graph.destinations[v], score
 
 
 def read_edges(path: Path, graph: Graph) -> Float[Tensor, "U V"]:
-    """The scores of a table of edges. ValueError for unknown nodes, edges that are not there, or none."""
+    """Return the scores of a table of edges, zero for those that it lacks.
+
+    ValueError for unknown nodes, edges that are not there or are twice in the table, scores that are no numbers.
+    """
     scores = torch.zeros(len(graph.sources), len(graph.destinations), dtype=torch.float64)
+    seen: dict[tuple[int, int], str] = {}
     sources = {name: u for u, name in enumerate(graph.sources)}
     destinations = {name: v for v, name in enumerate(graph.destinations)}
     nodes = {node for node, _ in graph.destinations}
     edges = graph.edges()
-    for record in read_records(path, COLUMNS):
+    for record in read_rows(path, COLUMNS):
         source, node, name, score = (record.values[column] for column in COLUMNS)
         for what, known in ((source, sources), (node, nodes)):
             if what not in known:
@@ -40,11 +44,15 @@ def read_edges(path: Path, graph: Graph) -> Float[Tensor, "U V"]:
         place = (sources[source], destinations.get((node, name), -1))
         if place[1] < 0 or not edges[place]:
             raise ValueError(f"{record.place}: the model has no edge from {source} to the {name} of {node}")
+        if place in seen:
+            raise ValueError(f"{record.place}: the edge from {source} to the {name} of {node} is in {seen[place]} too")
+        seen[place] = record.place.removeprefix(f"{path}, ")
         scores[place] = number(record.place, score)
     return scores
 
 
 def number(place: str, score: Any) -> float:
+    """Return a score. ValueError, with the place, for what is no finite number."""
     try:
         value = float(score)
     except (TypeError, ValueError):
@@ -55,20 +63,25 @@ def number(place: str, score: Any) -> float:
 
 
 def example(names: list[str]) -> str:
-    """The first names and the last."""
+    """Return the first names and the last, for an error."""
     return ", ".join([*names[:3], "…", names[-1]] if len(names) > 4 else names)
 
 
 def summary(result: EdgeScores, request: EdgeRequest) -> dict[str, Any]:
-    """How scores were made, their sign, and whether they are complete."""
+    """Return how scores were made, their sign, and whether they are complete."""
+    over_prompts = {"batch_means": "sum over batches of means over prompts"}.get(
+        request.over_prompts, f"{request.over_prompts} over prompts"
+    )
+    over = f"{over_prompts}, {request.over_samples} over samples"
     return {
         "method": request.method,
         "mask_value": request.mask_value,
         "samples": request.samples,
+        "quadrature": None if request.samples is None else request.quadrature or QUADRATURE.get(request.method),
         "ablation": request.ablation,
         "ablation_from": request.side,
         "loss": LOSSES[request.answer_function].format(request.grad_function),
-        "score": "dL/dm, mean over prompts and samples: positive where ablating the edge raises L",
+        "score": f"dL/dm, {over}: positive where ablating the edge raises L",
         "clean_loss": result.clean_loss,
         "ablated_loss": result.ablated_loss,
         "sum_of_scores": result.scores.sum().item(),

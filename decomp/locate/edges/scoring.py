@@ -20,7 +20,7 @@ from decomp.measures.quadrature import Nodes
 
 Method = Literal["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"]
 METHODS: tuple[str, ...] = get_args(Method)
-QUADRATURE = {"mask_gradient": "closed", "eap_ig": "right", "eap_ig_activations": "right"}
+QUADRATURE = {"mask_gradient": "riemann", "eap_ig": "right", "eap_ig_activations": "right"}
 """By method, where gradients are taken by default: at auto-circuit's mask values; at k = 1 … n (Hanna et al. 2024)."""
 OverPrompts = Literal["mean", "sum", "batch_means"]
 OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
@@ -31,7 +31,7 @@ class EdgeRequest(Setting):
     """How edges are scored.
 
     `mask_gradient` takes its gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples` between
-    0 and 1 (`closed`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated to
+    0 and 1 (`riemann`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated to
     the clean one; `eap_ig_activations` at every node's output on that way, one layer's node kind at a time;
     `both_ends` in the passes over the clean and the corrupt prompts.
     """

@@ -22,12 +22,12 @@ REST_OF_LINE = re.compile(r"[ \t]*[);,]*[ \t]*(?:\r?\n|\Z)")
 
 
 def lines_of(text: str) -> list[str]:
-    """With their ends, as compilers count them."""
+    """Return a text's lines with their ends, as compilers count them."""
     return LINE.findall(text)
 
 
 def python_blocks(text: str) -> Iterator[range]:
-    """Compound statements, decorators included; nothing where the text is no Python."""
+    """Yield compound statements, decorators included; nothing where the text is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -42,7 +42,7 @@ def python_blocks(text: str) -> Iterator[range]:
 
 
 def indented_blocks(text: str) -> Iterator[range]:
-    """Lines that end in a colon, each with the deeper ones after it: for Python that does not parse."""
+    """Yield lines that end in a colon, each with the deeper ones after it: for Python that does not parse."""
     lines = lines_of(text)
     starts = [0, *accumulate(map(len, lines))]
     depths = [len(line) - len(line.lstrip()) if line.strip() else None for line in lines]
@@ -60,7 +60,7 @@ def indented_blocks(text: str) -> Iterator[range]:
 
 
 def brace_blocks(text: str) -> Iterator[range]:
-    """Braces with the statement that they belong to, in languages that look like JavaScript; no braces of objects.
+    """Yield braces with the statement that they belong to, in languages like JavaScript, but not those of objects.
 
     Strings, comments, templates and regular expressions are stepped over; a template inside a template's
     `${}` is not understood.
@@ -91,7 +91,7 @@ def brace_blocks(text: str) -> Iterator[range]:
 
 
 def whole_lines(text: str, start: int, stop: int) -> range:
-    """Without white space in front; to the ends of its lines where only punctuation stands there."""
+    """Return a stretch without white space in front, to the ends of its lines where only punctuation stands there."""
     start += len(text[start:stop]) - len(text[start:stop].lstrip())
     line = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
     if not text[line:start].strip():
@@ -105,6 +105,6 @@ PARSERS: tuple[Callable[[str], Iterator[range]], ...] = (python_blocks, brace_bl
 
 
 def enclosing_block(text: str, start: int, stop: int) -> range | None:
-    """The smallest block around a stretch of the text."""
+    """Return the smallest block around a stretch of the text, None where there is none."""
     blocks = next((found for parser in PARSERS if (found := list(parser(text)))), [])
     return min((block for block in blocks if block.start <= start and stop <= block.stop), key=len, default=None)

@@ -1,7 +1,7 @@
 """Whether found neurons matter: suppressed or doubled, beside random ones, and on what they should not matter for."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +10,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from decomp.io.records import Record, read_records
+from decomp.io.digests import digest
+from decomp.io.records import Record
+from decomp.locate.limits import check_finite, check_numbers
 from decomp.locate.neurons.completions import Completion, Continuation
-from decomp.locate.neurons.items import Asked
+from decomp.locate.neurons.items import Asked, open_items
+from decomp.locate.neurons.spans import CUTS
+from decomp.locate.tables import check_fits, read_rows
+from decomp.tables.files import truth
+from decomp.tables.provenance import read_provenance
 
 Key = tuple[str, str]
 """Fact and level: whose neurons they are."""
 
 
 class CheckRow(NamedTuple):
+    """What becomes of a completion when some neurons are multiplied by a factor."""
+
     item: int | None
     """None for the mean over unrelated items."""
     fact: str
@@ -40,19 +48,59 @@ class CheckRow(NamedTuple):
 
 
 def read_neurons(path: Path, layers: int, neurons: int) -> dict[Key, Bool[Tensor, "L F"]]:
-    """The neurons of each fact and level in a table of `decomp neurons`.
+    """Return the neurons of each fact and level in a table of `decomp neurons`: those that it says were found.
 
-    ValueError for a table without the columns, or with neurons that the model does not have.
+    ValueError for a table without the columns, with neurons that the model does not have, or without any found.
     """
     sets: dict[Key, Tensor] = defaultdict(lambda: torch.zeros(layers, neurons, dtype=torch.bool))
-    for record in read_records(path, ("fact", "level", "layer", "neuron")):
+    for record in read_rows(path, ("fact", "level", "layer", "neuron")):
         layer, neuron = (index_of(record, *bound) for bound in (("layer", layers), ("neuron", neurons)))
-        sets[str(record.values["fact"]), str(record.values["level"])][layer, neuron] = True
+        if is_found(record):
+            sets[str(record.values["fact"] or ""), str(record.values["level"] or "")][layer, neuron] = True
+    if not sets:
+        raise ValueError(f"{path} has no neuron that was found: find some with a lower --threshold or --share")
     return dict(sets)
 
 
+def is_found(record: Record) -> bool:
+    """Return what the column `found` says, True without one. ValueError, with the place, for what is no truth value."""
+    try:
+        return truth(record.values.get("found", True))
+    except ValueError as error:
+        raise ValueError(f"{record.place}: found: {error}") from error
+
+
+def check_made(path: Path, model: Any, options: Mapping[str, Any]) -> None:
+    """Raise ValueError, with every difference, for a table of neurons of another model, or with other options."""
+    check_fits(path, "neurons find", model, options)
+
+
+def check_items_of(path: Path, asked: Sequence[Asked], items: Path) -> None:
+    """Raise ValueError for a table of neurons of other items than those of this file, where it matters.
+
+    Facts without a name go by the number of their item.
+    """
+    there = (read_provenance(path) or {}).get("options", {}).get("items_file")
+    if there is None or all(one.named for one in asked):
+        return
+    if there[1] != digest([items.read_bytes()]):
+        raise ValueError(
+            f"{path} has neurons for other items ({there[0]}), whose facts go by their numbers: give the same items, "
+            "or name their facts in a column fact"
+        )
+
+
+def open_check(
+    model: Any, tokenizer: Any, sets: Mapping[Key, Tensor], items: Path, others: Path | None, bos: bool = True
+) -> tuple[list[Asked], list[Asked] | None]:
+    """Read the items that neurons were found for, at their levels of edits, and those of another file, if any."""
+    levels = tuple(dict.fromkeys(level for _, level in sets if level in CUTS)) or ("token",)
+    own = open_items(model, tokenizer, items, levels, bos=bos)
+    return own, None if others is None else open_items(model, tokenizer, others, levels[:1], bos=bos)
+
+
 def match(asked: Sequence[Asked], sets: Mapping[Key, Tensor], path: Path) -> list[Asked]:
-    """What was asked of the facts that have neurons. ValueError for neurons of a fact that is not among them."""
+    """Return what was asked of the facts that have neurons. ValueError for neurons of a fact that is not among them."""
     keys = {(one.fact, one.level) for one in asked}
     if strangers := [key for key in sets if key not in keys]:
         fact, level = strangers[0]
@@ -64,6 +112,7 @@ def match(asked: Sequence[Asked], sets: Mapping[Key, Tensor], path: Path) -> lis
 
 
 def index_of(record: Record, column: str, count: int) -> int:
+    """Return a row's index below a count. ValueError, with the place, for another value."""
     value = str(record.values[column])
     if not value.isdecimal() or int(value) >= count:
         raise ValueError(f"{record.place}: {column} must be from 0 to {count - 1} in this model, it is {value!r}")
@@ -71,7 +120,7 @@ def index_of(record: Record, column: str, count: int) -> int:
 
 
 def random_like(neurons: Bool[Tensor, "L F"], generator: torch.Generator) -> Bool[Tensor, "L F"]:
-    """As many neurons in every layer, drawn from all of it without replacement."""
+    """Return as many neurons in every layer, drawn from all of it without replacement."""
     drawn = torch.zeros_like(neurons)
     for layer, count in enumerate(neurons.sum(1).tolist()):
         drawn[layer, torch.randperm(neurons.shape[1], generator=generator)[:count]] = True
@@ -80,21 +129,26 @@ def random_like(neurons: Bool[Tensor, "L F"], generator: torch.Generator) -> Boo
 
 @torch.no_grad()
 def values_with(
-    model: Any, completion: Completion, changes: Sequence[tuple[Bool[Tensor, "L F"], float]], memory: int
+    model: Any,
+    completion: Completion,
+    changes: Sequence[tuple[Bool[Tensor, "L F"], float]],
+    memory: int,
+    neurons: str = "activation",
 ) -> Float[Tensor, "1+N"]:
-    """log2 P(Y | X) in bits as it is, and with each set of neurons multiplied by its factor."""
-    continuation = Continuation(model, completion)
+    """Return log2 P(Y | X) in bits as it is, and with each set of neurons multiplied by its factor."""
+    continuation = Continuation(model, completion, neurons)
     nothing = (torch.zeros_like(changes[0][0]), 1.0)
     size, rows = continuation.rows_within(memory), [nothing, *changes]
     values = []
     for part in (rows[i : i + size] for i in range(0, len(rows), size)):
-        factors = torch.stack([torch.where(neurons, factor, 1.0) for neurons, factor in part])
+        factors = torch.stack([torch.where(chosen, factor, 1.0) for chosen, factor in part])
         change = partial(multiply, factors.to(model.device, model.dtype))
         values.append(continuation("log2_prob", len(part), change))
     return torch.cat(values).double().cpu()
 
 
 def multiply(factors: Float[Tensor, "R L F"], layer: int, neurons: Float[Tensor, "R Y F"]) -> Float[Tensor, "R Y F"]:
+    """Return a layer's neurons times the factors of each variant."""
     return neurons * factors[:, layer, None]
 
 
@@ -106,17 +160,20 @@ def check_items(
     draws: int,
     seed: int,
     memory: int,
+    neurons: str = "activation",
 ) -> Iterator[list[CheckRow]]:
-    """Per item: its fact's neurons, and the random ones, times each factor."""
+    """Yield the rows of each item: its fact's neurons, and the random ones, times each factor."""
     generator = torch.Generator().manual_seed(seed)
     random = {key: [random_like(found, generator) for _ in range(draws)] for key, found in sets.items()}
     for one in asked:
         key = (one.fact, one.level)
-        changes = [(neurons, factor) for factor in factors for neurons in (sets[key], *random[key])]
-        before, *after = values_with(model, one.target, changes, memory).split([1, *[1 + draws] * len(factors)])
+        changes = [(chosen, factor) for factor in factors for chosen in (sets[key], *random[key])]
+        values = values_with(model, one.target, changes, memory, neurons)
+        check_finite(values, lambda at, where=one.place: f"{where}: log2 P with changed neurons ({at[0]})")  # type: ignore[misc]
+        before, *after = values.split([1, *[1 + draws] * len(factors)])
         rows = []
-        for factor, values in zip(factors, after, strict=True):
-            change, front = values - before, (one.item, *key, factor)
+        for factor, changed in zip(factors, after, strict=True):
+            change, front = changed - before, (one.item, *key, factor)
             count, plain = int(sets[key].sum()), before.item()
             rows.append(CheckRow(*front, "found", count, 1, plain, change[0].item(), None))
             rows.append(CheckRow(*front, "random", count, draws, plain, *mean_and_sd(change[1:])))
@@ -124,6 +181,7 @@ def check_items(
 
 
 def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
+    """Return the mean of values, and their standard deviation where there are several."""
     return values.mean().item(), values.std().item() if len(values) > 1 else None
 
 
@@ -134,15 +192,16 @@ def check_unrelated(
     factors: Sequence[float],
     own_file: bool,
     memory: int,
+    neurons: str = "activation",
 ) -> Iterator[CheckRow]:
-    """Every fact's neurons on completions of other facts (all of another file), at its own level of edits."""
+    """Yield rows of every fact's neurons on other facts' completions (all of another file), at its level of edits."""
     seen: dict[tuple[Key, float], list[tuple[float, float]]] = defaultdict(list)
     for other in others:
         keys = [k for k in sets if not (own_file and k[0] == other.fact) and (k[1] == other.level or not own_file)]
         asked = [(key, factor) for key in keys for factor in factors]
         if asked:
             before, *after = values_with(
-                model, other.target, [(sets[key], factor) for key, factor in asked], memory
+                model, other.target, [(sets[key], factor) for key, factor in asked], memory, neurons
             ).tolist()
             for which, value in zip(asked, after, strict=True):
                 seen[which].append((before, value - before))
@@ -150,3 +209,29 @@ def check_unrelated(
         before, change = torch.tensor(pairs, dtype=torch.double).unbind(1)
         count = int(sets[key].sum())
         yield CheckRow(None, *key, factor, "unrelated", count, len(pairs), before.mean().item(), *mean_and_sd(change))
+
+
+def check_neurons(
+    model: Any,
+    asked: Sequence[Asked],
+    sets: Mapping[Key, Bool[Tensor, "L F"]],
+    others: Sequence[Asked] | None = None,
+    factors: Sequence[float] = (0.0, 2.0),
+    draws: int = 20,
+    seed: int = 0,
+    memory: int = 2**30,
+    neurons: str = "activation",
+    advance: Callable[[int], object] = lambda _: None,
+) -> Iterator[list[CheckRow]]:
+    """Suppress or double the neurons found for facts: yield the rows of each item, then those on unrelated items.
+
+    `sets` are the neurons by fact and level (`read_neurons`), `others` unrelated items (those of other facts without
+    any), `factors` what neurons are multiplied by, `draws` the number of random sets beside. `advance` is called
+    with the number of items done. ValueError for factors that are not finite or given twice, too little memory.
+    """
+    check_numbers("--factor", factors)
+    for rows in check_items(model, asked, sets, factors, draws, seed, memory, neurons):
+        yield rows
+        advance(1)
+    own = others is None
+    yield list(check_unrelated(model, asked if others is None else others, sets, factors, own, memory, neurons))

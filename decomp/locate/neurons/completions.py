@@ -11,30 +11,36 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from decomp.locate.limits import rows_within
 from decomp.measures.functions import FUNCTIONS
+
+NEURONS = ("activation", "pre-activation")
+"""What the last map of an MLP is given, or what its activation is."""
 
 Change = Callable[[int, Float[Tensor, "R Y F"]], Float[Tensor, "R Y F"]]
 """From a layer and its neurons at the positions that predict Y to what takes their place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Completion:
+    """A target Y that follows a context X, as tokens."""
+
     context: Int[Tensor, " X"]
     target: Int[Tensor, " Y"]
 
 
 def log2_prob(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Float[Tensor, " R"]:
-    """log2 P(Y | X) = Σ_j log2 P(y_j | X, y_<j), in bits."""
+    """Return log2 P(Y | X) = Σ_j log2 P(y_j | X, y_<j), in bits."""
     return FUNCTIONS["log2_prob"](logits, target, None).sum(-1)
 
 
 def prob(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Float[Tensor, " R"]:
-    """P(Y | X)."""
+    """Return P(Y | X)."""
     return log2_prob(logits, target).exp2()
 
 
 def logit(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Float[Tensor, " R"]:
-    """Σ_j z[y_j]."""
+    """Return Σ_j z[y_j]."""
     return FUNCTIONS["logit"](logits, target, None).sum(-1)
 
 
@@ -42,11 +48,13 @@ SEQUENCE_FUNCTIONS = {"log2_prob": log2_prob, "prob": prob, "logit": logit}
 
 
 class Continuation:
-    """Teacher-forced passes of one completion. What precedes the positions that predict Y is computed once:
-    no change of the neurons there reaches it."""
+    """Teacher-forced passes of one completion, in many variants of its neurons at once.
 
-    def __init__(self, model: Any, completion: Completion) -> None:
-        self.model = model
+    What precedes the positions that predict Y is computed once: no change of the neurons there reaches it.
+    """
+
+    def __init__(self, model: Any, completion: Completion, neurons: str = "activation") -> None:
+        self.model, self.neurons = model, neurons
         context, self.target = (ids.to(model.device) for ids in (completion.context, completion.target))
         self.inputs = torch.cat([context[-1:], self.target[:-1]])
         self.past = None
@@ -55,18 +63,26 @@ class Continuation:
                 self.past = model.base_model(input_ids=context[None, :-1], use_cache=True).past_key_values
 
     def __call__(self, function: str, rows: int, change: Change) -> Float[Tensor, " rows"]:
-        """The function of Y in so many variants, with the neurons changed."""
+        """Return the function of Y in so many variants, with the neurons changed."""
+        return SEQUENCE_FUNCTIONS[function](self.logits(rows, change), self.target.expand(rows, -1))
+
+    def values(self, function: str, rows: int, change: Change) -> Float[Tensor, "rows Y"]:
+        """Return the function of each token of Y, after those before it, in so many variants."""
+        return FUNCTIONS[function](self.logits(rows, change), self.target.expand(rows, -1), None)
+
+    def logits(self, rows: int, change: Change) -> Float[Tensor, "rows Y V"]:
+        """Return the logits that predict Y, in so many variants, with the neurons changed."""
         past = copy.deepcopy(self.past)
         if past is not None:
             past.batch_repeat_interleave(rows)
-        with changing_neurons(self.model, rows, change):
+        with changing_neurons(self.model, rows, change, self.neurons):
             hidden = self.model.base_model(
                 input_ids=self.inputs.expand(rows, -1), past_key_values=past, use_cache=past is not None
             ).last_hidden_state
-        return SEQUENCE_FUNCTIONS[function](self.model.unembedding().logits(hidden), self.target.expand(rows, -1))
+        return self.model.unembedding().logits(hidden)
 
     def bytes_per_row(self) -> int:
-        """What a variant holds with its gradients: keys and values twice, states and neurons, logits."""
+        """Return what a variant holds with its gradients: keys and values twice, states and neurons, logits."""
         seen = 0 if self.past is None else self.past.get_seq_length()
         mine, vocab = len(self.inputs), len(self.model.unembedding().weight)
         held = 4 * mine * vocab
@@ -79,20 +95,36 @@ class Continuation:
         return int(held * self.model.dtype.itemsize)
 
     def rows_within(self, memory: int) -> int:
-        return max(1, memory // self.bytes_per_row())
+        """Return how many variants fit into the memory. ValueError where not even one does."""
+        return rows_within(memory, self.bytes_per_row(), f"a completion of {len(self.inputs)} tokens")
 
 
 @contextmanager
-def changing_neurons(model: Any, rows: int, change: Change) -> Iterator[None]:
-    """Every layer's post-activation neurons replaced by what `change` makes of them."""
+def changing_neurons(model: Any, rows: int, change: Change, neurons: str = "activation") -> Iterator[None]:
+    """Replace every layer's neurons, after or before their activation, by what `change` makes of them."""
+
+    def changed(layer: int, values: Tensor) -> Tensor:
+        # Some models have rows and tokens in one axis here.
+        return change(layer, values.reshape(rows, -1, values.shape[-1])).reshape(values.shape)
 
     def replace(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        # Some models have rows and tokens in one axis here.
-        return (change(layer, args[0].view(rows, -1, args[0].shape[-1])).view(args[0].shape),)
+        return (changed(layer, args[0]),)
 
-    handles = [
-        module.register_forward_pre_hook(partial(replace, layer)) for layer, module in enumerate(model.neuron_modules())
-    ]
+    def replace_before(layer: int, columns: slice, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        joint = output.clone()
+        joint[..., columns] = changed(layer, output[..., columns])
+        return joint
+
+    if neurons == "activation":
+        handles = [
+            module.register_forward_pre_hook(partial(replace, layer))
+            for layer, module in enumerate(model.neuron_modules())
+        ]
+    else:
+        handles = [
+            place.module.register_forward_hook(partial(replace_before, layer, place.columns))
+            for layer, place in enumerate(model.pre_activations())
+        ]
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Items of completions: prompts with targets, facts, or edits of code at several levels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,21 @@ from typing import Any
 import torch
 
 from decomp.corpus.contrast_items import spaced
-from decomp.io.records import Record, read_records
-from decomp.locate.encoding import check_length, encode, text_of
+from decomp.io.records import Record, text_of
+from decomp.locate.encoding import bos_of, check_length, encode, string_of
 from decomp.locate.facts import template_of
+from decomp.locate.limits import check_once
 from decomp.locate.neurons.completions import Completion
-from decomp.locate.neurons.spans import Cut, cut
+from decomp.locate.neurons.spans import CUTS, Cut, cut, cut_mask
+from decomp.locate.sources import read_sources
 
 FORMS = (("pre_text", "post_text"), ("subject", "target_true", "target_false"), ("prompt", "target"))
 """Columns of an edit, a fact (and its relation), a prompt with its target (and perhaps a foil)."""
+MASK_FIELD = "mask"
+"""Of an edit: the level at which it is cut, or the part of `post_text` that is, whatever `levels` say."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """One completion that is asked about, with what it may be contrasted with; an item at one level."""
 
@@ -33,19 +37,44 @@ class Asked:
     target: Completion
     foil: Completion | None
     has_bos: bool
+    tokens: tuple[str, ...]
+    """The predicted ones, of the target and then of the foil."""
+    named: bool = True
+    """Whether the item names its fact."""
 
     @property
     def completions(self) -> list[Completion]:
+        """Return the target, and the foil where there is one."""
         return [self.target] if self.foil is None else [self.target, self.foil]
 
 
-def read_asked(
-    path: Path, tokenizer: Any, bos: int | None, positions: int, levels: Sequence[str], contrast: bool
+def open_items(
+    model: Any,
+    tokenizer: Any,
+    source: Path | Sequence[Mapping[str, Any]],
+    levels: Sequence[str] = ("token",),
+    contrast: bool = False,
+    bos: bool = True,
 ) -> list[Asked]:
-    """ValueError, with the place, for an item of no known form, an empty or unedited one, or one too long."""
-    records = read_records(path, ())
+    """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_asked`."""
+    return read_asked(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast)
+
+
+def read_asked(
+    source: Path | Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    bos: int | None,
+    positions: int,
+    levels: Sequence[str],
+    contrast: bool,
+) -> list[Asked]:
+    """Read items (JSONL, CSV, TSV, CounterFact's JSON, or mappings at hand) as tokens, edits once for each level.
+
+    ValueError, with the place, for an item of no known form, an empty or unedited one, or one too long.
+    """
+    check_once("--mask-level", levels)
     front = [] if bos is None else [bos]
-    asked = [a for n, r in enumerate(records) for a in read_item(n, r, tokenizer, front, levels, contrast)]
+    asked = [a for n, r in enumerate(read_sources(source)) for a in read_item(n, r, tokenizer, front, levels, contrast)]
     for one in asked:
         for completion in one.completions:
             check_length(one.place, len(completion.context) + len(completion.target) - 1, positions)
@@ -55,48 +84,62 @@ def read_asked(
 def read_item(
     number: int, record: Record, tokenizer: Any, front: list[int], levels: Sequence[str], contrast: bool
 ) -> Iterator[Asked]:
+    """Yield what an item asks: a prompt once, an edit at each level. ValueError as in `read_asked`."""
     form = next((f for f in FORMS if all(record.values.get(name) is not None for name in f)), None)
     if form is None:
         known = "; or ".join(", ".join(columns) for columns in FORMS)
         raise ValueError(f"{record.place} must have {known}: it has {', '.join(map(str, record.values))}")
+    mask = record.values.get(MASK_FIELD)
     if form is FORMS[0]:
-        for level in levels:
-            yield ask(number, record, level, cut_edit(record, tokenizer, level, contrast), front, contrast)
+        for level in levels if mask in (None, "") else [text_of(record, MASK_FIELD)]:
+            found = cut_edit(record, tokenizer, level, contrast)
+            yield ask(number, record, level if level in CUTS else "mask", found, tokenizer, front, contrast)
+    elif mask not in (None, ""):
+        raise ValueError(f"{record.place} has a {MASK_FIELD}, which is of edits (pre_text, post_text): leave it out")
     else:
-        yield ask(number, record, "", cut_prompt(record, tokenizer, contrast), front, contrast)
+        yield ask(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
 
 
 def cut_edit(record: Record, tokenizer: Any, level: str, contrast: bool) -> Cut:
-    """X is what precedes the change, Y what is new, the foil what was there before."""
+    """Return an edit cut at a level, or at a part of `post_text`: X precedes the change, Y is new, the foil was there.
+
+    ValueError, with the place, where it can't be.
+    """
+    texts = string_of(record, "pre_text"), string_of(record, "post_text")
     try:
-        return cut(text_of(record, "pre_text"), text_of(record, "post_text"), level, tokenizer, contrast)
+        return cut(*texts, level, tokenizer, contrast) if level in CUTS else cut_mask(*texts, level, tokenizer)
     except ValueError as error:
         raise ValueError(f"{record.place}: {error}") from error
 
 
 def cut_prompt(record: Record, tokenizer: Any, contrast: bool) -> Cut:
-    """A prompt's target as if it had been put in the place of its foil."""
+    """Return a prompt's target as if it had been put in the place of its foil.
+
+    ValueError, with the place, for a blank subject, target or foil.
+    """
     if "subject" in record.values:
         prompt = template_of(record).replace("{}", text_of(record, "subject"))
         target, foil = (text_of(record, name) for name in FORMS[1][1:])
     else:
-        prompt, target = (text_of(record, name) for name in FORMS[2])
+        prompt, target = string_of(record, "prompt"), text_of(record, "target")
         if contrast and record.values.get("foil") is None:
             raise ValueError(f"{record.place} has no foil, which --contrast needs")
         foil = text_of(record, "foil") if contrast else ""
-    if not target.strip() or (contrast and not foil.strip()):
-        raise ValueError(f"{record.place}: the {'foil' if target.strip() else 'target'} is empty")
     before, new = spaced(prompt, target)
     old = spaced(prompt, foil)[1]
     return Cut("", before, old, new, "", *(encode(tokenizer, text) for text in (before, old, new)))
 
 
-def ask(number: int, record: Record, level: str, found: Cut, front: list[int], contrast: bool) -> Asked:
+def ask(number: int, record: Record, level: str, found: Cut, tokenizer: Any, front: list[int], contrast: bool) -> Asked:
+    """Return what an item asks at a level. ValueError, with the place, where nothing precedes, or nothing differs."""
     context = front + found.before_ids
     if not context:
         raise ValueError(f"{record.place}: nothing precedes what is predicted: begin with a token (without --no-bos)")
     if contrast and found.new_ids == found.old_ids:
         raise ValueError(f"{record.place}: target and foil are the same tokens")
     target, foil = (Completion(torch.tensor(context), torch.tensor(ids)) for ids in (found.new_ids, found.old_ids))
-    fact = str(number if record.values.get("fact") in (None, "") else record.values["fact"])
-    return Asked(number, record.place, fact, level, found, target, foil if contrast else None, bool(front))
+    named = record.values.get("fact") not in (None, "")
+    fact = str(record.values["fact"] if named else number)
+    tokens = tuple(tokenizer.convert_ids_to_tokens([*found.new_ids, *(found.old_ids if contrast else [])]))
+    foils = foil if contrast else None
+    return Asked(number, record.place, fact, level, found, target, foils, bool(front), tokens, named)

@@ -12,7 +12,7 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Cut:
-    """An edit: `before + old + after` became `before + new + after`; and the first three as tokens."""
+    """An edit, `before + old + after` that became `before + new + after`, and the first three as tokens."""
 
     level: str
     before: str
@@ -25,17 +25,18 @@ class Cut:
 
     @property
     def masked(self) -> str:
+        """Return the text with `[MASK]` where it was cut."""
         return self.before + MASK + self.after
 
 
 def changed(old: Sequence[object], new: Sequence[object]) -> tuple[int, int]:
-    """How many elements at the start, and then at the end, are the same: what is between is the smallest change."""
+    """Return how many elements at the start, and then at the end, are the same: between is the smallest change."""
     start = common_start(old, new)
     return start, common_start(old[start:][::-1], new[start:][::-1])
 
 
 def cut_tokens(pre: str, post: str, tokenizer: Any) -> Cut:
-    """Tokens as they are in the two texts: the smallest differing run of them."""
+    """Return the smallest differing run of tokens, as they are in the two texts."""
     old, new = encode(tokenizer, pre), encode(tokenizer, post)
     start, end = changed(old, new)
     ids = new[:start], old[start : len(old) - end], new[start : len(new) - end]
@@ -46,26 +47,27 @@ def cut_tokens(pre: str, post: str, tokenizer: Any) -> Cut:
 
 
 def cut_text(level: str, pre: str, post: str, start: int, stop: int, tokenizer: Any) -> Cut:
-    """The characters [start, stop) of the text after the edit, and what they replaced."""
+    """Return the characters [start, stop) of the text after the edit cut out, with what they replaced."""
     after = len(post) - stop
     parts = post[:start], pre[start : len(pre) - after], post[start:stop]
     return Cut(level, *parts, post[stop:], *(encode(tokenizer, part) for part in parts))
 
 
 def changed_lines(pre: str, post: str) -> tuple[int, int]:
-    """Characters before and after the whole lines that differ."""
+    """Return how many characters stand before and after the whole lines that differ."""
     old, new = lines_of(pre), lines_of(post)
     start, end = changed(old, new)
     return len("".join(new[:start])), len("".join(new[len(new) - end :]))
 
 
 def cut_lines(pre: str, post: str, tokenizer: Any) -> Cut:
+    """Return the whole lines that differ."""
     before, after = changed_lines(pre, post)
     return cut_text("line", pre, post, before, len(post) - after, tokenizer)
 
 
 def cut_block(pre: str, post: str, tokenizer: Any) -> Cut:
-    """The smallest function or statement block around the change; the changed lines where they are in none.
+    """Return the smallest function or statement block around the change; the changed lines where they are in none.
 
     It is looked for in the text after the edit; where something was only deleted, in the one before.
     """
@@ -81,7 +83,7 @@ def cut_block(pre: str, post: str, tokenizer: Any) -> Cut:
 
 
 def cut_neighbor(pre: str, post: str, tokenizer: Any) -> Cut:
-    """The changed lines with the one after them, or before them at the end of the text."""
+    """Return the changed lines with the one after them, or before them at the end of the text."""
     before, after = changed_lines(pre, post)
     if after:
         after -= len(lines_of(post[len(post) - after :])[0])
@@ -91,7 +93,7 @@ def cut_neighbor(pre: str, post: str, tokenizer: Any) -> Cut:
 
 
 def without_blanks(text: str, start: int, stop: int) -> tuple[int, int]:
-    """The stretch without white space at its ends; as it is where it is nothing else."""
+    """Return the stretch without white space at its ends; as it is where it is nothing else."""
     part = text[start:stop]
     if not part.strip():
         return start, stop
@@ -102,8 +104,25 @@ CUTS: dict[str, Callable[[str, str, Any], Cut]] = {"token": cut_tokens, "line": 
 """By level, from narrow to wide."""
 
 
+def cut_mask(pre: str, post: str, mask: str, tokenizer: Any) -> Cut:
+    """Return the text after the edit cut at a part of it, which has all that was changed.
+
+    ValueError where that part is not in the text exactly once, or something else was changed too.
+    """
+    count = post.count(mask) if mask else 0
+    if count != 1:
+        raise ValueError(f"mask {mask!r} must be in post_text exactly once, it is there {count} times")
+    start = post.index(mask)
+    after = len(post) - start - len(mask)
+    if not (
+        pre.startswith(post[:start]) and pre[start:].endswith(post[start + len(mask) :]) and len(pre) >= start + after
+    ):
+        raise ValueError(f"mask {mask!r} must have all that was changed in it: more of pre_text and post_text differs")
+    return cut_text("mask", pre, post, start, start + len(mask), tokenizer)
+
+
 def cut(pre: str, post: str, level: str, tokenizer: Any, needs_old: bool = False) -> Cut:
-    """The change at a level; at the next wider one where that leaves nothing new (or, if needed, nothing old).
+    """Return the change at a level; at the next wider one where that leaves nothing new (or, if needed, nothing old).
 
     So a deletion inside a line is cut as the line that is left, one of whole lines as their block, and outside
     of blocks with a line beside them (`neighbor`). ValueError where the texts are the same, or one is empty.

@@ -1,0 +1,76 @@
+"""Items in, their neurons out: what `decomp neurons find` and a notebook call."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from decomp.locate.neurons.items import Asked
+from decomp.locate.neurons.rows import found, shares
+from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An item's neurons: their scores, those found, and how many of the fact's prompts found each."""
+
+    asked: Asked
+    scores: NeuronScores
+    kept: Bool[Tensor, "L F"]
+    shared: Float[Tensor, "L F"]
+
+
+def find_neurons(
+    model: Any,
+    asked: Sequence[Asked],
+    request: NeuronRequest = NeuronRequest(),  # noqa: B008
+    advance: Callable[[int], object] = lambda _: None,
+) -> Iterator[Found]:
+    """Find the neurons that completions rest on, by integrated gradients (Dai et al. 2022): yield item after item.
+
+    Items of one fact come one after the other. `advance` is called with the number of items done. ValueError as in
+    `NeuronRequest.check`, for too little memory, and for scores that are not finite.
+
+        asked = open_items(model, tokenizer, Path("data/facts.jsonl"))
+        for one in find_neurons(model, asked, NeuronRequest(threshold=0.5)):
+            print(one.asked.fact, one.kept.nonzero())
+    """
+    request.check()
+    facts: dict[tuple[str, str], list[Asked]] = {}
+    for one in asked:
+        facts.setdefault((one.fact, one.level), []).append(one)
+    for prompts in facts.values():
+        results = []
+        for one in prompts:
+            results.append(score_completions(model, one.completions, request, one.place))
+            advance(1)
+        masks = [found(result.scores.sum(1), request.threshold) for result in results]
+        shared = shares(masks)
+        for one, result, mask in zip(prompts, results, masks, strict=True):
+            yield Found(one, result, mask & (shared >= request.share), shared)
+
+
+def wider_cuts(asked: Iterable[Asked]) -> str | None:
+    """Return a line on the edits that were cut wider than asked for, None where there are none."""
+    edits = [one for one in asked if one.level]
+    wider = [one for one in edits if one.cut.level != one.level]
+    if not wider:
+        return None
+    counts = Counter(f"{one.level} as {one.cut.level}" for one in wider)
+    return (
+        f"{len(wider)} of {len(edits)} edits are cut wider than asked, where nothing new would be left "
+        f"({', '.join(f'{name}: {count}' for name, count in counts.items())}): see column cut"
+    )
+
+
+def incomplete_line(incomplete: int, total: int) -> str | None:
+    """Return a line on the completions whose scores do not add up, None where all do."""
+    if not incomplete:
+        return None
+    return (
+        f"{incomplete} of {total} completions: scores of a layer miss their sum (column residual) by more "
+        f"than {RESIDUAL_WARNED:.0%} of the largest effect; more --steps or --quadrature gauss-legendre help"
+    )

@@ -1,0 +1,39 @@
+"""Tables of layers, neurons and edges read again, and whether they were made with what is asked now."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decomp.io.records import Record, read_records
+from decomp.io.texts import suffix_of
+from decomp.tables.files import READERS
+from decomp.tables.provenance import check_same, read_provenance
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """Yield the rows of a table (TSV, CSV, JSONL or Parquet) that has these columns.
+
+    ValueError for a file that is missing, malformed, empty, or without a column.
+    """
+    if suffix_of(path) != ".parquet":
+        yield from read_records(path, columns)
+        return
+    rows = READERS["parquet"](path)
+    names = next(rows)
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it has {', '.join(names)}")
+    for number, row in enumerate(rows, 1):
+        yield Record(f"{path}, row {number}", dict(zip(names, row, strict=True)))
+
+
+def check_fits(path: Path, command: str, model: Any, options: Mapping[str, Any]) -> None:
+    """Raise ValueError, with every difference, for a table of another command, model, or other options.
+
+    Where nothing says how the table was made, a warning says so.
+    """
+    made, about = read_provenance(path), model.about()
+    same = made is not None and made.get("model", {}).get("weights") == about["weights"]
+    # Other names for the same weights are no difference; for others, the names say which.
+    names = ("weights",) if same else ("model", "dtype", "weights")
+    expected = {"command": command, "model": {name: about[name] for name in names}, "options": dict(options)}
+    check_same(path, made, expected)
