@@ -1,9 +1,8 @@
 """`decomp decompose`: corpus in, decomposition files out."""
 
-import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,10 +216,9 @@ class Output:
 
         from decomp.core.storage import save_pt
         from decomp.io.files import CannotWriteError
+        from decomp.runs.stored import placed
 
-        place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
-        about = {**result.about, **place, "model": self.model, "corpus": self.corpus}
-        result = replace(result, tokens=window.tokens, about=about)
+        result = placed(result, window, model=self.model, corpus=self.corpus)
         try:
             if self.format_name == "pt":
                 save_pt(result, self.folder, self.identifier(number), self.model, dtype=self.dtype, overwrite=True)

@@ -9,10 +9,7 @@ import click
 from decomp.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from decomp.runs.stored import StoredWindow, Tokens
-    from decomp.tables.columns import Row
+    from decomp.runs.stored import Tokens
 
 TEXT = (".txt", ".deltalp", "")
 """Suffixes of the original text format."""
@@ -55,10 +52,8 @@ def command(
     from decomp.cli.common import destination, progress, table
     from decomp.io.files import check_outputs
     from decomp.models.base import model_label
-    from decomp.runs.stored import find_stored, open_stored
-    from decomp.tables.columns import COLUMNS
+    from decomp.runs.stored import DELTA_LP_COLUMNS, find_stored, open_stored
     from decomp.tables.files import check_table
-    from decomp.tables.front import PLACE_COLUMNS
     from decomp.tables.original_text import lines
 
     paths = find_stored(identifier, output_dir)
@@ -77,18 +72,10 @@ def command(
                     file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
                     bar.update()
         else:
-            with table(output, format_name, (*PLACE_COLUMNS, *COLUMNS), first.made()) as write:
+            with table(output, format_name, DELTA_LP_COLUMNS, first.made()) as write:
                 for each in chain([first], stored):
-                    write(table_rows(each))
+                    write(each.rows())
                     bar.update()
-
-
-def table_rows(stored: "StoredWindow") -> "Iterator[Row]":
-    """Return the rows of one window's ΔLP."""
-    from decomp.tables.columns import rows
-
-    places = stored.places()
-    return rows(stored.delta_lp(), stored.window, stored.tokens, places, [(word,) for word, *_ in places])
 
 
 def tokenizer_of(model: str) -> "Tokens":

@@ -15,6 +15,7 @@ COMMANDS = (
     "score",
     "contrast",
     "table",
+    "report",
     "status",
     "measures",
     "layers",

@@ -4,7 +4,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, load_table, score
+    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, load_table, score, write_report
     from decomp.core.decomposition import Decomposition, load
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
@@ -17,7 +17,7 @@ PUBLIC = {
     "Decomposition": "decomp.core.decomposition",
     "SCORES": "decomp.measures",
     "Table": "decomp.tables.table",
-    **dict.fromkeys(("score", "contrast", "decompose", "load_table"), "decomp.api"),
+    **dict.fromkeys(("score", "contrast", "decompose", "load_table", "write_report"), "decomp.api"),
     **dict.fromkeys(("faithfulness", "alignment", "agreement"), "decomp.api"),
     "load": "decomp.core.decomposition",
     "load_model": "decomp.models",
@@ -45,6 +45,7 @@ __all__ = [
     "register_measure",
     "score",
     "windows_of",
+    "write_report",
 ]
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +22,10 @@ from decomp.measures.functions import find_function
 from decomp.measures.request import token_id
 from decomp.measures.windows import measure_windows
 from decomp.models.loading import load_model
+from decomp.report.page.document import Page, check_page, write_page
+from decomp.report.page.opening import decompositions_page, open_page, table_page, underlined, with_predictions
+from decomp.report.page.predictions import likely_tokens
+from decomp.runs.stored import placed
 from decomp.runs.tables import open_table_or_run
 from decomp.tables.contrasting import CONTRAST_COLUMNS
 from decomp.tables.table import Table
@@ -36,6 +39,7 @@ __all__ = [
     "load_model",
     "load_table",
     "score",
+    "write_report",
 ]
 
 T = TypeVar("T")
@@ -157,7 +161,7 @@ def decompose(
         )
     ids = windows[0].ids.to(decomposed.device)
     result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, **options)
-    return replace(result, tokens=windows[0].tokens)
+    return placed(result, windows[0])
 
 
 def faithfulness(
@@ -265,6 +269,83 @@ def alignment(
     own = {"items": paths, "limit": limit, "seed": seed, "batch_size": batch_size}
     made = opened.about("evaluate alignment", {**settings, **own})
     return Table.from_rows(alignments.COLUMNS, estimates(alignments.by_phenomenon(found), seed), made)
+
+
+def write_report(
+    source: Table | Decomposition | Path | Sequence[Path] | str,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    articles: Sequence[int] = (),
+    items: Path | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Path:
+    """Write one HTML page, for a browser without network, that shows what each word's prediction rests on.
+
+    `source` is a table, a decomposition, the `Path` of a file that holds one or of a run's folder (or several), or
+    a text, which is scored first: `settings` are then those of `score`, `model` and `measures` among them, and the
+    page has the model's own choices, too. Tables of layers, neurons and edges, by their paths, get a tab each.
+    `articles` are those of a long table that are shown, `items` the file whose evidence is underlined in a contrast
+    table. Returns the page's path.
+
+    ValueError for what can't be read, what a page can't show (more than 20,000 tokens), and a file that exists,
+    unless `overwrite`.
+
+    >>> import decomp
+    >>> page = decomp.write_report("The cat sat.", "cat.html", model="demo-opt")
+    >>> page.stat().st_size < 100_000
+    True
+    """
+    path = Path(path)
+    sources = paths_of(source)
+    check_page(path, sources, overwrite)
+    if settings and not isinstance(source, str):
+        raise ValueError(f"{', '.join(settings)} are settings for a text: only a text is scored for the report")
+    if sources:
+        page = open_page(sources, title, articles)
+    elif isinstance(source, str):
+        page = text_page(source, title, **settings)
+    elif isinstance(source, Table):
+        page = table_page(source, title or "scores")
+    elif isinstance(source, Decomposition):
+        page = decompositions_page([source], ["the decomposition"], title or "ΔLP")
+    else:
+        raise ValueError(f"expected a text, a table, a decomposition or a Path, not {type(source).__name__}")
+    if items is not None:
+        page = underlined(page, read_items(items))
+    write_page(page, path, overwrite)
+    return path
+
+
+def paths_of(source: Any) -> list[Path]:
+    """Return the paths that a source is, none where it is something else."""
+    sources = source if isinstance(source, list | tuple) else [source]
+    return list(sources) if all(isinstance(each, Path) for each in sources) else []
+
+
+def text_page(
+    text: str,
+    title: str | None,
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    progress: bool | None = None,
+    **settings: Any,
+) -> Page:
+    """Return the page of a text, scored, with the model's likeliest tokens at each position."""
+    scoring = open_scoring(articles_of(text), model, measures, **settings)
+    each = watched(scoring.rows_by_window(), len(scoring.windows), "window", progress)
+    made = scoring.about("report", {**OF_FILES, **settings})
+    page = table_page(Table.from_rows(scoring.columns, chain.from_iterable(each), made), title or shortened(text))
+    if settings.get("unit", "token") != "token" or settings.get("span", 1) != 1:
+        return page
+    return with_predictions(page, likely_tokens(scoring.model, scoring.windows, scoring.tokenizer))
+
+
+def shortened(text: str, most: int = 48) -> str:
+    """Return the beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most].rsplit(' ', 1)[0]} …"
 
 
 def load_table(path: str | Path) -> Table:

@@ -2,8 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,23 @@ from torch import Tensor
 from decomp.core.decomposition import Decomposition, load
 from decomp.core.storage import numbered, pt_unembedding_path, stored_identifiers, unembedding_path
 from decomp.corpus.cutting import Window
+from decomp.corpus.windows import TokenisedWindow
 from decomp.measures.result import Scores, finite
 from decomp.runs.manifest import open_run
 from decomp.runs.run import MANIFEST, SUFFIX
+from decomp.tables.columns import COLUMNS, Row, rows
+from decomp.tables.front import PLACE_COLUMNS
 
 Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
 """From token ids: whether the first is the beginning of sequence, and the strings of all."""
+DELTA_LP_COLUMNS = (*PLACE_COLUMNS, *COLUMNS)
+"""Of the table of ΔLP from stored decompositions."""
+
+
+def placed(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
+    """Return a decomposition that knows its tokens and where they stand; `about` is what else it says of itself."""
+    place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
+    return replace(result, tokens=window.tokens, about={**result.about, **place, **about})
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,11 @@ class StoredWindow:
         scores, log2_prob = result.delta_lp(targets.start), result.next_log2_prob()
         return finite(Scores("delta_lp", targets, result.decomposition_length, log2_prob, scores, {}), self.name)
 
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of its ΔLP, in the order of `DELTA_LP_COLUMNS`."""
+        places = self.places()
+        return rows(self.delta_lp(), self.window, self.tokens, places, [(word,) for word, *_ in places])
+
     def made(self) -> dict[str, Any] | None:
         """Return how a table of ΔLP from it is made, None where the file does not say."""
         about = self.result.about
@@ -57,6 +73,14 @@ class StoredWindow:
                 "measures": ["delta_lp"],
             },
         }
+
+
+def window_of(result: Decomposition, name: str) -> StoredWindow:
+    """Return a decomposition that knows its place. ValueError for one that does not say its tokens and window."""
+    window = json.loads(result.about.get("window", "null"))
+    if window is None or result.tokens is None:
+        raise ValueError(f"{name} does not say its tokens and window: make it with decomp decompose (decomp.decompose)")
+    return StoredWindow(name, result, Window(**window), result.tokens)
 
 
 def find_stored(identifier: str, folder: Path) -> dict[str, Path]:

@@ -1,0 +1,145 @@
+"""From files to pages: long tables, runs, stored decompositions, and tables of layers, neurons and edges."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decomp.core.decomposition import Decomposition, load
+from decomp.corpus.contrast_items import Item
+from decomp.report.page.document import Page
+from decomp.report.page.tabs import Tab, columns_of, kind_of, open_tab
+from decomp.report.page.texts import PageText, texts_of
+from decomp.runs.stored import DELTA_LP_COLUMNS, StoredWindow, window_of
+from decomp.runs.tables import open_table_or_run
+from decomp.tables.columns import COLUMNS, Row
+from decomp.tables.files import TableFile
+from decomp.tables.operations import merge
+from decomp.tables.provenance import check_alike, made_together
+from decomp.tables.table import Table
+
+STORED = ".safetensors"
+
+
+def open_page(paths: Sequence[Path], title: str | None = None, articles: Sequence[int] = ()) -> Page:
+    """Return the page of files: long tables and runs (merged), or stored decompositions; and tables as tabs.
+
+    `articles` are those that are shown, by default all. ValueError for what can't be read, what does not belong
+    together, and more text than a page shows.
+    """
+    if not paths:
+        raise ValueError("a report needs something to show: give a table, a run's folder or a decomposition")
+    tabs = [path for path in paths if is_tab(path)]
+    stored = [path for path in paths if path.suffix == STORED]
+    long = [path for path in paths if path not in (*tabs, *stored)]
+    if stored and long:
+        raise ValueError(f"{stored[0]} is a decomposition and {long[0]} is a table: report each by itself")
+    title = title or paths[0].stem
+    if stored:
+        return decompositions_page(
+            [load(path) for path in stored], [str(path) for path in stored], title, tabs, articles
+        )
+    return table_page(open_long(long, articles), title, tabs) if long else Page(title, [], [], {}, opened_tabs(tabs))
+
+
+def is_tab(path: Path) -> bool:
+    """Tell whether a file is a table of layers, neurons or edges."""
+    if path.is_dir() or path.suffix == STORED:
+        return False
+    columns = columns_of(path)
+    return not set(COLUMNS) <= set(columns) and kind_of(columns) is not None
+
+
+def opened_tabs(paths: Iterable[Path]) -> list[Tab]:
+    """Return tables of layers, neurons and edges."""
+    return [open_tab(path) for path in paths]
+
+
+def open_long(paths: Sequence[Path], articles: Sequence[int] = ()) -> Table:
+    """Return long tables as one. ValueError for tables that do not belong together, and without these articles."""
+    files = [open_table_or_run(path) for path in paths]
+    made = [file.made() for file in files]
+    check_alike(list(zip(paths, made, strict=True)))
+    rows = files[0].rows() if len(files) == 1 else chain.from_iterable(merge(files))
+    return chosen(files[0].columns, rows, made_together(made, {}), articles, files)
+
+
+def chosen(
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    made: Mapping[str, Any] | None,
+    articles: Sequence[int],
+    files: Sequence[TableFile] = (),
+) -> Table:
+    """Return the rows of some articles, or of all, as a table. ValueError where there are none of them."""
+    place = columns.index("article")
+    kept = (row for row in rows if not articles or row[place] in articles)
+    table = Table.from_rows(columns, kept, made)
+    if articles and not len(table):
+        where = f" in {files[0].path}" if files else ""
+        raise ValueError(f"there is no article {', '.join(map(str, articles))}{where}: leave --article out to see all")
+    return table
+
+
+def table_page(table: Table, title: str, tabs: Iterable[Path] = ()) -> Page:
+    """Return the page of a long table. ValueError for a table that a page can't show."""
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}: expected one of scores")
+    return Page(title, texts_of(table), table.measures(), table.about, opened_tabs(tabs))
+
+
+def decompositions_page(
+    results: Sequence[Decomposition],
+    names: Sequence[str],
+    title: str,
+    tabs: Iterable[Path] = (),
+    articles: Sequence[int] = (),
+) -> Page:
+    """Return the page of ΔLP from decompositions, each text with its completeness gap."""
+    windows = [window_of(result, name) for result, name in zip(results, names, strict=True)]
+    page = table_page(chosen(DELTA_LP_COLUMNS, rows_of(windows), windows[0].made(), articles), title, tabs)
+    gaps = {f"article {window.window.article}": window.result.completeness_gap() for window in windows}
+    texts = [replace(text, completeness_gap=gaps.get(text.name)) for text in page.texts]
+    return replace(page, texts=texts)
+
+
+def rows_of(windows: Iterable[StoredWindow]) -> Iterator[Row]:
+    """Yield the rows of windows, one after the other."""
+    return chain.from_iterable(window.rows() for window in windows)
+
+
+def underlined(page: Page, items: Sequence[Item]) -> Page:
+    """Return the page of a contrast table with the evidence of its items underlined.
+
+    ValueError where the table has an item that is not among them.
+    """
+    named = {f"item {item.name}": item for item in items}
+    if unknown := [text.name for text in page.texts if text.name not in named]:
+        raise ValueError(f"the items have no {unknown[0]}: give the items that the table was made from")
+    return replace(page, texts=[replace(text, evidence=evidence_of(text, named[text.name])) for text in page.texts])
+
+
+def evidence_of(text: PageText, item: Item) -> list[int]:
+    """Return the places that share a character with the evidence, wherever it stands in the text as a word."""
+    if not item.evidence:
+        return []
+    whole = "".join(text.pieces)
+    ends = np.cumsum([len(piece) for piece in text.pieces])
+    spans = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(item.evidence)}(?!\w)", whole)]
+    begins = [end - len(piece.lstrip()) for end, piece in zip(ends, text.pieces, strict=True)]
+    return [
+        place
+        for place, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        if any(begin < stop and start < end for start, stop in spans)
+    ]
+
+
+def with_predictions(page: Page, likely: Mapping[int, Sequence[tuple[str, float]]]) -> Page:
+    """Return the page of one text with the likeliest tokens at each position, `likely`, and their probabilities."""
+    (text,) = page.texts
+    predictions = [likely.get(position, ()) for position in text.positions[text.targets].tolist()]
+    return replace(page, texts=[replace(text, predictions=predictions)])

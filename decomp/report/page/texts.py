@@ -1,0 +1,220 @@
+"""From long tables to the texts of a page: places, predicted ones among them, and the scores of their sources."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from decomp.report.readable import pieces_of, sentences_of, spelling_of, visible, words_of
+from decomp.tables.table import Table, present
+
+MOST_PLACES = 20_000
+"""Tokens that one page shows."""
+Indices = Int[np.ndarray, " _"]
+
+
+@dataclass(frozen=True)
+class PageText:
+    """One text: its places in order of reading, and the pairs of predicted place and source, target by target."""
+
+    name: str
+    pieces: Sequence[str]
+    positions: Int[np.ndarray, " places"]
+    """In the article; −1 for the beginning-of-sequence token."""
+    words: Int[np.ndarray, " places"]
+    sentences: Int[np.ndarray, " places"]
+    targets: Int[np.ndarray, " targets"]
+    """Places that are predicted."""
+    log2_prob: Float[np.ndarray, " targets"]
+    entropy: Float[np.ndarray, " targets"] | None
+    starts: Int[np.ndarray, " targets+1"]
+    """The first pair of each target, and the end."""
+    sources: Int[np.ndarray, " pairs"]
+    scores: Float[np.ndarray, "measures pairs"]
+    """NaN where a measure has none."""
+    extra: Mapping[str, Float[np.ndarray, "measures targets"]]
+    """What is no token (`<bias>`)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Of a contrast item: target, foil, log2 odds; NaN and None are left out."""
+    evidence: Sequence[int] = ()
+    """Places that are known to decide."""
+    predictions: Sequence[Sequence[tuple[str, float]]] = ()
+    """Per target the likeliest tokens and their probabilities, where these are known."""
+    completeness_gap: float | None = None
+
+
+def texts_of(table: Table) -> list[PageText]:
+    """Return the texts of a long table, an article or item each.
+
+    ValueError for a table without rows, with two scores of one source, or with more tokens than a page shows.
+    """
+    if not len(table):
+        raise ValueError("the table has no rows: there is nothing to show")
+    check_size(table)
+    spelling = spelling_of_table(table)
+    return [text_of(part, table.measures(), spelling) for part in by_article(table)]
+
+
+def check_size(table: Table) -> None:
+    """Raise ValueError for a table of more predicted tokens than a page shows."""
+    keys = np.unique(np.stack([table["article"], table["position"]]), axis=1)
+    if keys.shape[1] > MOST_PLACES:
+        raise ValueError(
+            f"the table has {keys.shape[1]:,} predicted tokens in {len(np.unique(keys[0])):,} articles, a page shows "
+            f"{MOST_PLACES:,}: choose some with --article (table.select(article=0))"
+        )
+
+
+def spelling_of_table(table: Table) -> str:
+    """Return how a table's tokens are spelt: words as they are, else what the tokens themselves say."""
+    options = table.about.get("options")
+    if isinstance(options, Mapping) and options.get("unit") == "word":
+        return "plain"
+    return spelling_of([text for name in ("token", "source_token") for text in texts_in(table, name)])
+
+
+def texts_in(table: Table, name: str) -> Sequence[str]:
+    """Return the different texts of a column."""
+    column = table.column(name)
+    return column.texts if not isinstance(column, np.ndarray) else ()
+
+
+def by_article(table: Table) -> Iterator[Table]:
+    """Yield the rows of one article after the other."""
+    articles = np.asarray(table["article"])
+    order = np.argsort(articles, kind="stable")
+    borders = np.flatnonzero(np.diff(articles[order])) + 1
+    for rows in np.split(order, borders):
+        yield Table({name: column[rows] for name, column in table.data.items()}, table.about)
+
+
+def text_of(table: Table, measures: Sequence[str], spelling: str) -> PageText:
+    """Return the text of one article's rows."""
+    is_source = present(table.column("source_position"))
+    position = np.asarray(table["position"])
+    source_position = np.where(is_source, np.ma.filled(table["source_position"], 0), position)
+    positions = np.unique(np.concatenate([position, source_position]))
+    place, source = np.searchsorted(positions, position), np.searchsorted(positions, source_position)
+    targets, target = np.unique(place, return_inverse=True)
+    measure = np.array([measures.index(name) for name in table["measure"]])
+    starts, sources, scores = scores_of(table, is_source, measure, target, source, len(measures), len(targets))
+    first = np.zeros(len(targets), dtype=np.int64)
+    first[target[::-1]] = np.arange(len(table))[::-1]
+    tokens = tokens_of(table, len(positions), place, source, is_source)
+    bos = int(positions[0] == -1)
+    pieces = [*tokens[:bos], *pieces_of(tokens[bos:], spelling)]
+    words = word_numbers(table, pieces, bos, place, source, is_source)
+    return PageText(
+        name=name_of(table),
+        pieces=[visible(piece) for piece in pieces],
+        positions=positions,
+        words=words,
+        sentences=np.array([-1] * bos + sentences_of(pieces[bos:], words[bos:].tolist())),
+        targets=targets,
+        log2_prob=np.asarray(table["log2_prob"])[first],
+        entropy=np.asarray(table["entropy"])[first] if "entropy" in table.columns else None,
+        starts=starts,
+        sources=sources,
+        scores=scores,
+        extra=extra_of(table, ~is_source, measure, target, len(measures), len(targets)),
+        facts=facts_of(table),
+    )
+
+
+def scores_of(
+    table: Table,
+    is_source: Bool[np.ndarray, " rows"],
+    measure: Int[np.ndarray, " rows"],
+    target: Int[np.ndarray, " rows"],
+    source: Int[np.ndarray, " rows"],
+    measures: int,
+    targets: int,
+) -> tuple[Indices, Indices, Float[np.ndarray, "measures pairs"]]:
+    """Return the pairs that any measure has, target by target: their borders, their sources, the scores.
+
+    ValueError where a measure has two scores of one pair.
+    """
+    measure, target, source = measure[is_source], target[is_source], source[is_source]
+    width = int(source.max(initial=0)) + 1
+    keys, pair = np.unique(target * width + source, return_inverse=True)
+    if len(np.unique(measure * max(1, len(keys)) + pair)) < len(pair):
+        raise ValueError(
+            f"the table has two scores of one source for a predicted token of {name_of(table)}: it holds rows of "
+            "several models or options; report each by itself"
+        )
+    scores = np.full((measures, len(keys)), np.nan)
+    scores[measure, pair] = np.asarray(table["score"])[is_source]
+    starts = np.searchsorted(keys // width, np.arange(targets + 1))
+    return starts, keys % width, scores
+
+
+def extra_of(
+    table: Table,
+    is_extra: Bool[np.ndarray, " rows"],
+    measure: Int[np.ndarray, " rows"],
+    target: Int[np.ndarray, " rows"],
+    measures: int,
+    targets: int,
+) -> dict[str, Float[np.ndarray, "measures targets"]]:
+    """Return the scores of what is no token, by its name."""
+    names = table["source_token"]
+    found = {}
+    for name in dict.fromkeys(names[is_extra]):
+        rows = is_extra & (names == name)
+        found[name] = np.full((measures, targets), np.nan)
+        found[name][measure[rows], target[rows]] = np.asarray(table["score"])[rows]
+    return found
+
+
+def tokens_of(
+    table: Table, places: int, place: Indices, source: Indices, is_source: Bool[np.ndarray, " rows"]
+) -> list[str]:
+    """Return the token at each place."""
+    tokens = np.full(places, None, dtype=object)
+    tokens[source[is_source]] = table["source_token"][is_source]
+    tokens[place] = table["token"]
+    return list(tokens)
+
+
+def word_numbers(
+    table: Table,
+    pieces: Sequence[str],
+    bos: int,
+    place: Indices,
+    source: Indices,
+    is_source: Bool[np.ndarray, " rows"],
+) -> Int[np.ndarray, " places"]:
+    """Return the word of each place: as the table has it, or else by white space; −1 for the beginning of sequence."""
+    own = np.array([-1] * bos + words_of(pieces[bos:]))
+    if "word" not in table.columns or "source_word" not in table.columns:
+        return own
+    known = np.full(len(pieces), -2)
+    has_word = is_source & present(table.column("source_word"))
+    known[source[has_word]] = np.ma.filled(table["source_word"], -2)[has_word]
+    has_word = present(table.column("word"))
+    known[place[has_word]] = np.ma.filled(table["word"], -2)[has_word]
+    return own if (known == -2).any() else known
+
+
+def name_of(table: Table) -> str:
+    """Return the name of the article or item that rows belong to."""
+    for column in ("item", "article_id"):
+        if column in table.columns and table[column][0] is not None:
+            return f"{'item ' if column == 'item' else ''}{table[column][0]}"
+    return f"article {table['article'][0]}"
+
+
+def facts_of(table: Table) -> dict[str, Any]:
+    """Return what a contrast item's rows say of it, nothing for other texts."""
+    if "foil" not in table.columns:
+        return {}
+    spelling = spelling_of_table(table)
+    phrase = {name: "".join(pieces_of([table[name][0]], spelling)).strip() for name in ("token", "foil")}
+    return {
+        "phenomenon": table["phenomenon"][0],
+        "target": visible(phrase["token"]),
+        "foil": visible(phrase["foil"]),
+        "log2_odds": float(table["log2_odds"][0]),
+    }
