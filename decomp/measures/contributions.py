@@ -1,4 +1,8 @@
-"""Measures that read contributions as they come: ΔLP, and the additive shares of a linear function."""
+"""Measures that read contributions as they come: ΔLP, and the additive shares of a linear function.
+
+Two directions, chosen by the rows that they cost. Contributions of all sources are carried forward, a row for
+every (target, source); readouts of few targets are pulled back, a row for every (target, position).
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,30 +11,71 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomp.core.backward import Backward, rows_of
 from decomp.core.decomposition import remainder_of
 from decomp.core.engine import bytes_held, propagate
 from decomp.core.operating_point import OperatingPoint
-from decomp.measures.readout import Readout
+from decomp.core.pairs import pair_offset
+from decomp.measures.readout import LINEAR, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 from decomp.measures.units import WordSums, targets_covered, tokens_reached, units_reached
 
 Recorded = tuple[Text, OperatingPoint]
+PULL_ADVANTAGE = 2
+"""How many times fewer rows the way back must have: the way forward skips inactive neurons and has larger products."""
 
 
-@torch.no_grad()
 def delta_lp(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """F(z[i]) − F(z[i] − U n[i, k]) of every (target, source), contributions consumed as they come; for
-    `log2_prob` this is ΔLP in bits (Oh & Schuler 2023)."""
-    for group in recorded_together(model, texts, request):
-        yield from score_group(model, group, request, "delta_lp", additive=False)
+    """Return F(z[i]) − F(z[i] − U n[i, k]) of every (target, source).
+
+    For `log2_prob` this is ΔLP in bits (Oh & Schuler 2023).
+    """
+    return scored(model, texts, request, "delta_lp", additive=False)
 
 
-@torch.no_grad()
 def decomposed_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """n[i, k] · u_y (contrastive: u_y − u_foil); with bias, head bias and remainder, rows sum to the function."""
+    """Return n[i, k] · u_y (contrastive: u_y − u_foil); with bias, head bias, remainder rows sum to the function."""
+    return scored(model, texts, request, "decomposed_logit", additive=True)
+
+
+def scored(model: Any, texts: Sequence[Text], request: Request, measure: str, additive: bool) -> Iterator[list[Scores]]:
+    """Yield the scores of each text, by the direction that costs less."""
     for group in recorded_together(model, texts, request):
-        yield from score_group(model, group, request, "decomposed_logit", additive=True)
+        if request.function in LINEAR and all(pull_pays(text, request) for text, _ in group):
+            yield from ([pulled_scores(model, *each, request, measure, additive)] for each in group)
+        else:
+            yield from score_group(model, group, request, measure, additive)
+
+
+def pull_pays(text: Text, request: Request) -> bool:
+    """Return whether the targets' readouts have far fewer rows on their way back than contributions on theirs."""
+    if text.words is not None:
+        return False
+    carried = pair_offset(len(text.ids), min(len(text.ids), tokens_reached(text, request)))
+    return rows_of(text.targets.start, text.targets.stop) * PULL_ADVANTAGE <= carried
+
+
+def pulled_scores(
+    model: Any, text: Text, point: OperatingPoint, request: Request, measure: str, additive: bool
+) -> Scores:
+    """Return each source's share in a linear function of the targets: its embedding times the pulled readout."""
+    readout = Readout.of(text, point.hidden, request.function, model.unembedding())
+    backward = Backward(model.network(), point, "pull", request.memory)
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    scores = point.hidden.new_zeros(len(point) - 1, len(point), dtype=dtype)
+    for targets in backward.groups(text.targets, request.memory - backward.bytes_held()):
+        pulled = backward(readout.linear[targets.start : targets.stop], targets)
+        shares = torch.einsum("npd,pd->np", pulled.to(dtype), point.embedding[: targets.stop].to(dtype))
+        scores[targets.start : targets.stop, : targets.stop] = shares
+    extra = {}
+    if additive or request.extra:
+        *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
+        every = torch.arange(len(point) - 1, device=model.device)
+        extra["<bias>"] = readout.product(bias[:-1], every)
+    if additive and readout.head_bias is not None:
+        extra["<head_bias>"] = readout.head_bias
+    return Scores(measure, text.targets, text.units, readout.log2_prob, scores, extra)
 
 
 def recorded_together(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from decomp.measures import SCORES, Request, Text
+from decomp.measures import SCORES, Request, Text, contributions
 from decomp.measures.functions import FUNCTIONS
-from tests.variants import VOCAB, make_pair, random_ids
+from tests.variants import FAMILIES, VOCAB, make_pair, random_ids
 
 VARIANTS = ["opt", "opt-post-norm", "gpt2", "gpt2-relu"]
 
@@ -94,3 +94,34 @@ def test_texts_together_are_texts_alone(name):
         alone = one(name, model, text, extra=True)
         assert_close(scores.scores, alone.scores, rtol=0, atol=1e-10)
         assert_close(scores.extra["<bias>"], alone.extra["<bias>"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", ["contrast_logit", "contrast_log2_prob", "logit"])
+@pytest.mark.parametrize("kept", [None, 3])
+@pytest.mark.parametrize("variant", ["opt-pre-norm-projected", *FAMILIES])
+def test_pulled_back_is_carried_forward(variant, kept, function, monkeypatch):
+    _, model = make_pair(variant)
+    ids = random_ids(11)
+    foils = None if function == "logit" else torch.randint(VOCAB, (10,))
+    text = Text(ids, range(6, 9), foils)
+    request = Request(function=function, decomposition_length=kept, extra=True)
+    results = []
+    for advantage in (0, 10**9):
+        monkeypatch.setattr(contributions, "PULL_ADVANTAGE", advantage)
+        names = ("decomposed_logit",) if function == "logit" else ("decomposed_logit", "delta_lp")
+        results.append([SCORES[name](model, [text], request) for name in names])
+    for pulled, carried in zip(*results, strict=True):
+        ((one,),), ((other,),) = pulled, carried
+        place = slice(text.targets.start, text.targets.stop)
+        assert_close(one.scores[place], other.scores[place], rtol=1e-11, atol=1e-11)
+        assert one.scores[place].abs().max() > 1e-2
+        assert one.extra.keys() >= other.extra.keys() - {"<remainder>"}
+        for name in one.extra:
+            assert_close(one.extra[name][place], other.extra[name][place], rtol=1e-11, atol=1e-11)
+
+
+def test_few_targets_are_pulled_and_many_carried():
+    ids = torch.arange(100)
+    assert contributions.pull_pays(Text(ids, range(98, 99)), Request())
+    assert not contributions.pull_pays(Text(ids, range(99)), Request())
+    assert not contributions.pull_pays(Text(ids, range(98, 99)), Request(decomposition_length=1))
