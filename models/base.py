@@ -22,9 +22,9 @@ from decomp.core.rules import ActivationRule, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.models.checks import check_temperature
 from decomp.models.patching import Patch, patching
-from decomp.models.precision import in_own_precision, own_precision
+from decomp.models.precision import own_precision
 from decomp.models.recording import Tape, operating_point, recording
-from decomp.models.running import exclusive, running
+from decomp.models.running import alone, exclusive, running
 from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, StageSite, affine, norm
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class DecomposedModel(PreTrainedModel):
         super().__init_subclass__(**options)
         # Mixins that several families share have no forward method yet.
         if issubclass(cls, GenerationMixin):
-            cls.forward = in_own_precision(cls.forward)
+            cls.forward = alone(cls.forward)
 
     def stages(self, block: Any) -> tuple[StageSite, ...]:
         """Return where one block keeps its weights."""
@@ -154,19 +154,23 @@ class DecomposedModel(PreTrainedModel):
         return [site.body.projections() for site in self.branch_sites() if isinstance(site.body, AttentionSite)]
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run a model for one thread, in evaluation mode and its own precision, while hooks of one's own are on it."""
+        with running(self, self.config._attn_implementation):
+            yield
+
+    @contextmanager
     def weights_frozen(self) -> Iterator[None]:
-        """Evaluation mode, no gradients of weights, the model's own precision; undone at the end."""
-        training, trained = self.training, [p for p in self.parameters() if p.requires_grad]
-        try:
-            self.eval()
-            for parameter in trained:
-                parameter.requires_grad_(False)
-            with own_precision(self.dtype):
+        """Run alone (see `alone`), without gradients of weights; undone at the end."""
+        with self.alone():
+            trained = [p for p in self.parameters() if p.requires_grad]
+            try:
+                for parameter in trained:
+                    parameter.requires_grad_(False)
                 yield
-        finally:
-            self.train(training)
-            for parameter in trained:
-                parameter.requires_grad_(True)
+            finally:
+                for parameter in trained:
+                    parameter.requires_grad_(True)
 
     def until_weights_change(self, make: Callable[["DecomposedModel"], T]) -> T:
         """Return `make(self)`, made again only after a weight has changed."""

@@ -1,16 +1,12 @@
 """float64 means float64: what transformers rounds to float32 inside stays in double precision."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-
-R = TypeVar("R")
-FLOATS = (torch.float32, torch.Tensor.float)
 
 
 class KeepDouble(TorchFunctionMode):
@@ -40,14 +36,3 @@ def own_precision(dtype: torch.dtype) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def in_own_precision(forward: Callable[..., R]) -> Callable[..., R]:
-    """Return a model's forward method computing in the model's own precision."""
-
-    @wraps(forward)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> R:
-        with own_precision(self.dtype):
-            return forward(self, *args, **kwargs)
-
-    return wrapped

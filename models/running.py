@@ -1,14 +1,18 @@
 """A model run alone: in evaluation mode, its own precision, with an implementation of attention of our choice."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from decomp.models.precision import own_precision
+
+R = TypeVar("R")
 
 LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
 """By model. Beside the models, since a lock can be neither copied nor pickled."""
@@ -22,6 +26,17 @@ def exclusive(model: nn.Module) -> Iterator[None]:
         lock = LOCKS.setdefault(model, threading.RLock())
     with lock:
         yield
+
+
+def alone(forward: Callable[..., R]) -> Callable[..., R]:
+    """Return a model's forward method running alone, in the model's own precision."""
+
+    @wraps(forward)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> R:
+        with exclusive(self), own_precision(self.dtype):
+            return forward(self, *args, **kwargs)
+
+    return wrapped
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from decomp.models.olmo2 import DecomposedOlmo2ForCausalLM
 from decomp.models.opt import DecomposedOPTForCausalLM
 from decomp.models.phi import DecomposedPhiForCausalLM
 from decomp.models.phi3 import DecomposedPhi3ForCausalLM
-from decomp.models.precision import in_own_precision
+from decomp.models.running import alone
 from decomp.models.starcoder2 import DecomposedStarcoder2ForCausalLM
 
 VOCAB, POSITIONS = 61, 48
@@ -335,7 +335,7 @@ def make_pair(
 def in_double(plain: PreTrainedModel) -> PreTrainedModel:
     """The plain model without its roundings to float32 in float64, which would hide errors below 1e-7."""
     for model in (plain, plain.base_model):
-        model.forward = MethodType(in_own_precision(type(model).forward), model)
+        model.forward = MethodType(alone(type(model).forward), model)
     return plain
 
 

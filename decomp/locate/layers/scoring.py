@@ -159,7 +159,11 @@ def direct_shares(model: Any, fact: Fact | Reading, function: str) -> DirectShar
     """
     check_linear(function)
     model.unembedding().require_linear("direct")
-    with capturing(model.modules_of("attention")) as attention, capturing(model.modules_of("mlp")) as mlp:
+    with (
+        model.alone(),
+        capturing(model.modules_of("attention")) as attention,
+        capturing(model.modules_of("mlp")) as mlp,
+    ):
         point = model.record(fact.ids.to(model.device))
     value, covector = value_and_gradient(model, point.hidden[-1], fact, find_function(function))
     outputs = {"attention": list(attention), "mlp": list(mlp)}

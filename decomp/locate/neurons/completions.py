@@ -59,7 +59,7 @@ class Continuation:
         self.inputs = torch.cat([context[-1:], self.target[:-1]])
         self.past = None
         if len(context) > 1:
-            with torch.no_grad():
+            with torch.no_grad(), model.alone():
                 self.past = model.base_model(input_ids=context[None, :-1], use_cache=True).past_key_values
 
     def __call__(self, function: str, rows: int, change: Change) -> Float[Tensor, " rows"]:
@@ -75,7 +75,7 @@ class Continuation:
         past = copy.deepcopy(self.past)
         if past is not None:
             past.batch_repeat_interleave(rows)
-        with changing_neurons(self.model, rows, change, self.neurons):
+        with self.model.alone(), changing_neurons(self.model, rows, change, self.neurons):
             hidden = self.model.base_model(
                 input_ids=self.inputs.expand(rows, -1), past_key_values=past, use_cache=past is not None
             ).last_hidden_state
