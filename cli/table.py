@@ -32,15 +32,16 @@ def command(
     """Convert TABLES of decomp score; several are merged, by article and window.
 
     Reads and writes TSV, CSV, JSONL and Parquet (by suffix; .gz is unpacked), as a stream. The folder of a run
-    (decomp score --run) is the table of all its parts. Rows that are no
-    token (<bias>) stay whatever is filtered. A summary has per target and measure the surprisal (and what
-    --entropy and --corrected of decomp score added), the source of the highest score, its distance, and the
-    bias; shares are of the sum of all absolute scores.
+    (decomp score --run) is the table of all its parts. Rows that are no token (<bias>) stay whatever is filtered;
+    the beginning-of-sequence token is none of the sources that --top counts, and stays beside them. A summary has
+    per target and measure the surprisal (and what --entropy and --corrected of decomp score added), the source of
+    the highest score among those kept (never the beginning-of-sequence token, which has its own columns), its
+    distance, and the bias; shares are of the sum of all absolute scores of the table, kept or not.
     """
     from decomp.cli.common import table as table_to
     from decomp.runs.tables import open_table_or_run
     from decomp.tables.files import check_table
-    from decomp.tables.operations import merge, summarise, summary_columns, thin_out
+    from decomp.tables.operations import keeper, merge, summarise, summary_columns, thin_out, warn_of_thinned
     from decomp.tables.provenance import check_alike, made_together
 
     opened = [open_table_or_run(path) for path in tables]
@@ -49,8 +50,11 @@ def command(
     if not mixed:
         check_alike(list(zip(tables, made, strict=True)))
     columns = opened[0].columns
-    targets = thin_out(merge(opened), columns, max_distance=max_distance, min_abs=min_abs, top=top)
+    keep = keeper(columns, max_distance=max_distance, min_abs=min_abs, top=top)
     done = {"max_distance": max_distance, "min_abs": min_abs, "top": top, "summary": summary}
     together = made_together(made, {name: value for name, value in done.items() if value})
+    if summary:
+        warn_of_thinned(list(zip(tables, made, strict=True)))
     with table_to(output, format_name, summary_columns(columns) if summary else columns, together) as write:
-        write(summarise(targets, columns) if summary else chain.from_iterable(targets))
+        targets = merge(opened)
+        write(summarise(targets, columns, keep) if summary else chain.from_iterable(thin_out(targets, keep)))

@@ -184,14 +184,35 @@ def test_table_selects_and_summarises(done, corpus):
     assert len(summary) == len({(row["article"], row["position"]) for row in every})
     for one in summary:
         own = [r for r in every if (r["article"], r["position"]) == (one["article"], one["position"])]
-        best = max((r for r in own if r["distance"]), key=lambda r: float(r["score"]))
-        assert one["strongest_source_token"] == best["source_token"]
-        assert one["strongest_distance"] == best["distance"]
-        assert float(one["surprisal"]) == -float(best["log2_prob"])
-        assert one["entropy"] == best["entropy"]
+        tokens = [r for r in own if r["distance"] and r["source_position"] != "-1"]
+        nothing = {"source_token": "", "distance": "", "score": ""}
+        best = max(tokens, key=lambda r: float(r["score"]), default=nothing)
+        for name in nothing:
+            assert one[f"strongest_{name}"] == best[name]
+        assert float(one["surprisal"]) == -float(own[0]["log2_prob"])
+        assert one["entropy"] == own[0]["entropy"]
+        assert [one["bos_score"]] == [r["score"] for r in own if r["source_position"] == "-1"]
         total = torch.tensor([float(r["score"]) for r in own], dtype=torch.float64).abs().sum()
         (bias,) = [float(r["score"]) for r in own if r["source_token"] == "<bias>"]
         assert_close(float(one["bias_share"]), abs(bias) / total.item(), rtol=1e-9, atol=0)
+
+
+def test_shares_are_of_the_whole_sum(done, corpus, caplog):
+    """Whatever is thinned out; what was thinned out before is said, as its sum is not known."""
+    done("score", *corpus, "-o", "a.tsv")
+    thin = ("--top", 1, "--min-abs", 0.001)
+    whole, thinned = (rows_of(done("table", "a.tsv", "--summary", *asked)) for asked in ((), thin))
+    assert len(whole) == len(thinned)
+    for one, other in zip(whole, thinned, strict=True):
+        assert other["strongest_share"] in (one["strongest_share"], "")
+        assert other["bos_share"] == one["bos_share"]
+    assert any(row["strongest_share"] not in ("", "1.0") for row in thinned)
+    done("table", "a.tsv", *thin, "-o", "b.tsv")
+    assert caplog.messages == []
+    done("table", "b.tsv", "--summary")
+    assert caplog.messages == [
+        "b.tsv was thinned out before (min-abs 0.001, top 1): shares are of the rows that are left"
+    ]
 
 
 def test_table_merges(done, refused, corpus):

@@ -9,7 +9,7 @@ import pytest
 from decomp.tables.columns import COLUMNS
 from decomp.tables.files import FORMAT_NAMES, ROW_GROUP, format_of, open_table, table_writer
 from decomp.tables.front import Front
-from decomp.tables.operations import merge, summarise, summary_columns, thin_out
+from decomp.tables.operations import keeper, merge, summarise, summary_columns, thin_out
 
 NASTY = [
     "a\tb",
@@ -245,11 +245,11 @@ TARGETS = [
 )
 def test_thin_out(asked, kept):
     position = COLUMNS.index("source_position")
-    assert [[one[position] for one in target] for target in thin_out(TARGETS, COLUMNS, **asked)] == kept
+    assert [[one[position] for one in target] for target in thin_out(TARGETS, keeper(COLUMNS, **asked))] == kept
 
 
 def test_targets_without_rows_are_left_out():
-    assert list(thin_out([[row(score=0.1)], [row(score=2.0)]], COLUMNS, min_abs=1)) == [[row(score=2.0)]]
+    assert list(thin_out([[row(score=0.1)], [row(score=2.0)]], keeper(COLUMNS, min_abs=1))) == [[row(score=2.0)]]
 
 
 def test_summary():
@@ -267,12 +267,48 @@ def test_summary():
         "strongest_distance": 3,
         "strongest_score": 3.0,
         "strongest_share": 0.3,
+        "bos_score": None,
+        "bos_share": None,
         "bias_score": -1.5,
         "bias_share": 0.15,
     }
     assert (second["strongest_share"], second["bias_share"]) == (None, None)
-    ((*_, strongest, share, bias, bias_share),) = summarise([[row()]], COLUMNS)
+    ((*_, strongest, share, _, _, bias, bias_share),) = summarise([[row(source_position=0)]], COLUMNS)
     assert (strongest, share, bias, bias_share) == (1.5, 1.0, None, None)
+
+
+SINK = [
+    row(position=2, source_position=k, score=s, source="<bias>" if k is None else "s")
+    for k, s in ((-1, 6.0), (0, 1.0), (1, -2.0), (None, -1.0))
+]
+"""A target that has most from the beginning-of-sequence token."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "strongest"),
+    [
+        ({}, 0),
+        ({"top": 1}, 0),
+        ({"top": 3}, 0),
+        ({"max_distance": 1}, 1),
+        ({"min_abs": 1.5}, 1),
+        ({"min_abs": 3}, None),
+    ],
+)
+def test_the_beginning_of_sequence_is_never_the_strongest(asked, strongest):
+    """And shares are of the sum of all absolute scores, whatever is kept."""
+    names = summary_columns(COLUMNS)
+    (found,) = (dict(zip(names, one, strict=True)) for one in summarise([SINK], COLUMNS, keeper(COLUMNS, **asked)))
+    assert found["strongest_source_position"] == strongest
+    assert found["strongest_share"] == {0: 0.1, 1: 0.2, None: None}[strongest]
+    assert (found["bos_score"], found["bos_share"], found["bias_share"]) == (6.0, 0.6, 0.1)
+
+
+def test_top_is_of_the_tokens_of_the_text():
+    position = COLUMNS.index("source_position")
+    for top, kept in ((1, [-1, 0, None]), (2, [-1, 0, 1, None]), (9, [-1, 0, 1, None])):
+        (found,) = thin_out([SINK], keeper(COLUMNS, top=top))
+        assert [one[position] for one in found] == kept
 
 
 def test_summary_keeps_what_stands_in_front(tmp_path):
