@@ -74,8 +74,10 @@ def progress(total: int, quiet: bool, unit: str = "token") -> Iterator[Any]:
 
 @contextmanager
 def destination(output: Path | None) -> Iterator[TextIO]:
-    """Open standard output, or a file that is complete or absent."""
+    """Open standard output, or a file that is complete or absent. ValueError where standard output is closed."""
     if output is None:
+        if sys.stdout is None:
+            raise ValueError("can't write to standard output: it is closed; give --output")
         assert isinstance(sys.stdout, io.TextIOWrapper)
         sys.stdout.reconfigure(encoding="utf-8", newline="")
         yield sys.stdout

@@ -1,9 +1,13 @@
 """The command group. Commands are imported when they are named, torch only when one runs."""
 
 import errno
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
@@ -32,6 +36,26 @@ class InputError(click.ClickException):
     exit_code = 2
 
 
+ENDING = ("SIGTERM", "SIGHUP")
+"""Signals by which schedulers and terminals end a command; not all systems have both."""
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the command as the shell counts signals (143 for SIGTERM), so that all it was writing is removed."""
+    sys.exit(128 + number)
+
+
+@contextmanager
+def signals_end_the_command() -> Iterator[None]:
+    """Take signals that end processes as a reason to leave in order; those that are ignored or handled stay so."""
+    with ExitStack() as before:
+        if threading.current_thread() is threading.main_thread():  # no other may set them
+            for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    before.callback(signal.signal, number, signal.signal(number, leave))
+        yield
+
+
 class LazyGroup(click.Group):
     """A group that finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
 
@@ -55,7 +79,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what a person can put right ends it with one line."""
         try:
-            return super().invoke(ctx)
+            with signals_end_the_command():
+                return super().invoke(ctx)
         except ValueError as error:
             raise InputError(str(error)) from error
         except BrokenPipeError:

@@ -76,7 +76,7 @@ def work_through(
 ) -> None:
     """Do what is left of one shard.
 
-    Ends with exit code 130 and a line on how to go on when interrupted, with 1 where windows failed.
+    Ends with a line on how to go on when interrupted (exit code 130) or told to end (143), with 1 where windows failed.
     """
     units = run.units(shard)
     to_do = run.left(shard)
@@ -92,13 +92,15 @@ def work_through(
                 keep(run, outcome, journal)
                 bar.advance(outcome.windows)
                 failed += [outcome] if outcome.error is not None else []
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         done = len(run.done())
         click.echo(
             f"\nStopped: {done} of {len(run.windows)} windows are done and kept. The same command goes on from here.",
             err=True,
         )
-        raise click.exceptions.Exit(130) from None
+        if isinstance(stop, KeyboardInterrupt):
+            raise click.exceptions.Exit(130) from None
+        raise
     if failed:
         raise click.ClickException(
             f"{sum(len(o.windows) for o in failed)} of {own} windows failed, the first with: {failed[0].error}\n"

@@ -177,6 +177,20 @@ def test_extra_rows(done):
         assert_close(got, expected, rtol=0, atol=1e-4)
 
 
+def test_closed_standard_output(done, monkeypatch, tmp_path):
+    """As after `>&-`: said before anything is computed but what comes first, and no matter where there is a file."""
+    from decomp.cli.common import destination
+
+    monkeypatch.setattr("sys.stdout", None)
+    with (
+        pytest.raises(ValueError, match="can't write to standard output: it is closed; give --output"),
+        destination(None),
+    ):
+        pass
+    with destination(tmp_path / "table.tsv") as file:
+        file.write("a row")
+
+
 def test_output_file_and_quiet(done, run):
     printed = done("score", CORPUS, MODEL)
     result = run("score", CORPUS, MODEL, "-o", "table.tsv", "--quiet")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from decomp.cli.main import signals_end_the_command
 from decomp.corpus.batches import in_batches
 from decomp.io import files
 from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
@@ -203,21 +204,59 @@ def test_interrupted(run, done, corpus, plain, monkeypatch):
     assert Path("table.tsv").read_bytes() == plain
 
 
-def test_a_signal_interrupts(corpus, done, tmp_path):
-    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
-    command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "score", str(corpus), MODEL]
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGTERM, signal.SIG_DFL); from decomp.cli.main import main; main()"
+)
+"""The command where SIGINT is ignored at the start, too, as it is in the background of a script."""
+
+
+def stopped(folder, sent, begun, *arguments):
+    """Start the command, send it a signal when `begun`, and return its exit code and what it said."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, "--run", "run"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while not parts("run") and process.poll() is None:
+    command = [sys.executable, "-c", INTERRUPTIBLE, "score", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not begun() and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = process.communicate()
-    assert process.returncode == 130
     assert "Traceback" not in said
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_interrupts(corpus, done, tmp_path, sent, code):
+    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
+    returned, said = stopped(tmp_path, sent, lambda: parts("run"), corpus, MODEL, "--run", "run")
+    assert returned == code
     assert "windows are done and kept. The same command goes on from here." in said
     assert 0 < len(open_run(Path("run")).done()) < len(open_run(Path("run")).windows)
+    assert not list(Path("run").glob("**/.*.part"))
+
+
+def test_a_signal_leaves_no_file_behind(corpus, tmp_path):
+    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
+
+    def begun():
+        return any(tmp_path.glob(".table.tsv.*.part"))
+
+    assert stopped(tmp_path, signal.SIGTERM, begun, corpus, MODEL, "-o", "table.tsv") == (143, "")
+    assert list(tmp_path.iterdir()) == [corpus]
+
+
+def test_signals_end_a_command_and_nothing_else():
+    """Where they end processes; what ignores them, as after nohup, or handles them, goes on to."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended, signals_end_the_command():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert ended.value.code == 129
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals_end_the_command():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
