@@ -157,7 +157,7 @@ class Output:
     def prepare(self, windows: int, overwrite: bool) -> None:
         """Make the folder; refuse files of these names that are no run's, or with `overwrite` remove them."""
         from decomp.core.storage import numbered, stored_identifiers
-        from decomp.io.files import check_outputs
+        from decomp.io.files import check_outputs, status_of_file
         from decomp.runs.run import MANIFEST
 
         try:
@@ -166,7 +166,7 @@ class Output:
             raise ValueError(f"can't make the output folder {self.folder}: {error.strerror}") from error
         if not os.access(self.folder, os.W_OK):
             raise ValueError(f"can't write into {self.folder}: choose another --output-dir")
-        there = [path for number in range(windows) for path in self.paths(number) if path.exists()]
+        there = [path for number in range(windows) for path in self.paths(number) if status_of_file(path)]
         if overwrite:
             for number in numbered(f"{self.corpus}_{self.model}", stored_identifiers(self.folder)):
                 for path in self.paths(number):

@@ -88,9 +88,12 @@ class LazyGroup(click.Group):
             sys.stderr.close()
             sys.exit(1)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(f"{error.strerror}: free some space and run the command again") from error
+            if error.filename is None:
                 raise
-            raise InputError(f"{error.strerror}: free some space and run the command again") from error
+            # A name that no file can have, or one that the system does not let read or written.
+            raise InputError(f"can't use {error.filename}: {error.strerror}") from error
 
 
 class DefaultGroup(LazyGroup):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_extra_rows(done):
         assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-def test_closed_standard_output(done, monkeypatch, tmp_path):
+def test_closed_standard_output(monkeypatch, tmp_path):
     """As after `>&-`: said before anything is computed but what comes first, and no matter where there is a file."""
     from decomp.cli.common import destination
 
@@ -256,6 +257,31 @@ def test_overwriting_leaves_no_window_of_the_longer_run(done, tmp_path):
 def test_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     assert "can't write into" in refused(run("decompose", CORPUS, MODEL, 8, "--output-dir", "closed"))
+
+
+LONG = "a" * 260
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", LONG, MODEL),
+        ("score", CORPUS, LONG),
+        ("table", f"{LONG}.tsv"),
+        ("status", LONG),
+        ("layers", f"{LONG}.jsonl", MODEL),
+        ("score", CORPUS, MODEL, "-o", f"{LONG}.tsv"),
+    ],
+    ids=lambda command: f"{command[0]}-{command.index(next(a for a in command if LONG in a))}",
+)
+def test_names_that_no_file_can_have(run, command):
+    assert re.search(r"can't (use|read|write) a{260}(\.\w+)?: File name too long", refused(run(*command)))
+
+
+def test_names_that_no_stored_file_can_have(run, tmp_path):
+    corpus = tmp_path / f"{'a' * 240}.txt"
+    corpus.write_text("One more.", "utf-8")
+    assert re.search(r"can't write .*: File name too long", refused(run("decompose", corpus, MODEL, 5)))
 
 
 def test_output_dir_is_a_file(run):
