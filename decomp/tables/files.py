@@ -2,18 +2,18 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
 from decomp.io.files import check_outputs, complete_or_absent
-from decomp.io.records import DELIMITERS, LONGEST_FIELD
+from decomp.io.records import DELIMITERS, LONGEST_FIELD, parse_json
 from decomp.io.texts import suffix_of
 from decomp.tables.columns import COLUMNS, FORMATS, Row, Writer
 from decomp.tables.provenance import (
@@ -30,6 +30,11 @@ BATCH = 4096
 """Rows that are read at once."""
 ROW_GROUP = 2**16
 """Rows of a Parquet file that are held at once."""
+
+LONGEST_LINE = 2**24
+"""Characters of a row of a text table that are read."""
+LONGEST_REASON = 100
+"""Characters that an error shows of what is wrong: a value may be a whole file."""
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("article", "window", "position", "source_position", "distance", "span"), int),
@@ -186,21 +191,39 @@ class TableFile:
         while batch := list(islice(values, BATCH)):
             try:
                 columns = [convert(column, kind) for column, kind in zip(zip(*batch, strict=True), kinds, strict=True)]
-            except ValueError as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise ValueError(
                     f"{self.path}, rows {number} to {number + len(batch) - 1} are no rows of {', '.join(self.columns)} "
-                    f"({error}): write the table again"
+                    f"({str(error)[:LONGEST_REASON]}): write the table again"
                 ) from error
             yield from zip(*columns, strict=True)
             number += len(batch)
 
 
-def convert(column: Sequence[Any], kind: Callable[[Any], Any]) -> list[Any]:
-    """A column's values as numbers or text, empty ones of numbers as None."""
+def convert(column: Sequence[Any], kind: type) -> list[Any]:
+    """Return a column's values as numbers or text, empty ones of numbers as None.
+
+    ValueError, TypeError or OverflowError for a value that is none of the kind, such as a number that is not finite.
+    """
     if kind is str:
         return [value if value is None or isinstance(value, str) else str(value) for value in column]
-    kind = truth if kind is bool else kind
-    return [None if value is None or value == "" else kind(value) for value in column]
+    return [None if value is None or value == "" else FROM_FILE[kind](value) for value in column]
+
+
+def whole(value: Any) -> int:
+    """Return a whole number. ValueError for one with a fraction."""
+    found = int(value)
+    if isinstance(value, float) and value != found:
+        raise ValueError(f"expected a whole number, not {value}")
+    return found
+
+
+def real(value: Any) -> float:
+    """Return a number. ValueError for one that is infinite, or none."""
+    found = float(value)
+    if not isfinite(found):
+        raise ValueError(f"expected a finite number, not {value}")
+    return found
 
 
 def truth(value: Any) -> bool:
@@ -208,6 +231,9 @@ def truth(value: Any) -> bool:
     if str(value) not in ("True", "False"):
         raise ValueError(f"expected True or False, not {value!r}")
     return str(value) == "True"
+
+
+FROM_FILE: dict[type, Callable[[Any], Any]] = {int: whole, float: real, bool: truth}
 
 
 def open_table(path: Path) -> TableFile:
@@ -226,10 +252,17 @@ def reader_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines as they are in the file, unpacked where its name ends in `.gz`."""
+    """Yield the lines as they are in the file, unpacked where its name ends in `.gz`.
+
+    ValueError for a file that can't be read, and for a line of more than `LONGEST_LINE` characters: a packed file of
+    some KiB can unpack to many GiB.
+    """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
-            yield from file
+            while line := file.readline(LONGEST_LINE + 1):
+                if len(line) > LONGEST_LINE:
+                    raise ValueError(f"{path} has a line of more than {LONGEST_LINE} characters: it is no table")
+                yield line
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: write it again") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -250,10 +283,7 @@ def read_delimited(path: Path) -> Iterator[Sequence[Any]]:
 def read_json(path: Path) -> Iterator[Sequence[Any]]:
     columns: tuple[str, ...] = ()
     for number, line in enumerate(read_lines(path), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        row = parse_json(line, f"{path}, line {number}")
         if not isinstance(row, dict) or (columns and tuple(row) != columns):
             raise ValueError(f"{path}, line {number} must be an object with {', '.join(columns)}: write it again")
         if not columns:

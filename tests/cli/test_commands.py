@@ -275,7 +275,7 @@ LONG = "a" * 260
     ids=lambda command: f"{command[0]}-{command.index(next(a for a in command if LONG in a))}",
 )
 def test_names_that_no_file_can_have(run, command):
-    assert re.search(r"can't (use|read|write) a{260}(\.\w+)?: File name too long", refused(run(*command)))
+    assert re.search(r"can't (use|read|write) a{260}[\w./]*: File name too long", refused(run(*command)))
 
 
 def test_names_that_no_stored_file_can_have(run, tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from decomp.tables.columns import COLUMNS
-from decomp.tables.files import FORMAT_NAMES, ROW_GROUP, format_of, open_table, table_writer
+from decomp.tables.files import FORMAT_NAMES, ROW_GROUP, format_of, open_table, read_lines, table_writer
 from decomp.tables.front import Front
 from decomp.tables.operations import keeper, merge, summarise, summary_columns, thin_out
 
@@ -147,6 +147,10 @@ def test_parquet_types_of_columns_that_no_list_knows(tmp_path):
     assert [tuple(row.values()) for row in pyarrow.parquet.read_table(path).to_pylist()] == rows
 
 
+def json_row(**values):
+    return json.dumps({**dict(zip(COLUMNS, row(), strict=True)), **values})
+
+
 GOOD_LINES = ["\t".join(COLUMNS), "0\t0\t0\tt\t-1\ts\t1\t-2.25\tdelta_lp\t1.5"]
 
 
@@ -160,8 +164,19 @@ GOOD_LINES = ["\t".join(COLUMNS), "0\t0\t0\tt\t-1\ts\t1\t-2.25\tdelta_lp\t1.5"]
         ("a.tsv", "\n".join([*GOOD_LINES, "x" + GOOD_LINES[1]]), r"rows 1 to 2 .*invalid literal for int.*'x0'"),
         ("a.tsv", "\n".join([*GOOD_LINES, '"' + GOOD_LINES[1]]), r"a.tsv, line 3: .*; write it again"),
         ("a.tsv", b"\xff\n", r"a.tsv is not UTF-8"),
+        (
+            "a.tsv",
+            "\n".join([*GOOD_LINES, GOOD_LINES[1][:-3] + "nan"]),
+            r"rows 1 to 2 .*expected a finite number, not nan",
+        ),
         ("a.jsonl", "{", r"a.jsonl, line 1 is not JSON"),
-        ("a.jsonl", json.dumps(dict(zip(COLUMNS, row(), strict=True))) + "\n{}", r"a.jsonl, line 2 must be an object"),
+        ("a.jsonl", "[" * 10**5, r"a.jsonl, line 1 is nested too deeply"),
+        ("a.jsonl", json_row(token="\ud83d"), r"a.jsonl, line 1 has \\ud83d, half of a surrogate pair"),
+        ("a.jsonl", json_row(position=[]), r"rows 1 to 1 .*int\(\) argument must be"),
+        ("a.jsonl", json_row(position=1.5), r"rows 1 to 1 .*expected a whole number, not 1.5"),
+        ("a.jsonl", json_row(score=float("inf")), r"rows 1 to 1 .*expected a finite number, not inf"),
+        ("a.jsonl", json_row(position=float("inf")), r"rows 1 to 1 .*cannot convert float infinity"),
+        ("a.jsonl", json_row() + "\n{}", r"a.jsonl, line 2 must be an object"),
         ("a.parquet", "PAR1", r"a.parquet is truncated or no Parquet file"),
     ],
 )
@@ -170,6 +185,24 @@ def test_bad_tables(tmp_path, name, content, message):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         list(open_table(path).rows())
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl.gz"])
+def test_a_line_without_end_is_not_read(tmp_path, monkeypatch, name):
+    """A packed one may unpack to more than there is memory, and is not shown whole."""
+    monkeypatch.setattr("decomp.tables.files.LONGEST_LINE", 1000)
+    path, content = tmp_path / name, "\n".join([*GOOD_LINES, "0\t" + "1" * 5000])
+    path.write_bytes(gzip.compress(content.encode()) if path.suffix == ".gz" else content.encode())
+    with pytest.raises(ValueError, match=f"{name} has a line of more than 1000 characters: it is no table"):
+        list(read_lines(path))
+
+
+def test_a_long_value_is_shown_in_part(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("\n".join([GOOD_LINES[0], GOOD_LINES[1].replace("-2.25", "x" * 10**4)]), "utf-8")
+    with pytest.raises(ValueError, match="rows 1 to 1 are no rows") as refused:
+        list(open_table(path).rows())
+    assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
