@@ -38,7 +38,6 @@ def command(
     from decomp.cli.common import begun, hush_libraries, made_now, progress, say, table
     from decomp.corpus.contrast_items import read_items
     from decomp.jobs import open_contrasting
-    from decomp.tables.contrasting import CONTRAST_COLUMNS
     from decomp.tables.files import check_table
 
     read = read_items(items)[:limit]
@@ -48,7 +47,7 @@ def command(
     count, preferred = len(opened.contrasts), 0
     each = begun(opened.rows_by_item(batch_size))
     made = made_now(opened.model.about())
-    with table(output, format_name, CONTRAST_COLUMNS, made) as write, progress(count, quiet, "item") as bar:
+    with table(output, format_name, opened.contraster.columns, made) as write, progress(count, quiet, "item") as bar:
         for item in each:
             write(item.rows)
             preferred += item.log2_odds > 0

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from decomp.core.ablation import Unembedding
     from decomp.core.decomposition import Decomposition
     from decomp.corpus.windows import TokenisedWindow
-    from decomp.runs.run import Shard, WindowFiles
+    from decomp.runs.parts import WindowFiles
+    from decomp.runs.run import Shard
+    from decomp.tables.blocks import Block
 
 
 @click.command("decompose")
@@ -99,7 +101,7 @@ def command(
     output = Output(output_dir, name, model_label(model), format_name, stored_dtype)
     output.prepare(len(windows), overwrite)
     cost = cost_model(decomposed, decomposition_length, with_logits=False)
-    job = request_of_run(format_name, decomposed, articles, windows)
+    job = {**request_of_run(decomposed, articles, windows), "format": format_name}
     plan = planned(windows, cost)
     batches = in_batches([window.tokens for window in plan], batch_size, decomposed.max_length())
     wanted = Run(output.run_folder(), job, plan, batches, 0, output.store())
@@ -109,7 +111,7 @@ def command(
     say(f"{len(left)} windows, {tokens} tokens; {format_bytes(size)} will be written to {output_dir}", quiet)
     output.refuse_full_disk(size)
 
-    def compute(batch: "list[tuple[int, TokenisedWindow]]") -> bytes:
+    def compute(batch: "list[tuple[int, TokenisedWindow]]") -> "Block":
         results = decomposed.decompose_batch(
             [window.ids.to(decomposed.device) for _, window in batch],
             decomposition_length=decomposition_length,
@@ -119,7 +121,7 @@ def command(
         )
         for (number, window), result in zip(batch, results, strict=True):
             output.write(number, result, window)
-        return b""
+        return {}
 
     run = start_or_resume(wanted, overwrite)
     work_through(
@@ -183,7 +185,7 @@ class Output:
 
     def store(self) -> "WindowFiles":
         """The files of which a window has all when it is done."""
-        from decomp.runs.run import WindowFiles
+        from decomp.runs.parts import WindowFiles
 
         # Any number will do: the last one in a name is the window's.
         return WindowFiles(tuple("{n}".join(path.name.rsplit("0", 1)) for path in self.paths(0)))

@@ -33,6 +33,7 @@ TEXT = (".txt", ".deltalp", "")
     help="text: the original research code's; the others: the long table.  "
     "[default: what the suffix of --output says, else text]",
 )
+@options.reduction_options
 @options.overwrite
 @options.quiet
 def command(
@@ -43,6 +44,7 @@ def command(
     format_name: str | None,
     overwrite: bool,
     quiet: bool,
+    **kept: Any,
 ) -> None:
     """ΔLP of every stored source, from the files that `decomp decompose` wrote.
 
@@ -55,9 +57,13 @@ def command(
     from decomp.runs.stored import DELTA_LP_COLUMNS, find_stored, open_stored
     from decomp.tables.files import check_table
     from decomp.tables.original_text import lines
+    from decomp.tables.reduction import Reduction
 
-    paths = find_stored(identifier, output_dir)
+    reduction = Reduction(**kept)
     as_text = format_name == "text" or (format_name is None and (output is None or output.suffix in TEXT))
+    if as_text and reduction != Reduction():
+        raise ValueError("the text format has all rows: give --format tsv (or another table) with --top and the others")
+    paths = find_stored(identifier, output_dir)
     if as_text:
         check_outputs([output], [*paths.values(), model], overwrite)
     else:
@@ -72,9 +78,13 @@ def command(
                     file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
                     bar.update()
         else:
-            with table(output, format_name, DELTA_LP_COLUMNS, first.made()) as write:
+            columns, made = reduction.columns(DELTA_LP_COLUMNS), first.made()
+            asked = {name: value for name, value in kept.items() if value}
+            if made is not None and asked:
+                made = {**made, "options": {**made["options"], **asked}}
+            with table(output, format_name, columns, made) as write:
                 for each in chain([first], stored):
-                    write(each.rows())
+                    write(reduction(each.block()))
                     bar.update()
 
 

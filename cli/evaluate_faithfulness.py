@@ -10,7 +10,7 @@ import click
 from decomp.cli import options
 
 if TYPE_CHECKING:
-    from decomp.tables.columns import Row
+    from decomp.tables.blocks import Row
 
 
 @click.command("faithfulness")

@@ -263,7 +263,22 @@ target = click.option(
     help="Score one token of each article: its position (column `position`, from 0), or last.  [default: all]",
 )
 
-results = together(output, table_format)
+reduction_options = together(
+    at_least_one("--top", "Keep the sources of each target with the highest scores."),
+    click.option(
+        "--min-abs",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Keep scores of at least this absolute value.",
+    ),
+    at_least_one("--min-distance", "Keep sources at least so many tokens (words) back."),
+    at_least_one("--max-distance", "Keep sources at most so many tokens (words) back."),
+    click.option("--digits", type=click.IntRange(0, 15), help="Digits after the point.  [default: all]"),
+)
+"""What `Reduction` has: all other sources of a target are one row, `<dropped>`, with their sum."""
+
+results = together(output, table_format, reduction_options)
 """A table on standard output, or in a file."""
 evaluation_results = together(evaluation_output, table_format)
 """A table in a file, beside what is shown."""

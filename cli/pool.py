@@ -10,6 +10,7 @@ from typing import Any
 from decomp.corpus.windows import TokenisedWindow
 from decomp.runs.run import Batch
 from decomp.runs.work import Outcome, outcomes
+from decomp.tables.blocks import Block
 
 ATTEMPTS = 3
 """Times that a unit is tried again after its worker has died."""
@@ -28,7 +29,7 @@ def need_ray() -> Any:
 class Worker:
     """One process of the pool: it loads the model when it starts, then computes units."""
 
-    def __init__(self, start: Callable[[], Callable[[list[TokenisedWindow]], bytes]], threads: int) -> None:
+    def __init__(self, start: Callable[[], Callable[[list[TokenisedWindow]], Block]], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -53,7 +54,7 @@ class Pool:
 
     def run(
         self,
-        start: Callable[[], Callable[[list[TokenisedWindow]], bytes]],
+        start: Callable[[], Callable[[list[TokenisedWindow]], Block]],
         windows: list[TokenisedWindow],
         units: list[list[Batch]],
     ) -> Iterator[Outcome]:
@@ -80,7 +81,7 @@ class Pool:
                 yield outcome
         for unit in left.values():
             reason = f"its worker died, {ATTEMPTS + 1} times"
-            yield Outcome(range(unit[0].start, unit[-1].stop), b"", reason, 0.0, "", 0)
+            yield Outcome(range(unit[0].start, unit[-1].stop), [], reason, 0.0, "", 0)
 
 
 @contextmanager

@@ -14,19 +14,16 @@ from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel
 from decomp.runs.run import Batch, PlannedWindow, Run, Shard
 from decomp.runs.work import Outcome, journal_of, keep, outcomes
+from decomp.tables.blocks import Block
 
 T = TypeVar("T")
 
 
 def request_of_run(
-    format_name: str, model: DecomposedModel, articles: Sequence[object], windows: Sequence[TokenisedWindow]
+    model: DecomposedModel, articles: Sequence[object], windows: Sequence[TokenisedWindow]
 ) -> dict[str, Any]:
     """Return all that the bytes of this command's results depend on: contents by their digests, versions, options."""
-    return {
-        **made_now(model.about()),
-        "format": format_name,
-        **contents(articles, windows),
-    }
+    return {**made_now(model.about()), **contents(articles, windows)}
 
 
 def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[PlannedWindow]:
@@ -108,10 +105,10 @@ def work_through(
         )
 
 
-def locally(windows: list[T], compute: Callable[[list[T]], bytes]) -> Callable[[list[list[Batch]]], Iterator[Outcome]]:
+def locally(windows: list[T], compute: Callable[[list[T]], Block]) -> Callable[[list[list[Batch]]], Iterator[Outcome]]:
     """The engine that computes in this process."""
 
-    def work(batch: Batch) -> bytes:
+    def work(batch: Batch) -> Block:
         return compute(windows[batch.start : batch.stop])
 
     return lambda units: (outcome for unit in units for outcome in outcomes(unit, work))

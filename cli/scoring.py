@@ -19,12 +19,14 @@ from decomp.jobs import Scoring, open_scoring
 from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, is_own
-from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard, TableParts
+from decomp.runs.parts import TableParts
+from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard
 from decomp.runs.tables import write_table
+from decomp.tables.blocks import Block
 from decomp.tables.files import check_table, format_of
 from decomp.tables.scoring import Scorer
 
-Compute = Callable[[list[TokenisedWindow]], bytes]
+Compute = Callable[[list[TokenisedWindow]], Block]
 """From the windows of a batch to their piece of the table."""
 
 
@@ -33,7 +35,6 @@ class Start:
     """How a process of a pool begins: it loads the model."""
 
     scorer: Scorer
-    format_name: str
     model: str
     dtype: str
     device: str
@@ -41,7 +42,7 @@ class Start:
 
     def __call__(self) -> Compute:
         model, _ = open_model(self.model, self.dtype, self.device, self.revision)
-        return partial(self.scorer.part, model, self.format_name)
+        return partial(self.scorer.part, model)
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,25 @@ def open_job(asked: Mapping[str, Any]) -> Job:
         (window,) = scoring.windows[:1]
         say(f"the model writes {window.article.text[len(articles[0].text) :]!r}", asked["quiet"])
     cost = cost_model(scoring.model, scoring.scorer.request.decomposition_length)
-    form_of_parts = part_format(asked["output"], asked["format_name"])
-    request = request_of_run(form_of_parts, scoring.model, articles, scoring.windows)
+    request = request_of_run(scoring.model, articles, scoring.windows)
     return Job(name, scoring, cost, planned(scoring.windows, cost), request)
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:
     """Write rows as they are computed, into a file that is complete or absent, or standard output."""
-    each = begun(job.scoring.rows_by_window(asked["batch_size"]))
+    each = begun(job.scoring.blocks_by_window(asked["batch_size"]))
     with (
         table(asked["output"], asked["format_name"], job.scoring.columns, job.request) as write,
         cost_progress(job.plan, range(len(job.plan)), asked["quiet"]) as bar,
     ):
-        for number, rows in enumerate(each):
-            write(rows)
+        for number, block in enumerate(each):
+            write(block)
             bar.advance([number])
 
 
 def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
     """Compute parts into a run's folder, in this process or a pool, and write the table once all are there."""
     output, quiet, shard, engine = asked["output"], asked["quiet"], asked["shard"], asked["engine"]
-    suffix = part_format(output, asked["format_name"])
     scoring, scorer = job.scoring, job.scoring.scorer
     positions = scoring.model.max_length()
     wanted = Run(
@@ -109,17 +108,17 @@ def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
         job.plan,
         in_batches([window.tokens for window in job.plan], asked["batch_size"], positions),
         unit_cost=job.cost(positions),
-        store=TableParts(scorer.header(suffix), f".{suffix}"),
+        store=TableParts(scorer.columns, len(job.plan)),
     )
     run = start_or_resume(wanted, asked["overwrite"])
     if engine == "ray":
-        start = Start(scorer, suffix, job.name, asked["dtype"], asked["device"], asked["revision"])
+        start = Start(scorer, job.name, asked["dtype"], asked["device"], asked["revision"])
         with open_pool(asked["ray_address"], asked["num_workers"], asked["device"]) as pool:
             say(f"{pool.workers} workers of {pool.threads} threads each", quiet)
             work = partial(pool.run, start, scoring.windows)
             work_through(run, shard, work, quiet, engine=engine, workers=pool.workers, threads=pool.threads)
     else:
-        part = partial(scorer.part, scoring.model, suffix)
+        part = partial(scorer.part, scoring.model)
         work_through(run, shard, locally(scoring.windows, part), quiet, engine=engine, threads=torch.get_num_threads())
     finish(run, output, format_of(output, asked["format_name"]), quiet)
 
@@ -140,12 +139,6 @@ def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwr
         raise ValueError("--shard and --engine ray need a folder for their parts: give --run")
     if overwrite and shard.count > 1:
         raise ValueError("--overwrite would remove what the other shards compute: remove the folder of --run first")
-
-
-def part_format(output: Path | None, format_name: str | None) -> str:
-    """Return the format of a run's parts: those of a Parquet table are TSV."""
-    name = format_of(output, format_name)
-    return "tsv" if name == "parquet" else name
 
 
 def finish(run: Run, output: Path | None, format_name: str, quiet: bool) -> None:

@@ -27,7 +27,6 @@ from decomp.report.page.opening import decompositions_page, open_page, table_pag
 from decomp.report.page.predictions import likely_tokens
 from decomp.runs.stored import placed
 from decomp.runs.tables import open_table_or_run
-from decomp.tables.contrasting import CONTRAST_COLUMNS
 from decomp.tables.table import Table
 
 __all__ = [
@@ -73,7 +72,8 @@ def score(
     The settings are the options of `decomp score`: `unit` ("token", "word"), `words` (a Path), `span`, `target`,
     `entropy`, `corrected`, `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
     `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
-    `replacement` and the others; for a model by name `dtype`, `device`, `revision`.
+    `replacement` and the others; of what is kept `top`, `min_abs`, `min_distance`, `max_distance` (the sum of what
+    is left out is in rows `<dropped>`), `digits`; for a model by name `dtype`, `device`, `revision`.
 
     The table has one row per predicted token, source and measure. ValueError for an input that can't be read or
     is empty, an unknown measure or setting, settings that don't go together, and a model that can't be loaded.
@@ -85,9 +85,9 @@ def score(
     """
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles_of(source), model, measures, **settings)
-    each = watched(scoring.rows_by_window(batch_size), len(scoring.windows), "window", progress)
+    each = watched(scoring.blocks_by_window(batch_size), len(scoring.windows), "window", progress)
     made = scoring.about("score", {**OF_FILES, "batch_size": batch_size, **settings})
-    return Table.from_rows(scoring.columns, chain.from_iterable(each), made)
+    return Table.from_blocks(scoring.columns, each, made)
 
 
 def contrast(
@@ -107,7 +107,8 @@ def contrast(
     Instead of prompt, target and foil, a `Path` gives the items of a table, as `decomp contrast` reads it; `limit`
     is for the first of these. `measures` are by default those that explain a contrast. The settings are
     `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `bos`, the options of the
-    measures, and `dtype`, `device`, `revision`; see `score` for these, `model` and `progress`.
+    measures, `top` and the others that say what is kept, and `dtype`, `device`, `revision`; see `score` for these,
+    `model` and `progress`.
 
     The table has, in front, the item, its phenomenon, the foil, log2 P(target) − log2 P(foil) in bits, and whether
     the model prefers the target. ValueError as for `score`, and for items that can't be scored.
@@ -124,7 +125,7 @@ def contrast(
     each = contrasting.rows_by_item(batch_size)
     items = watched(each, len(contrasting.contrasts), "item", progress)
     made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
-    return Table.from_rows(CONTRAST_COLUMNS, chain.from_iterable(item.rows for item in items), made)
+    return Table.from_blocks(contrasting.contraster.columns, (item.rows for item in items), made)
 
 
 def decompose(
@@ -334,9 +335,9 @@ def text_page(
 ) -> Page:
     """Return the page of a text, scored, with the model's likeliest tokens at each position."""
     scoring = open_scoring(articles_of(text), model, measures, **settings)
-    each = watched(scoring.rows_by_window(), len(scoring.windows), "window", progress)
+    each = watched(scoring.blocks_by_window(), len(scoring.windows), "window", progress)
     made = scoring.about("report", {**OF_FILES, **settings})
-    page = table_page(Table.from_rows(scoring.columns, chain.from_iterable(each), made), title or shortened(text))
+    page = table_page(Table.from_blocks(scoring.columns, each, made), title or shortened(text))
     if settings.get("unit", "token") != "token" or settings.get("span", 1) != 1:
         return page
     return with_predictions(page, likely_tokens(scoring.model, scoring.windows, scoring.tokenizer))
@@ -355,7 +356,7 @@ def load_table(path: str | Path) -> Table:
     or changed since it was written, and for a run that is not complete.
     """
     file = open_table_or_run(Path(path))
-    return Table.from_rows(file.columns, file.rows(), file.made())
+    return Table.from_blocks(file.columns, file.blocks(), file.made())
 
 
 def articles_of(source: Source | Sequence[Article]) -> Sequence[Article]:

@@ -4,7 +4,7 @@ All that can be refused without the model is refused before it is loaded.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -29,9 +29,10 @@ from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
-from decomp.tables.columns import Row
-from decomp.tables.contrasting import Contraster, ItemRows
+from decomp.tables.blocks import Block
+from decomp.tables.contrasting import Contraster, ItemBlock
 from decomp.tables.front import Front
+from decomp.tables.reduction import Reduction
 from decomp.tables.scoring import Scorer
 
 log = logging.getLogger(__name__)
@@ -130,11 +131,11 @@ class Scoring:
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the rows."""
-        return self.scorer.front.columns
+        return self.scorer.columns
 
-    def rows_by_window(self, batch_size: int | None = None) -> Iterator[Iterable[Row]]:
+    def blocks_by_window(self, batch_size: int | None = None) -> Iterator[Block]:
         """Yield the rows of one window after the other, computed when they are asked for."""
-        return self.scorer.rows_by_window(self.model, self.windows, batch_size)
+        return self.scorer.blocks_by_window(self.model, self.windows, batch_size)
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return how a table is made, as the command says it of its own; `given` are the settings that were given."""
@@ -161,6 +162,11 @@ def open_scoring(
     sample: bool = False,
     temperature: float = 1.0,
     seed: int = 0,
+    top: int | None = None,
+    min_abs: float = 0.0,
+    min_distance: int | None = None,
+    max_distance: int | None = None,
+    digits: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
@@ -172,6 +178,7 @@ def open_scoring(
     together, an article or model that can't be read, and a text without room for `max_new_tokens`.
     """
     check_least(max_new_tokens=max_new_tokens)
+    reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
     spans = None if words is None else read_words(words, list(articles))
@@ -192,7 +199,7 @@ def open_scoring(
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     front = Front(unit, request.span, any(article.id for article in articles), entropy, boundaries)
-    scorer = Scorer(chosen, request.with_token_ids(tokenizer), front)
+    scorer = Scorer(chosen, request.with_token_ids(tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
 
@@ -250,7 +257,7 @@ class Contrasting:
     contrasts: Sequence[Contrast]
     contraster: Contraster
 
-    def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemRows]:
+    def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemBlock]:
         """Yield the rows of one item after the other, computed when they are asked for."""
         return self.contraster.rows_by_item(self.model, self.tokenizer, self.contrasts, batch_size)
 
@@ -269,6 +276,11 @@ def open_contrasting(
     *,
     multi_token: MultiToken = "first",
     bos: bool | None = None,
+    top: int | None = None,
+    min_abs: float = 0.0,
+    min_distance: int | None = None,
+    max_distance: int | None = None,
+    digits: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
@@ -278,6 +290,7 @@ def open_contrasting(
 
     ValueError for settings that are not known or don't go together, and for items that can't be scored.
     """
+    reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if multi_token not in ("first", "sum"):
         raise ValueError(f"multi_token must be first or sum, not {multi_token!r}")
     chosen, request = find_measures(measures or default_measures(multi_token)), request_from(options)
@@ -286,7 +299,7 @@ def open_contrasting(
     requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
     bos = begins_with_bos(options) if bos is None else bos
     contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos)
-    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token))
+    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token, reduction))
 
 
 def open_contrasts(

@@ -19,7 +19,7 @@ from decomp.measures import Measure, Request
 from decomp.measures.functions import AttributedFunction
 from decomp.measures.result import Scores
 from decomp.measures.windows import measure_windows
-from decomp.tables.columns import Row
+from decomp.tables.blocks import Row
 
 RANDOM = "<random>"
 """Rankings that know nothing."""

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from decomp.tables.columns import Row
+from decomp.tables.blocks import Row
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -16,9 +16,12 @@ def digest(contents: Iterable[bytes]) -> str:
     return total.hexdigest()[:LENGTH]
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256, shortened, of a file's bytes, read piece by piece. OSError where it can't be read."""
-    total = hashlib.sha256()
+def file_digest(path: Path, before: bytes = b"") -> str:
+    """Return the SHA-256, shortened, of a file's bytes (behind some others), read piece by piece.
+
+    OSError where it can't be read.
+    """
+    total = hashlib.sha256(before)
     with path.open("rb") as file:
         while content := file.read(2**20):
             total.update(content)

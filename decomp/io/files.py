@@ -4,7 +4,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
@@ -21,11 +21,13 @@ class CannotWriteError(ValueError):
 
 
 @contextmanager
-def complete_or_absent(path: Path, keep_existing: bool = False) -> Iterator[Path]:
+def complete_or_absent(
+    path: Path, keep_existing: bool = False, named: Callable[[Path], str] | None = None
+) -> Iterator[Path]:
     """Give a path beside `path` to write to; renamed to it, on disk, if nothing went wrong, removed otherwise.
 
-    `keep_existing`: whoever is first makes the file, the others leave it. CannotWriteError, a ValueError, for a
-    folder that is missing or closed.
+    `keep_existing`: whoever is first makes the file, the others leave it. `named` gives the file another name, when
+    it is written. CannotWriteError, a ValueError, for a folder that is missing or closed.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:LONGEST_PREFIX]}.", suffix=".part")
@@ -38,6 +40,7 @@ def complete_or_absent(path: Path, keep_existing: bool = False) -> Iterator[Path
         beside.chmod(0o666 & ~current_umask())
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
+        path = path if named is None else path.with_name(named(beside))
         if keep_existing:
             move_if_absent(beside, path)
         else:

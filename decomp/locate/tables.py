@@ -6,7 +6,7 @@ from typing import Any
 
 from decomp.io.records import Record, read_records
 from decomp.io.texts import suffix_of
-from decomp.tables.files import READERS
+from decomp.tables.files import TableFile, columns_of
 from decomp.tables.provenance import check_same, read_provenance
 
 
@@ -18,11 +18,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     if suffix_of(path) != ".parquet":
         yield from read_records(path, columns)
         return
-    rows = READERS["parquet"](path)
-    names = next(rows)
+    names = columns_of(path)
     if missing := [name for name in columns if name not in names]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it has {', '.join(names)}")
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(TableFile(path, names).rows(), 1):
         yield Record(f"{path}, row {number}", dict(zip(names, row, strict=True)))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
-from decomp.runs.run import MANIFEST, STORES, SUFFIX, PlannedWindow, Run
+from decomp.runs.parts import STORES
+from decomp.runs.run import MANIFEST, SUFFIX, PlannedWindow, Run
 from decomp.tables.provenance import differences
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def manifest_of(run: Run) -> dict[str, Any]:
@@ -38,8 +39,7 @@ def open_run(folder: Path) -> Run:
         raise ValueError(f"{path} is damaged: remove {folder}, or choose another folder") from error
     if version < FORMAT_VERSION:
         raise ValueError(
-            f"{path} has version {version}, of an older package, without digests: finish it with that, or give "
-            "--overwrite to begin anew"
+            f"{path} has version {version}, of an older package: finish it with that, or give --overwrite to begin anew"
         )
     if version > FORMAT_VERSION:
         raise ValueError(f"{path} has version {version}, this package reads up to {FORMAT_VERSION}: upgrade it")
@@ -91,5 +91,6 @@ def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
             f"{folder} is the run of another request ({'; '.join(different)}): ask the same, choose another folder, "
             "or give --overwrite to begin anew"
         )
+    run.store.tidy(folder)
     run.check()
     return run

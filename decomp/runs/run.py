@@ -4,22 +4,17 @@ The manifest says what was asked and is never written again; parts are complete 
 how long parts took and what failed, and nothing depends on them.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from decomp.io.digests import digest
-from decomp.io.files import write_whole
+from decomp.runs.parts import Store, TableParts, WindowFiles
 
 MANIFEST = "manifest.json"
 SUFFIX = ".run"
-FOLDER_SIZE = 1000
-"""Windows whose parts share a folder."""
-
 Batch = range
 """Numbers of the windows that are computed together."""
 
@@ -54,113 +49,6 @@ def parse_shard(text: str) -> Shard:
     if not 1 <= shard.index <= shard.count:
         raise ValueError(f"the shard must be I/N with I from 1 to N, such as 3/8, not {text!r}")
     return shard
-
-
-@dataclass(frozen=True)
-class TableParts:
-    """Pieces of one table, each named by its windows, and the digest of these and its content:
-    `parts/00000/00000012-00000015-0123456789abcdef.tsv`."""
-
-    header: str
-    """What the table, and each part, begins with."""
-    suffix: str
-
-    def done(self, run: Path) -> set[int]:
-        """Return the numbers of the windows that have a part."""
-        return {number for windows, _ in self.in_order(run) for number in windows}
-
-    def in_order(self, run: Path) -> list[tuple[range, Path]]:
-        """Return the parts, without those of processes that did the same work at once and cut it otherwise."""
-        found = []
-        for path in run.glob(f"parts/*/*{self.suffix}"):
-            if match := re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", path.name.removesuffix(self.suffix)):
-                found.append((range(int(match[1]), int(match[2])), path))
-        chosen: list[tuple[range, Path]] = []
-        for windows, path in sorted(found, key=lambda part: (part[0].start, -part[0].stop)):
-            if not chosen or windows.start >= chosen[-1][0].stop:
-                chosen.append((windows, path))
-        return chosen
-
-    def name(self, windows: range, content: bytes) -> str:
-        """Return what a part is called: where its content belongs, and what it is."""
-        place = f"{windows.start:08}-{windows.stop:08}"
-        return f"{place}-{digest([place.encode(), content])}{self.suffix}"
-
-    def write(self, run: Path, windows: range, content: bytes) -> None:
-        """Write a part, complete or absent. CannotWriteError, a ValueError, where there is no room."""
-        whole = self.header.encode() + content
-        write_whole(run / "parts" / f"{windows.start // FOLDER_SIZE:05}" / self.name(windows, whole), whole)
-
-    def read(self, windows: range, path: Path) -> bytes:
-        """Return a part whole. ValueError where it is no file, or not what was written for these windows."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ValueError(f"can't read {path} ({error.strerror}): remove it and run the command again") from error
-        if self.name(windows, content) != path.name or not content.startswith(self.header.encode()):
-            raise ValueError(f"{path} is damaged: remove it and run the command again")
-        return content
-
-    def check(self, run: Path, windows: Sequence[PlannedWindow]) -> None:
-        """Raise ValueError for a part that is not what was written, or of windows that the run has not."""
-        for numbers, path in self.in_order(run):
-            self.read(numbers, path)
-            if numbers.stop > len(windows):
-                raise ValueError(f"{path} is of another run, this one has {len(windows)} windows: remove it")
-
-    def remove(self, run: Path) -> None:
-        """Remove all parts."""
-        shutil.rmtree(run / "parts", ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class WindowFiles:
-    """Files beside the run's folder, of each window the same, named with its number for `{n}`; they have digests of
-    their own, which are checked where their numbers are read."""
-
-    names: tuple[str, ...]
-
-    def done(self, run: Path) -> set[int]:
-        """Return the numbers of the windows that have all their files."""
-        there = set(os.listdir(run.parent))
-        numbers = []
-        for name in self.names:
-            before, _, after = name.rpartition("{n}")
-            matches = (re.fullmatch(f"{re.escape(before)}(\\d+){re.escape(after)}", file) for file in there)
-            numbers.append({int(match[1]) for match in matches if match})
-        return set.intersection(*numbers)
-
-    def paths(self, run: Path, number: int) -> list[Path]:
-        """Return the files of one window."""
-        return [run.parent / str(number).join(name.rsplit("{n}", 1)) for name in self.names]
-
-    def write(self, run: Path, windows: range, content: bytes) -> None:
-        """Do nothing: they are written as they are computed."""
-
-    def check(self, run: Path, windows: Sequence[PlannedWindow]) -> None:
-        """Raise ValueError for files that are not whole, or of another window than their names say."""
-        # Not before: what shows how a run is getting on must not wait for torch.
-        from decomp.core.storage import stored_window
-
-        for number in sorted(self.done(run)):
-            if number >= len(windows):
-                continue
-            paths = self.paths(run, number)
-            if folder := next((path for path in paths if not path.is_file()), None):
-                raise ValueError(f"{folder} is no file: remove it and run the command again")
-            window = stored_window(next(path for path in paths if path.suffix != ".pt"))
-            if window is not None and (window["article"], window["number"]) != windows[number][:2]:
-                raise ValueError(
-                    f"{paths[0]} holds window {window['number']} of article {window['article']}, not the one that its "
-                    "name says: remove it and run the command again"
-                )
-
-    def remove(self, run: Path) -> None:
-        """Do nothing: they belong to the command that wrote them."""
-
-
-Store = TableParts | WindowFiles
-STORES: dict[str, type[Any]] = {"table": TableParts, "files": WindowFiles}
 
 
 @dataclass(frozen=True)
@@ -241,14 +129,6 @@ class Run:
         store = self.table_parts()
         self.refuse_incomplete()
         return store.in_order(self.folder)
-
-    def write_table(self, file: BinaryIO) -> None:
-        """Write the parts one after another. ValueError if windows are missing, or parts are not what was written."""
-        parts, store = self.parts(), self.table_parts()
-        header = store.header.encode()
-        file.write(header)
-        for windows, path in parts:
-            file.write(store.read(windows, path)[len(header) :])
 
     def remove(self) -> None:
         """All of it, the manifest last: without one, parts would belong to whoever comes next."""

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from decomp.corpus.windows import TokenisedWindow
 from decomp.measures.result import Scores, finite
 from decomp.runs.manifest import open_run
 from decomp.runs.run import MANIFEST, SUFFIX
-from decomp.tables.columns import COLUMNS, Row, rows
-from decomp.tables.front import PLACE_COLUMNS
+from decomp.tables.blocks import Block
+from decomp.tables.columns import COLUMNS, scores_block
+from decomp.tables.front import PLACE_COLUMNS, place_columns
 
 Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
 """From token ids: whether the first is the beginning of sequence, and the strings of all."""
@@ -52,10 +53,10 @@ class StoredWindow:
         scores, log2_prob = result.delta_lp(targets.start), result.next_log2_prob()
         return finite(Scores("delta_lp", targets, result.decomposition_length, log2_prob, scores, {}), self.name)
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows of its ΔLP, in the order of `DELTA_LP_COLUMNS`."""
-        places = self.places()
-        return rows(self.delta_lp(), self.window, self.tokens, places, [(word,) for word, *_ in places])
+    def block(self) -> Block:
+        """Return the rows of its ΔLP, with the columns `DELTA_LP_COLUMNS`."""
+        places = place_columns(self.places())
+        return scores_block(self.delta_lp(), self.window, self.tokens, places, {"source_word": places["word"]})
 
     def made(self) -> dict[str, Any] | None:
         """Return how a table of ΔLP from it is made, None where the file does not say."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from decomp.runs.manifest import open_run
 from decomp.runs.outputs import claim
+from decomp.runs.parts import blocks_of
 from decomp.runs.run import Run
-from decomp.tables.columns import Row
+from decomp.tables.blocks import Block
 from decomp.tables.files import TableFile, open_table, table_writer, whole_table
 from decomp.tables.provenance import Made
 
@@ -17,25 +18,23 @@ class RunTable(TableFile):
     """The table of a complete run, one of whose parts is open at a time."""
 
     run: Run
-    parts: tuple[Path, ...]
+    parts: tuple[tuple[range, Path], ...]
 
     def made(self) -> Made:
         """Return how the run's table is made: what was asked of the run."""
         return self.run.request
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows of all parts, their numbers as numbers. ValueError as for a table."""
-        for part in self.parts:
-            yield from TableFile(part, self.columns).rows()
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows of all parts."""
+        return blocks_of(self.parts)
 
 
 def table_of(run: Run) -> RunTable:
     """Return the table of a run. ValueError where windows are missing, or parts are damaged."""
     parts, store = run.parts(), run.table_parts()
     for windows, path in parts:
-        store.read(windows, path)
-    paths = tuple(path for _, path in parts if path.stat().st_size)
-    return RunTable(run.folder, open_table(paths[0]).columns, run, paths)
+        store.check_part(windows, path)
+    return RunTable(run.folder, store.columns, run, tuple(parts))
 
 
 def open_table_or_run(path: Path) -> TableFile:
@@ -51,15 +50,12 @@ def write_table(run: Run, output: Path, format_name: str) -> None:
 
     ValueError where windows are missing, or parts are damaged; then the file is left as it was.
     """
+    table = table_of(run)
     with whole_table(output, format_name, run.request) as beside:
-        if format_name == "parquet":
-            table = table_of(run)
-            with (
-                beside.open("w", encoding="utf-8") as text,
-                table_writer(text, format_name, table.columns, run.request) as write,
-            ):
-                write(table.rows())
-        else:
-            with beside.open("wb") as file:
-                run.write_table(file)
+        with (
+            beside.open("w", encoding="utf-8", newline="") as file,
+            table_writer(file, format_name, table.columns, run.request) as write,
+        ):
+            for block in table.blocks():
+                write(block)
         claim(run.folder, output, beside)

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decomp.io.files import CannotWriteError
 from decomp.runs.run import Batch, Run, Shard, parse_shard
+
+if TYPE_CHECKING:
+    from decomp.tables.blocks import Block
 
 
 @dataclass(frozen=True)
@@ -19,37 +22,38 @@ class Outcome:
     """What came of consecutive windows: their part, or why there is none."""
 
     windows: range
-    content: bytes
+    pieces: "list[Block]"
+    """Of the part, one for each batch."""
     error: str | None
     seconds: float
     host: str
     pid: int
 
 
-def outcomes(unit: Sequence[Batch], compute: Callable[[Batch], bytes]) -> Iterator[Outcome]:
+def outcomes(unit: Sequence[Batch], compute: "Callable[[Batch], Block]") -> Iterator[Outcome]:
     """Compute the batches of one unit. One that fails cuts the part in two; so does an interruption."""
-    first, contents, began = unit[0].start, list[bytes](), time.monotonic()
+    first, pieces, began = unit[0].start, list["Block"](), time.monotonic()
 
     def outcome(windows: range, error: BaseException | None = None) -> Outcome:
         nonlocal began
         since, began = began, time.monotonic()
-        content, reason = (b"".join(contents), None) if error is None else (b"", describe(error))
-        return Outcome(windows, content, reason, began - since, host(), os.getpid())
+        done, reason = (list(pieces), None) if error is None else ([], describe(error))
+        return Outcome(windows, done, reason, began - since, host(), os.getpid())
 
     for batch in unit:
         try:
-            contents.append(compute(batch))
+            pieces.append(compute(batch))
         except CannotWriteError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            if contents:
+            if pieces:
                 yield outcome(range(first, batch.start))
             if isinstance(error, KeyboardInterrupt):
                 raise
             yield outcome(batch, error)
             first = batch.stop
-            contents.clear()
-    if contents:
+            pieces.clear()
+    if pieces:
         yield outcome(range(first, unit[-1].stop))
 
 
@@ -90,7 +94,7 @@ def journal_of(run: Run, shard: Shard, **about: Any) -> Journal:
 def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
     """Write the part, if there is one, then the account of it."""
     if outcome.error is None:
-        run.store.write(run.folder, outcome.windows, outcome.content)
+        run.store.write(run.folder, outcome.windows, outcome.pieces)
     account = {name: getattr(outcome, name) for name in ("error", "seconds", "host", "pid")}
     journal.add(first=outcome.windows.start, stop=outcome.windows.stop, **account)
 

@@ -2,15 +2,18 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from decomp.corpus.cutting import Window
 from decomp.measures.result import Scores
+from decomp.tables.blocks import Block, Column, Row, constant, rows_of, take, texts_of, without
 
 COLUMNS = (
     "article",
@@ -24,8 +27,8 @@ COLUMNS = (
     "measure",
     "score",
 )
-Row = tuple[Any, ...]
-Writer = Callable[[Iterable[Row]], None]
+Writer = Callable[[Iterable[Row] | Block], None]
+"""Takes rows, or a block of them."""
 
 
 def significant(values: Tensor) -> list[float]:
@@ -34,34 +37,48 @@ def significant(values: Tensor) -> list[float]:
     return [float(digits) for digits in exact.cpu().numpy().astype(str)]
 
 
-def rows(
+def scores_block(
     result: Scores,
     window: Window,
     tokens: Sequence[str],
-    front: Sequence[Row] = (),
-    source_front: Sequence[Row] = (),
-) -> Iterator[Row]:
-    """The table rows of one window, in order of predicted token, then source.
+    front: Block | None = None,
+    source_front: Block | None = None,
+) -> dict[str, Column]:
+    """Return the table rows of one window, in order of predicted token, then source, then what is no token.
 
-    `front` and `source_front` are what stands before the columns, per predicted token and per source.
+    `front` and `source_front` are the columns that stand before the others, a row for each token of the window:
+    of the predicted token, and of the source.
     """
-    positions = [window.position(index) for index in range(len(tokens))]
-    front = front or [()] * len(tokens)
-    source_front = source_front or [()] * len(tokens)
-    nowhere = (None,) * len(source_front[0])
-    for target in result.targets:
-        first = max(0, target - result.decomposition_length + 1)
-        key = (window.article, window.number, positions[target + 1], tokens[target + 1])
-        own = front[target + 1]
-        (log2_prob,) = significant(result.log2_prob[target : target + 1])
-        for k, score in enumerate(significant(result.scores[target, first : target + 1]), first):
-            distance = target + 1 - k
-            yield (
-                *own, *source_front[k], *key, positions[k], tokens[k], distance, log2_prob, result.measure, score
-            )  # fmt: skip
-        for name, values in result.extra.items():
-            (score,) = significant(values[target : target + 1])
-            yield (*own, *nowhere, *key, None, name, None, log2_prob, result.measure, score)
+    targets = np.arange(result.targets.start, result.targets.stop)
+    own = np.arange(count := len(tokens) - 1)  # the last token is no source
+    kept = (own <= targets[:, None]) & (own > targets[:, None] - result.decomposition_length)
+    kept = np.column_stack([kept, np.ones((len(targets), len(result.extra)), bool)])
+    target, source = np.nonzero(kept)
+    predicted, is_extra = targets[target] + 1, source >= count
+    of_source = np.where(is_extra, 0, source)
+    extra = [array(values)[targets] for values in result.extra.values()]
+    scores = np.column_stack([array(result.scores)[targets, :count], *extra])
+    positions = np.array([window.position(index) for index in range(len(tokens))], np.int32)
+    names, sources = texts_of(tokens), texts_of([*tokens[:-1], *result.extra])
+    return {
+        **take(front or {}, predicted),
+        **{name: without(column[of_source], is_extra) for name, column in (source_front or {}).items()},
+        "article": constant(window.article, len(target)),
+        "window": constant(window.number, len(target)),
+        "position": positions[predicted],
+        "token": names[predicted],
+        "source_position": without(positions[of_source], is_extra),
+        "source_token": sources[source],
+        "distance": without((predicted - source).astype(np.int32), is_extra),
+        "log2_prob": array(result.log2_prob)[targets][target],
+        "measure": constant(result.measure, len(target)),
+        "score": scores[kept],
+    }
+
+
+def array(values: Tensor) -> Shaped[np.ndarray, "..."]:
+    """Return a tensor as an array, of single precision unless it has double."""
+    return (values if values.dtype == torch.float64 else values.float()).detach().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -77,14 +94,20 @@ class LineFeeds:
 def write_delimited(file: TextIO, delimiter: str, columns: Sequence[str]) -> Writer:
     writer = csv.writer(LineFeeds(file), delimiter=delimiter)
     writer.writerow(columns)
-    return writer.writerows
+    return lambda table: writer.writerows(as_rows(table))
 
 
 def write_jsonl(file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
-    def write(table: Iterable[Row]) -> None:
-        file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in table)
+    def write(table: Iterable[Row] | Block) -> None:
+        rows = as_rows(table)
+        file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
 
     return write
+
+
+def as_rows(table: Iterable[Row] | Block) -> Iterable[Row]:
+    """Return what a writer is given as rows."""
+    return rows_of(table) if isinstance(table, Mapping) else table
 
 
 class Format(Protocol):

@@ -1,23 +1,25 @@
 """From contrast items to the rows of the long table: measures of why the target and not the foil."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
-from decomp.tables.columns import COLUMNS, Row, rows, significant
+from decomp.tables.blocks import Block, concatenate, constant
+from decomp.tables.columns import COLUMNS, scores_block, significant
+from decomp.tables.reduction import Reduction
 
 CONTRAST_COLUMNS = (*ITEM_COLUMNS, *COLUMNS)
 
 
-class ItemRows(NamedTuple):
+class ItemBlock(NamedTuple):
     """One item, scored."""
 
     log2_odds: float
     """log2 P(target) − log2 P(foil), in bits."""
-    rows: list[Row]
+    rows: Block
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,22 @@ class Contraster:
 
     requests: Sequence[tuple[Measure, Request]]
     multi_token: MultiToken
+    reduction: Reduction = field(default_factory=Reduction)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the rows."""
+        return self.reduction.columns(CONTRAST_COLUMNS)
 
     def rows_by_item(
         self, model: Any, tokenizer: Any, contrasts: Sequence[Contrast], batch_size: int
-    ) -> Iterator[ItemRows]:
+    ) -> Iterator[ItemBlock]:
         """Yield the rows of one item after the other, `batch_size` items computed together."""
         for contrast, results in scored(model, contrasts, self.requests, batch_size):
             (odds,) = significant(log2_odds(model, contrast)[None])
             item, foil = contrast.item.item, joined(contrast.foil, tokenizer)
-            front = (item.name, item.phenomenon, foil, odds, odds > 0, self.multi_token)
             window, tokens = contrast.window(), contrast.tokens(tokenizer)
-            yield ItemRows(odds, [(*front, *row) for result in results for row in rows(result, window, tokens)])
+            values = (item.name, item.phenomenon, foil, odds, odds > 0, self.multi_token)
+            front = {name: constant(value, len(tokens)) for name, value in zip(ITEM_COLUMNS, values, strict=True)}
+            blocks = [scores_block(result, window, tokens, front) for result in results]
+            yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))

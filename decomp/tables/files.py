@@ -4,52 +4,30 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from decomp.io.files import check_outputs, complete_or_absent
 from decomp.io.records import DELIMITERS, LONGEST_FIELD, parse_json
 from decomp.io.texts import suffix_of
-from decomp.tables.columns import COLUMNS, FORMATS, Row, Writer
-from decomp.tables.provenance import (
-    Made,
-    entry_of,
-    parquet_metadata,
-    provenance_path,
-    read_provenance,
-    write_provenance,
-)
+from decomp.tables.blocks import TYPES, Block, Column, Row, Texts, block_of, rows_of, significant
+from decomp.tables.columns import COLUMNS, FORMATS, Writer
+from decomp.tables.parquet import open_parquet, parquet_blocks, parquet_writer
+from decomp.tables.provenance import Made, entry_of, provenance_path, read_provenance, write_provenance
 
 FORMAT_NAMES = (*FORMATS, "parquet")
 BATCH = 4096
 """Rows that are read at once."""
-ROW_GROUP = 2**16
-"""Rows of a Parquet file that are held at once."""
-
 LONGEST_LINE = 2**24
 """Characters of a row of a text table that are read."""
 LONGEST_REASON = 100
 """Characters that an error shows of what is wrong: a value may be a whole file."""
-
-TYPES: dict[str, type] = {
-    **dict.fromkeys(("article", "window", "position", "source_position", "distance", "span"), int),
-    **dict.fromkeys(("word", "char_start", "char_end", "source_word"), int),
-    **dict.fromkeys(("log2_prob", "score", "entropy", "corrected_log2_prob", "surprisal"), float),
-    **dict.fromkeys(("strongest_source_position", "strongest_distance"), int),
-    **dict.fromkeys(("strongest_score", "strongest_share", "bos_score", "bos_share"), float),
-    **dict.fromkeys(("bias_score", "bias_share"), float),
-    **dict.fromkeys(("layer", "neuron", "neurons", "rank", "items", "targets", "cases", "edges", "seed"), int),
-    **dict.fromkeys(("log2_odds", "value", "share", "effect", "residual", "factor", "change", "sd"), float),
-    **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
-    **dict.fromkeys(("prefers_target", "found"), bool),
-    "kept": int,
-}
-"""Columns that are no text."""
 
 
 def format_of(path: Path | None, name: str | None = None) -> str:
@@ -73,24 +51,13 @@ def check_table(
 ) -> None:
     """Refuse, before anything is computed, a table of no known format and what `check_outputs` refuses.
 
-    `others` are what the command writes beside the table. ValueError, also where Parquet needs pyarrow.
+    `others` are what the command writes beside the table. ValueError.
     """
-    if format_of(output, format_name) == "parquet":
-        need_pyarrow()
-    elif output is not None and entry_of(beside := provenance_path(output)) is None:
+    is_text = format_of(output, format_name) != "parquet"
+    if is_text and output is not None and entry_of(beside := provenance_path(output)) is None:
         # What says how a table was made goes where the table goes; one that is left over is nobody's.
         others = (*others, beside)
     check_outputs((output, *others), inputs, overwrite)
-
-
-def need_pyarrow() -> Any:
-    """pyarrow with its Parquet module. ValueError where it is not installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError("Parquet needs pyarrow: pip install 'tokenwise-decomposition[parquet]'") from error
-    return pyarrow
 
 
 @contextmanager
@@ -120,56 +87,10 @@ def table_writer(file: TextIO, name: str, columns: Sequence[str], made: Made | N
     """Give a writer of rows as they come, to a file opened as text (of which Parquet takes the bytes, and in whose
     metadata it says how the table was made)."""
     if name == "parquet":
-        with parquet_writer(file, columns, made) as write:
+        with parquet_writer(file.buffer, columns, made) as write:
             yield write
     else:
         yield FORMATS[name](file, columns)
-
-
-@contextmanager
-def parquet_writer(file: TextIO, columns: Sequence[str], made: Made | None) -> Iterator[Writer]:
-    """Give a writer of row groups of equal size, with texts as dictionaries; columns outside of `TYPES` are of the
-    type that their first value has."""
-    pyarrow = need_pyarrow()
-    waiting: list[Row] = []
-
-    with ExitStack() as opened:
-
-        @cache
-        def writer() -> Any:
-            schema = parquet_schema(pyarrow, columns, waiting).with_metadata(parquet_metadata(made))
-            return opened.enter_context(pyarrow.parquet.ParquetWriter(file.buffer, schema))
-
-        def flush() -> None:
-            schema = writer().schema
-            values = zip(*waiting, strict=True) if waiting else ((),) * len(columns)
-            arrays = [pyarrow.array(column, kind) for column, kind in zip(values, schema.types, strict=True)]
-            writer().write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-            waiting.clear()
-
-        def write(rows: Iterable[Row]) -> None:
-            rows = iter(rows)
-            while more := list(islice(rows, ROW_GROUP - len(waiting))):
-                waiting.extend(more)
-                if len(waiting) == ROW_GROUP:
-                    flush()
-
-        yield write
-        writer()
-        if waiting:
-            flush()
-
-
-def parquet_schema(pyarrow: Any, columns: Sequence[str], rows: Sequence[Row]) -> Any:
-    """Return the Parquet types of columns, by `TYPES` or else by the first value in these rows."""
-    text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: text}
-
-    def kind(number: int, name: str) -> type:
-        first = next((row[number] for row in rows if row[number] is not None), "")
-        return TYPES.get(name, type(first))
-
-    return pyarrow.schema([(name, kinds[kind(number, name)]) for number, name in enumerate(columns)])
 
 
 @dataclass(frozen=True)
@@ -183,8 +104,22 @@ class TableFile:
         """Return how the table was made, None where nothing says it. ValueError as for `read_provenance`."""
         return read_provenance(self.path)
 
+    def is_single(self) -> bool:
+        """Return whether what is beside a text table says that its numbers are of single precision or less."""
+        entry = entry_of(provenance_path(self.path))
+        made = entry["made"] if entry is not None else {}
+        return made.get("model", {}).get("dtype") in ("float32", "bfloat16", "float16")
+
     def rows(self) -> Iterator[Row]:
-        """The rows, their numbers as numbers. ValueError, naming the rows, for what is none."""
+        """Yield the rows, their numbers as numbers. ValueError as for `blocks`."""
+        return chain.from_iterable(map(rows_of, self.blocks()))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows, their numbers as numbers. ValueError, naming the rows, for what is none."""
+        if reader_of(self.path) == "parquet":
+            yield from parquet_blocks(self.path)
+            return
+        single = self.is_single()
         kinds = [TYPES.get(name, str) for name in self.columns]
         values, number = READERS[reader_of(self.path)](self.path), 1
         next(values)
@@ -196,7 +131,8 @@ class TableFile:
                     f"{self.path}, rows {number} to {number + len(batch) - 1} are no rows of {', '.join(self.columns)} "
                     f"({str(error)[:LONGEST_REASON]}): write the table again"
                 ) from error
-            yield from zip(*columns, strict=True)
+            block = block_of(self.columns, zip(*columns, strict=True))
+            yield in_single_precision(block) if single else block
             number += len(batch)
 
 
@@ -226,6 +162,18 @@ def real(value: Any) -> float:
     return found
 
 
+def in_single_precision(block: Block) -> Block:
+    """Return a block with its numbers in single precision, but for columns that are of more digits."""
+
+    def single(column: Column) -> Column:
+        if isinstance(column, Texts) or column.dtype != np.float64:
+            return column
+        short = column.astype(np.float32)
+        return short if np.array_equal(significant(short), column, equal_nan=True) else column
+
+    return {name: single(column) for name, column in block.items()}
+
+
 def truth(value: Any) -> bool:
     """Return a truth value, also as delimited tables have it. ValueError for anything else."""
     if str(value) not in ("True", "False"):
@@ -238,16 +186,24 @@ FROM_FILE: dict[type, Callable[[Any], Any]] = {int: whole, float: real, bool: tr
 
 def open_table(path: Path) -> TableFile:
     """Return the long table in a file. ValueError for what is missing, of no known format, or no long table."""
-    columns = tuple(next(READERS[reader_of(path)](path), ()))
+    columns = columns_of(path)
     if missing := [name for name in COLUMNS if name not in columns]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: expected a table that decomp score wrote")
     return TableFile(path, columns)
 
 
+def columns_of(path: Path) -> tuple[str, ...]:
+    """Return the columns of the table in a file. ValueError for what is missing, or of no known format."""
+    if reader_of(path) == "parquet":
+        with open_parquet(path) as file:
+            return tuple(file.schema_arrow.names)
+    return tuple(next(READERS[reader_of(path)](path), ()))
+
+
 def reader_of(path: Path) -> str:
     name = suffix_of(path)[1:]
-    if name not in READERS:
-        raise ValueError(f"{path} must be one of {', '.join(READERS)}, by its suffix")
+    if name not in FORMAT_NAMES:
+        raise ValueError(f"{path} must be one of {', '.join(FORMAT_NAMES)}, by its suffix")
     return name
 
 
@@ -292,24 +248,9 @@ def read_json(path: Path) -> Iterator[Sequence[Any]]:
         yield tuple(row.values())
 
 
-def read_parquet(path: Path) -> Iterator[Sequence[Any]]:
-    pyarrow = need_pyarrow()
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error}") from error
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is truncated or no Parquet file ({error}): write it again") from error
-    with file:
-        yield tuple(file.schema_arrow.names)
-        for batch in file.iter_batches(BATCH):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
 READERS: dict[str, Callable[[Path], Iterator[Sequence[Any]]]] = {
     "tsv": read_delimited,
     "csv": read_delimited,
     "jsonl": read_json,
-    "parquet": read_parquet,
 }
-"""By suffix: first the columns, then the rows."""
+"""By suffix, of texts: first the columns, then the rows."""

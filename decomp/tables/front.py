@@ -1,9 +1,10 @@
 """What stands in front of the long table's columns: places in the article, and what else a prediction is asked for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,7 +13,8 @@ from decomp.corpus.places import Place
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.result import Scores
 from decomp.measures.surprisal import boundary_correction, next_entropy, next_log2_mass
-from decomp.tables.columns import COLUMNS, Row, rows, significant
+from decomp.tables.blocks import Block, Column, block_of, constant
+from decomp.tables.columns import COLUMNS, array, scores_block
 
 PLACE_COLUMNS = (*Place._fields, "source_word")
 
@@ -41,18 +43,23 @@ class Front:
         }
         return (*(name for name, is_asked in asked.items() if is_asked), *COLUMNS)
 
-    def rows(self, model: Any, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Row]:
-        """All rows of one window, those of one result after the other."""
+    def blocks(self, model: Any, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Block]:
+        """Yield the rows of one window, those of one result after the other."""
         units = window.in_words() if self.unit == "word" else window
-        texts = ((window.article.id,) if self.article_ids else ()) + ((self.span,) if self.span > 1 else ())
-        asked = self.asked(model, window)
+        asked, count = self.asked(model, window), len(units.tokens)
+        known: dict[str, Column] = {}
+        if self.article_ids:
+            known["article_id"] = constant(window.article.id, count)
+        if self.span > 1:
+            known["span"] = constant(self.span, count)
+        known |= place_columns(units.places)
+        if self.entropy:
+            known["entropy"] = of_predicted(asked["entropy"], count)
         for result in results:
-            values = [asked["entropy"]] if self.entropy else []
             if self.boundaries is not None:
-                values.append(result.log2_prob + asked["correction"][: len(result.log2_prob)])
-            columns = [[None, *significant(column)] for column in values]
-            front = [(*texts, *place, *more) for place, *more in zip(units.places, *columns, strict=False)]
-            yield from rows(result, units.window, units.tokens, front, [(place.word,) for place in units.places])
+                corrected = result.log2_prob + asked["correction"][: len(result.log2_prob)]
+                known["corrected_log2_prob"] = of_predicted(corrected, count)
+            yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]})
 
     @torch.no_grad()
     def asked(self, model: Any, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
@@ -71,3 +78,16 @@ class Front:
             correction = boundary_correction(boundary, words, int(window.window.has_bos))[1:]
             asked["correction"] = correction.unfold(0, min(self.span, len(correction)), 1).sum(-1)
         return asked
+
+
+def place_columns(places: Sequence[tuple[int | None, ...]]) -> dict[str, Column]:
+    """Return word and characters of each token, missing where it has no place."""
+    return block_of(Place._fields, places)
+
+
+def of_predicted(values: Float[Tensor, " targets"], count: int) -> Float[np.ndarray, " T"]:
+    """Return the numbers of predicted units as a column of all units: the first is predicted from none."""
+    given = array(values)
+    column = np.full(count, np.nan, given.dtype)
+    column[1 : 1 + len(given)] = given
+    return column

@@ -19,7 +19,8 @@ from decomp.measures.contrast import (
     scored,
 )
 from decomp.measures.registry import Measure
-from decomp.tables.columns import rows
+from decomp.tables.blocks import rows_of
+from decomp.tables.columns import scores_block
 from tests.variants import make_pair, random_ids
 
 BOTH = ["opt", "opt-post-norm", "opt-gelu", "gpt2", "gpt2-relu"]
@@ -151,7 +152,7 @@ def test_teacher_forced_delta_lp(length):
     assert_close(scores.extra["<continuation>"][6], own, rtol=0, atol=1e-10)
     assert_close(scores.log2_prob[6], plain_log2_prob(plain, [*PROMPT, 5, 6, 7])[6:].sum(), rtol=0, atol=1e-10)
     assert {"<bias>", "<remainder>", "<continuation>"} == set(scores.extra)
-    table = list(rows(scores, contrast.window(), ("x",) * 8))
+    table = list(rows_of(scores_block(scores, contrast.window(), ("x",) * 8)))
     assert len(table) == (length or 7) + 3
     assert [line[4] for line in table][-4:] == [5, None, None, None]
     assert table[0][:3] == (3, 0, 6)

@@ -12,6 +12,7 @@ from decomp.corpus.windows import windows_of
 from decomp.measures import Request, Text, find_measure
 from decomp.measures.surprisal import begins_word, boundary_correction, next_entropy, next_log2_mass
 from decomp.models.loading import load_tokenizer
+from decomp.tables.blocks import rows_of
 from decomp.tables.front import Front
 from tests.variants import VOCAB, make_pair
 
@@ -89,7 +90,8 @@ def test_corrected_words_by_brute_force(variant, span):
         prob = torch.softmax(plain(window.ids[None]).logits[0], -1)
     ended = [sum(prob[t, v].item() for v in range(VOCAB) if v < 3 or v % 3 == 0) for t in range(len(window.ids))]
     words, seen = window.word_of_tokens().tolist(), []
-    for row in front.rows(model, window, [result]):
+    (block,) = front.blocks(model, window, [result])
+    for row in rows_of(block):
         values = dict(zip(front.columns, row, strict=True))
         own = [i for i, w in enumerate(words) if values["position"] < w <= values["position"] + span]
         whole = math.prod(prob[i - 1, window.ids[i]].item() for i in own) * ended[own[-1]]

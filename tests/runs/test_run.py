@@ -20,9 +20,12 @@ from decomp.io import files
 from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
 from decomp.runs.cost import CostModel
 from decomp.runs.manifest import open_run, start_or_resume
-from decomp.runs.run import PlannedWindow, Run, Shard, TableParts, parse_shard
+from decomp.runs.parts import TableParts
+from decomp.runs.run import PlannedWindow, Run, Shard, parse_shard
 from decomp.runs.status import status_of
+from decomp.runs.tables import table_of
 from decomp.runs.work import Journal, Outcome, journal_entries, keep, outcomes
+from decomp.tables.blocks import block_of
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
@@ -36,6 +39,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _small_folders(monkeypatch):
+    """Of which a run of this size has several."""
+    monkeypatch.setattr("decomp.runs.parts.FOLDER_SIZE", 4)
 
 
 @pytest.fixture
@@ -119,14 +128,14 @@ def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
         status = forks(arguments, moments.uniform(0.1, 0.6) * whole)
         if status == 0:  # quicker than the signal: take most of it back
             whole = time.monotonic() - began
-            for part in parts("run")[1:]:
+            for part in parts("run"):
                 part.unlink()
         else:
             assert status == signal.SIGKILL
             kills += 1
             whole *= 1 if parts("run") else 1.2  # slower than thought: later
         for part in parts("run"):
-            assert part.read_bytes().endswith(b"\n")
+            assert part.read_bytes().endswith(b"PAR1")
         seen = max(seen, len(parts("run")))
     assert seen > 1
     assert forks(arguments) == 0
@@ -264,10 +273,10 @@ def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
 
     part = Scorer.part
 
-    def failing(self, model, format_name, batch):
+    def failing(self, model, batch):
         if batch[0].window.article == 4:
             raise RuntimeError("out of\nluck")
-        return part(self, model, format_name, batch)
+        return part(self, model, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "part", failing)
@@ -337,7 +346,7 @@ def test_a_changed_request_is_refused(run, done, corpus):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff", b'{"version": 2}', b'{"version": 2, "windows": {"a": 1}}', b"[" * 10**5],
+    [b"", b"{", b"[]", b"\xff", b'{"version": 3}', b'{"version": 3, "windows": {"a": 1}}', b"[" * 10**5],
 )
 def test_a_damaged_manifest(run, done, corpus, content):
     done("score", corpus, MODEL, "--run", "run")
@@ -350,10 +359,10 @@ def test_a_newer_manifest(run, done, corpus):
     done("score", corpus, MODEL, "--run", "run")
     path = Path("run/manifest.json")
     text = path.read_text()
-    path.write_text(text.replace('"version": 2', '"version": 3', 1))
-    assert "has version 3, this package reads up to 2" in refused(run("status", "run"))
-    path.write_text(text.replace('"version": 2', '"version": 1', 1))
-    assert "has version 1, of an older package, without digests" in refused(run("status", "run"))
+    path.write_text(text.replace('"version": 3', '"version": 4', 1))
+    assert "has version 4, this package reads up to 3" in refused(run("status", "run"))
+    path.write_text(text.replace('"version": 3', '"version": 2', 1))
+    assert "has version 2, of an older package" in refused(run("status", "run"))
 
 
 def flip_a_digit(content):
@@ -361,11 +370,11 @@ def flip_a_digit(content):
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-def cut_the_last_row(content):
-    return content[: content[:-1].rindex(b"\n") + 1]
+def cut_the_end(content):
+    return content[:-9]
 
 
-@pytest.mark.parametrize("damage", [flip_a_digit, cut_the_last_row, lambda content: b"", lambda content: b"nonsense"])
+@pytest.mark.parametrize("damage", [flip_a_digit, cut_the_end, lambda content: b"", lambda content: b"nonsense"])
 def test_a_damaged_part(run, done, corpus, damage):
     done("score", corpus, MODEL, "--run", "run")
     path = parts("run")[1]
@@ -446,7 +455,12 @@ def make_run(folder, lengths, batch_size=1, unit_cost=0):
     cost = CostModel(2, 8, 100, None)
     windows = [PlannedWindow(i, 0, n, n - 1, cost.pairs(n), cost(n)) for i, n in enumerate(lengths)]
     return Run(
-        folder, {"command": "score"}, windows, in_batches(lengths, batch_size, 0), unit_cost, TableParts("a\n", ".tsv")
+        folder,
+        {"command": "score"},
+        windows,
+        in_batches(lengths, batch_size, 0),
+        unit_cost,
+        TableParts(("a",), len(lengths)),
     )
 
 
@@ -465,18 +479,68 @@ def test_shards_share_all_work_in_equal_parts(tmp_path, count, batch_size):
 def test_units_are_bounded_by_cost_and_broken_by_what_is_done(tmp_path):
     run = make_run(tmp_path, [10] * 10, unit_cost=3 * CostModel(2, 8, 100, None)(10))
     assert [len(unit) for unit in run.units(Shard())] == [3, 3, 3, 1]
-    run.store.write(tmp_path, range(4, 5), b"")
+    run.store.write(tmp_path, range(4, 5), [block_of(("a",), [])])
     assert [[b.start for b in unit] for unit in run.units(Shard())] == [[0, 1, 2], [3], [5, 6, 7], [8, 9]]
 
 
 def test_overlapping_parts_count_once(tmp_path):
     run = make_run(tmp_path, [10] * 6)
     for windows in (range(0, 3), range(2, 5), range(3, 4), range(0, 2), range(4, 6)):
-        run.store.write(tmp_path, windows, "".join(f"{n}\n" for n in windows).encode())
-    with open(tmp_path / "table", "w+b") as file:
-        run.write_table(file)
-        file.seek(0)
-        assert file.read() == b"a\n0\n1\n2\n3\n4\n5\n"
+        run.store.write_part(tmp_path, windows, [block_of(("a",), [(n,)]) for n in windows])
+    assert list(table_of(run).rows()) == [(0,), (1,), (2,), (3,), (4,), (5,)]
+    run.store.tidy(tmp_path)
+    assert [windows for windows, _ in run.store.all(tmp_path)] == [range(0, 3), range(3, 4), range(4, 6)]
+
+
+def write_windows(run, *ranges):
+    for windows in ranges:
+        run.store.write(run.folder, windows, [block_of(("a",), [(n,)]) for n in windows])
+
+
+def test_a_folder_s_parts_become_one(tmp_path):
+    run = make_run(tmp_path, [10] * 10)
+    write_windows(run, range(0, 1), range(2, 3), range(3, 5), range(5, 7), range(8, 10))
+    assert len(parts(tmp_path)) == 5
+    write_windows(run, range(1, 2))
+    assert [windows for windows, _ in run.store.all(tmp_path)] == [range(0, 5), range(5, 7), range(8, 10)]
+    write_windows(run, range(7, 8))  # the last folder is complete as soon as all windows are
+    assert [windows for windows, _ in run.store.all(tmp_path)] == [range(0, 5), range(5, 8), range(8, 10)]
+    assert list(table_of(run).rows()) == [(n,) for n in range(10)]
+
+
+def test_parts_become_one_whatever_their_order_and_the_same_bytes(tmp_path):
+    contents = set()
+    for number in range(6):
+        run = make_run(tmp_path / str(number), [10] * 4)
+        pieces = [range(0, 1), range(1, 2), range(2, 4)]
+        random.Random(number).shuffle(pieces)
+        write_windows(run, *pieces)
+        (part,) = parts(run.folder)
+        contents.add((part.name, part.read_bytes()))
+    assert len(contents) == 1
+
+
+def test_a_damaged_part_does_not_become_one_with_others(tmp_path):
+    run = make_run(tmp_path, [10] * 3)
+    write_windows(run, range(0, 1), range(1, 2))
+    part = parts(tmp_path)[1]
+    part.write_bytes(cut_the_end(part.read_bytes()))
+    write_windows(run, range(2, 3))
+    assert len(parts(tmp_path)) == 3
+    with pytest.raises(ValueError, match=rf"{part} is damaged: remove it"):
+        table_of(run)
+
+
+def test_killed_between_the_whole_and_its_pieces(tmp_path, monkeypatch):
+    run = make_run(tmp_path, [10] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(TableParts, "tidy", lambda *_: None)
+        write_windows(run, range(0, 1), range(1, 2), range(2, 3))
+    assert len(parts(tmp_path)) == 3
+    assert list(table_of(run).rows()) == [(0,), (1,), (2,)]
+    run.store.tidy(tmp_path)
+    assert len(parts(tmp_path)) == 1
+    assert list(table_of(run).rows()) == [(0,), (1,), (2,)]
 
 
 def test_outcomes_cut_a_part_where_a_batch_fails():
@@ -485,14 +549,14 @@ def test_outcomes_cut_a_part_where_a_batch_fails():
             raise ValueError("no")
         if batch.start == 6:
             raise KeyboardInterrupt
-        return b"%d" % batch.start
+        return {"a": batch.start}
 
     results = outcomes([range(i, i + 1) for i in range(8)], compute)
-    assert [(o.windows, o.content, o.error) for o in islice(results, 4)] == [
-        (range(0, 1), b"", "no"),
-        (range(1, 3), b"12", None),
-        (range(3, 4), b"", "no"),
-        (range(4, 6), b"45", None),
+    assert [(o.windows, o.pieces, o.error) for o in islice(results, 4)] == [
+        (range(0, 1), [], "no"),
+        (range(1, 3), [{"a": 1}, {"a": 2}], None),
+        (range(3, 4), [], "no"),
+        (range(4, 6), [{"a": 4}, {"a": 5}], None),
     ]
     with pytest.raises(KeyboardInterrupt):
         next(results)
@@ -515,7 +579,7 @@ def test_rate_and_time_left(tmp_path, monkeypatch):
         (first, range(2, 3), 5010.0),
     ):
         monkeypatch.setattr("time.time", lambda now=now: now)
-        keep(run, Outcome(windows, b"", None, 10.0, "h", 1), journal)
+        keep(run, Outcome(windows, [block_of(("a",), [])], None, 10.0, "h", 1), journal)
     with first.path.open("a") as file:
         file.write('{"time": 1')
     status = status_of(run)

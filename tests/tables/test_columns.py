@@ -9,7 +9,8 @@ import torch
 
 from decomp.corpus.cutting import Window
 from decomp.measures.result import Scores
-from decomp.tables.columns import COLUMNS, FORMATS, rows
+from decomp.tables.blocks import rows_of
+from decomp.tables.columns import COLUMNS, FORMATS, scores_block
 
 TOKENS = ("</s>", "a\tb", 'say "so"', "new\nline")
 RESULT = Scores(
@@ -32,14 +33,15 @@ EXPECTED = [
 
 
 def test_rows():
-    assert list(rows(RESULT, WINDOW, TOKENS)) == EXPECTED
+    assert list(rows_of(scores_block(RESULT, WINDOW, TOKENS))) == EXPECTED
 
 
 def test_float32_survives():
     values = torch.rand(100)
     result = Scores("m", range(99, 100), 100, torch.zeros(100), values.expand(100, 100), {})
-    scores = [row[-1] for row in rows(result, Window(0, 0, 0, 101, 0, False), ("x",) * 101)]
-    assert torch.equal(torch.tensor(scores), values)
+    block = scores_block(result, Window(0, 0, 0, 101, 0, False), ("x",) * 101)
+    assert torch.equal(torch.tensor(block["score"]), values)
+    assert torch.equal(torch.tensor([row[-1] for row in rows_of(block)]), values)
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("tsv", "\t"), ("csv", ",")])

@@ -6,10 +6,13 @@ import json
 
 import pytest
 
+from decomp.tables.blocks import block_of, rows_of
 from decomp.tables.columns import COLUMNS
-from decomp.tables.files import FORMAT_NAMES, ROW_GROUP, format_of, open_table, read_lines, table_writer
+from decomp.tables.files import FORMAT_NAMES, format_of, open_table, read_lines, table_writer
 from decomp.tables.front import Front
-from decomp.tables.operations import keeper, merge, summarise, summary_columns, thin_out
+from decomp.tables.operations import merge
+from decomp.tables.reduction import Reduction
+from decomp.tables.summary import summarise, summary_columns
 
 NASTY = [
     "a\tb",
@@ -95,15 +98,15 @@ def test_no_rows(tmp_path, name):
     assert list(write(tmp_path / f"a.{name}", []).rows()) == []
 
 
-def test_row_groups(tmp_path):
+def test_row_groups(tmp_path, monkeypatch):
     import pyarrow.parquet
 
-    count = 2 * ROW_GROUP + 5
-    table = write(tmp_path / "a.parquet", (row(position=n, score=float(n)) for n in range(count)), pieces=7)
+    monkeypatch.setattr("decomp.tables.parquet.ROW_GROUP", 100)
+    table = write(tmp_path / "a.parquet", (row(position=n, score=float(n)) for n in range(205)), pieces=7)
     file = pyarrow.parquet.ParquetFile(table.path)
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [ROW_GROUP, ROW_GROUP, 5]
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [100, 100, 5]
     assert str(file.schema_arrow.field("token").type).startswith("dictionary")
-    assert sum(one[-1] for one in table.rows()) == count * (count - 1) / 2
+    assert sum(one[-1] for one in table.rows()) == 205 * 204 / 2
 
 
 def test_gzip(tmp_path):
@@ -211,12 +214,6 @@ def test_missing_file(tmp_path, name):
         open_table(tmp_path / f"none.{name}")
 
 
-def test_parquet_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"Parquet needs pyarrow: pip install 'tokenwise-decomposition\[parquet\]'"):
-        open_table(tmp_path / "a.parquet")
-
-
 def windows(*places):
     """Three targets of two sources and a bias for each (article, window)."""
     return [
@@ -232,7 +229,7 @@ def test_shards_merge_into_one_run(tmp_path):
     shards = [
         write(tmp_path / f"{i}.{name}", windows(*places[i::3])) for i, name in enumerate(("tsv", "parquet", "jsonl"))
     ]
-    merged = list(itertools.chain.from_iterable(merge(shards)))
+    merged = list(itertools.chain.from_iterable(map(rows_of, merge(shards))))
     assert merged == windows(*places)
 
 
@@ -240,7 +237,7 @@ def test_measures_of_one_window_follow_one_another(tmp_path):
     first = windows((0, 0), (0, 1))
     second = [(*one[:-2], "other", one[-1]) for one in first]
     tables = [write(tmp_path / "a.tsv", first), write(tmp_path / "b.tsv", second)]
-    merged = list(itertools.chain.from_iterable(merge(tables)))
+    merged = list(itertools.chain.from_iterable(map(rows_of, merge(tables))))
     assert merged == [*first[:9], *second[:9], *first[9:], *second[9:]]
 
 
@@ -266,28 +263,16 @@ TARGETS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("asked", "kept"),
-    [
-        ({}, [[0, 1, 2, 4, None], [3, None]]),
-        ({"max_distance": 3}, [[2, 4, None], [3, None]]),
-        ({"min_abs": 1.0}, [[1, 2, 4, None], [None]]),
-        ({"top": 2}, [[2, 4, None], [3, None]]),
-        ({"top": 1, "min_abs": 3.5}, [[1, None], [None]]),
-    ],
-)
-def test_thin_out(asked, kept):
-    position = COLUMNS.index("source_position")
-    assert [[one[position] for one in target] for target in thin_out(TARGETS, keeper(COLUMNS, **asked))] == kept
-
-
-def test_targets_without_rows_are_left_out():
-    assert list(thin_out([[row(score=0.1)], [row(score=2.0)]], keeper(COLUMNS, min_abs=1))) == [[row(score=2.0)]]
+def summaries(targets, columns=COLUMNS, **asked):
+    """The rows of a summary, by name."""
+    block = block_of(columns, itertools.chain.from_iterable(targets))
+    (found,) = summarise([block], Reduction(**asked))
+    assert tuple(found) == summary_columns(columns)
+    return [dict(zip(found, values, strict=True)) for values in rows_of(found)]
 
 
 def test_summary():
-    names = summary_columns(COLUMNS)
-    first, second = (dict(zip(names, one, strict=True)) for one in summarise(TARGETS, COLUMNS))
+    first, second = summaries(TARGETS)
     assert first == {
         "article": 0,
         "window": 0,
@@ -306,8 +291,9 @@ def test_summary():
         "bias_share": 0.15,
     }
     assert (second["strongest_share"], second["bias_share"]) == (None, None)
-    ((*_, strongest, share, _, _, bias, bias_share),) = summarise([[row(source_position=0)]], COLUMNS)
-    assert (strongest, share, bias, bias_share) == (1.5, 1.0, None, None)
+    (one,) = summaries([[row(source_position=0)]])
+    names = ("strongest_score", "strongest_share", "bias_score", "bias_share")
+    assert [one[name] for name in names] == [1.5, 1.0, None, None]
 
 
 SINK = [
@@ -330,23 +316,15 @@ SINK = [
 )
 def test_the_beginning_of_sequence_is_never_the_strongest(asked, strongest):
     """And shares are of the sum of all absolute scores, whatever is kept."""
-    names = summary_columns(COLUMNS)
-    (found,) = (dict(zip(names, one, strict=True)) for one in summarise([SINK], COLUMNS, keeper(COLUMNS, **asked)))
+    (found,) = summaries([SINK], **asked)
     assert found["strongest_source_position"] == strongest
     assert found["strongest_share"] == {0: 0.1, 1: 0.2, None: None}[strongest]
     assert (found["bos_score"], found["bos_share"], found["bias_share"]) == (6.0, 0.6, 0.1)
 
 
-def test_top_is_of_the_tokens_of_the_text():
-    position = COLUMNS.index("source_position")
-    for top, kept in ((1, [-1, 0, None]), (2, [-1, 0, 1, None]), (9, [-1, 0, 1, None])):
-        (found,) = thin_out([SINK], keeper(COLUMNS, top=top))
-        assert [one[position] for one in found] == kept
-
-
 def test_summary_keeps_what_stands_in_front(tmp_path):
     columns = Front("word", entropy=True).columns
     rows = [(0, 3, 8, 4.5, -1, *row()), (0, 3, 8, 4.5, None, *row(source="<bias>", source_position=None))]
-    (one,) = summarise([rows], columns)
-    assert dict(zip(summary_columns(columns), one, strict=True))["entropy"] == 4.5
-    assert one[:4] == (0, 3, 8, 4.5)
+    (one,) = summaries([rows], columns)
+    assert one["entropy"] == 4.5
+    assert tuple(one.values())[:4] == (0, 3, 8, 4.5)

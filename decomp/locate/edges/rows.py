@@ -13,7 +13,8 @@ from decomp.locate.edges.behaviour import LOSSES
 from decomp.locate.edges.graph import Graph
 from decomp.locate.edges.scoring import QUADRATURE, EdgeRequest, EdgeScores
 from decomp.locate.tables import read_rows
-from decomp.tables.columns import Row, significant
+from decomp.tables.blocks import Row
+from decomp.tables.columns import significant
 
 COLUMNS = ("source", "destination", "input", "score")
 

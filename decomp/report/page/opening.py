@@ -1,9 +1,8 @@
 """From files to pages: long tables, runs, stored decompositions, and tables of layers, neurons and edges."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 from decomp.core.decomposition import Decomposition, load
 from decomp.corpus.contrast_items import Item
 from decomp.report.page.document import Page
-from decomp.report.page.tabs import Tab, columns_of, kind_of, open_tab
+from decomp.report.page.tabs import Tab, kind_of, open_tab
 from decomp.report.page.texts import PageText, texts_of
-from decomp.runs.stored import DELTA_LP_COLUMNS, StoredWindow, window_of
+from decomp.runs.stored import DELTA_LP_COLUMNS, window_of
 from decomp.runs.tables import open_table_or_run
-from decomp.tables.columns import COLUMNS, Row
-from decomp.tables.files import TableFile
+from decomp.tables.blocks import Block, numbers, take
+from decomp.tables.columns import COLUMNS
+from decomp.tables.files import TableFile, columns_of
 from decomp.tables.operations import merge
 from decomp.tables.provenance import check_alike, made_together
 from decomp.tables.table import Table
@@ -64,21 +64,20 @@ def open_long(paths: Sequence[Path], articles: Sequence[int] = ()) -> Table:
     files = [open_table_or_run(path) for path in paths]
     made = [file.made() for file in files]
     check_alike(list(zip(paths, made, strict=True)))
-    rows = files[0].rows() if len(files) == 1 else chain.from_iterable(merge(files))
-    return chosen(files[0].columns, rows, made_together(made, {}), articles, files)
+    blocks = files[0].blocks() if len(files) == 1 else merge(files)
+    return chosen(files[0].columns, blocks, made_together(made, {}), articles, files)
 
 
 def chosen(
     columns: Sequence[str],
-    rows: Iterable[Row],
+    blocks: Iterable[Block],
     made: Mapping[str, Any] | None,
     articles: Sequence[int],
     files: Sequence[TableFile] = (),
 ) -> Table:
     """Return the rows of some articles, or of all, as a table. ValueError where there are none of them."""
-    place = columns.index("article")
-    kept = (row for row in rows if not articles or row[place] in articles)
-    table = Table.from_rows(columns, kept, made)
+    kept = (take(block, np.isin(numbers(block["article"]), articles)) if articles else block for block in blocks)
+    table = Table.from_blocks(columns, kept, made)
     if articles and not len(table):
         where = f" in {files[0].path}" if files else ""
         raise ValueError(f"there is no article {', '.join(map(str, articles))}{where}: leave --article out to see all")
@@ -101,15 +100,12 @@ def decompositions_page(
 ) -> Page:
     """Return the page of ΔLP from decompositions, each text with its completeness gap."""
     windows = [window_of(result, name) for result, name in zip(results, names, strict=True)]
-    page = table_page(chosen(DELTA_LP_COLUMNS, rows_of(windows), windows[0].made(), articles), title, tabs)
+    page = table_page(
+        chosen(DELTA_LP_COLUMNS, (window.block() for window in windows), windows[0].made(), articles), title, tabs
+    )
     gaps = {f"article {window.window.article}": window.result.completeness_gap() for window in windows}
     texts = [replace(text, completeness_gap=gaps.get(text.name)) for text in page.texts]
     return replace(page, texts=texts)
-
-
-def rows_of(windows: Iterable[StoredWindow]) -> Iterator[Row]:
-    """Yield the rows of windows, one after the other."""
-    return chain.from_iterable(window.rows() for window in windows)
 
 
 def underlined(page: Page, items: Sequence[Item]) -> Page:

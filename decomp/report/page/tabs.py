@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decomp.report.readable import pieces_of, spelling_of, visible
-from decomp.tables.files import READERS, TYPES, convert, reader_of
+from decomp.tables.files import TableFile, columns_of
 
 MOST_ROWS = 500
 """Rows that a tab shows: those with the largest absolute scores."""
@@ -52,26 +52,17 @@ def kind_of(columns: Sequence[str]) -> str | None:
     return next((kind for kind, (needed, _) in KINDS.items() if needed <= set(columns)), None)
 
 
-def columns_of(path: Path) -> tuple[str, ...]:
-    """Return the columns of a table in a file. ValueError for what can't be read."""
-    return tuple(next(READERS[reader_of(path)](path), ()))
-
-
 def open_tab(path: Path) -> Tab:
     """Return a table of `decomp layers`, `neurons` or `edges`. ValueError for another, and for one without rows."""
-    lines = READERS[reader_of(path)](path)
-    columns = tuple(next(lines, ()))
+    columns = columns_of(path)
     kind = kind_of(columns)
     if kind is None:
         raise ValueError(f"{path} is no table of decomp layers, neurons or edges: it has {', '.join(columns)}")
     score = next(name for name in KINDS[kind][1] if name in columns)
-    read = list(islice(lines, MOST_READ))
+    read = list(islice(TableFile(path, columns).rows(), MOST_READ))
     if not read:
         raise ValueError(f"{path} has no rows: there is nothing to show")
-    try:
-        values = [convert(c, TYPES.get(n, str)) for n, c in zip(columns, zip(*read, strict=True), strict=True)]
-    except ValueError as error:
-        raise ValueError(f"{path} has rows that are none of {', '.join(columns)} ({error}): make it again") from error
+    values = list(zip(*read, strict=True))
     rows = [list(row) for row in zip(*with_readable_tokens(columns, values), strict=True)]
     place = columns.index(score)
     strongest = sorted(rows, key=lambda row: -abs(row[place] or 0))[:MOST_ROWS]

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from decomp.report.readable import pieces_of, sentences_of, spelling_of, visible, words_of
-from decomp.tables.table import Table, present
+from decomp.tables.blocks import present
+from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
 """Tokens that one page shows."""

@@ -1,0 +1,244 @@
+"""Rows of a table column by column: numbers as arrays, texts once each. All that is done with long tables is done with
+these, an array at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+Row = tuple[Any, ...]
+BLOCK = 2**15
+"""Rows that are turned into arrays, or back, at once."""
+
+Values = Shaped[np.ndarray, " rows"]
+"""Numbers and truth values; masked where integers are missing, NaN where real numbers are."""
+
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("article", "window", "position", "source_position", "distance", "span"), int),
+    **dict.fromkeys(("word", "char_start", "char_end", "source_word", "dropped"), int),
+    **dict.fromkeys(("log2_prob", "score", "entropy", "corrected_log2_prob", "surprisal"), float),
+    **dict.fromkeys(("strongest_source_position", "strongest_distance"), int),
+    **dict.fromkeys(("strongest_score", "strongest_share", "bos_score", "bos_share"), float),
+    **dict.fromkeys(("bias_score", "bias_share"), float),
+    **dict.fromkeys(("layer", "neuron", "neurons", "rank", "items", "targets", "cases", "edges", "seed"), int),
+    **dict.fromkeys(("log2_odds", "value", "share", "effect", "residual", "factor", "change", "sd"), float),
+    **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
+    **dict.fromkeys(("prefers_target", "found"), bool),
+    "kept": int,
+}
+"""Columns that are no text."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of texts, each kept once."""
+
+    codes: Int[np.ndarray, " rows"]
+    """Places in `texts`; −1 for none."""
+    texts: tuple[str, ...]
+
+    def __getitem__(self, rows: Any) -> "Texts":
+        return Texts(self.codes[rows], self.texts)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def array(self) -> Shaped[np.ndarray, " rows"]:
+        """Return the texts as objects, None where there is none."""
+        return np.array([*self.texts, None], dtype=object)[self.codes]
+
+
+Column = Values | Texts
+Block = Mapping[str, Column]
+"""Rows of a table: its columns by name, all of one length."""
+
+
+def length(block: Block) -> int:
+    """Return the number of rows."""
+    return len(next(iter(block.values()), ()))
+
+
+def take(block: Block, rows: Any) -> dict[str, Column]:
+    """Return some rows: a slice, their numbers, or True for each that is taken."""
+    return {name: column[rows] for name, column in block.items()}
+
+
+def block_of(columns: Sequence[str], rows: Iterable[Row]) -> dict[str, Column]:
+    """Return rows as columns; they are taken a block at a time."""
+    builders = [Builder(TYPES.get(name)) for name in columns]
+    rows = iter(rows)
+    while some := list(islice(rows, BLOCK)):
+        for builder, values in zip(builders, zip(*some, strict=True), strict=True):
+            builder.add(values)
+    return {name: builder.column() for name, builder in zip(columns, builders, strict=True)}
+
+
+def rows_of(block: Block) -> Iterator[Row]:
+    """Yield the rows, None where a value is missing; numbers of single precision as their shortest decimals."""
+    for start in range(0, length(block), BLOCK):
+        some = slice(start, start + BLOCK)
+        yield from zip(*(plain(column[some]) for column in block.values()), strict=True)
+
+
+def concatenate(blocks: Sequence[Block]) -> dict[str, Column]:
+    """Return the rows of all blocks, which have the same columns."""
+    blocks = [block for block in blocks if length(block)] or blocks[:1]
+    if len(blocks) == 1:
+        return dict(blocks[0])
+    return {name: concatenated([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def concatenated(columns: Sequence[Column]) -> Column:
+    """Return columns of one kind as one; where nothing has a value in one of them, its kind is that of the others."""
+    known = [column for column in columns if not (isinstance(column, Texts) and not column.texts)]
+    texts = [column for column in columns if isinstance(column, Texts)]
+    if not known or len(texts) == len(columns):
+        return concatenated_texts(texts)
+    if any(column.texts for column in texts):
+        raise ValueError("a column has text in some rows and numbers in others: write the table again")
+    alike = [none_of(known[0], len(column)) if isinstance(column, Texts) else column for column in columns]
+    arrays = [array for array in alike if isinstance(array, np.ndarray)]
+    whole = np.concatenate([np.ma.getdata(array) for array in arrays])
+    if not any(isinstance(array, np.ma.MaskedArray) for array in arrays):
+        return whole
+    return np.ma.array(whole, mask=np.concatenate([np.ma.getmaskarray(array) for array in arrays]))
+
+
+def concatenated_texts(columns: Sequence[Texts]) -> Texts:
+    """Return columns of texts as one, each text once, in the order in which they first come."""
+    codes: dict[str, int] = {}
+    own = [np.array([*(codes.setdefault(t, len(codes)) for t in c.texts), -1], np.int32)[c.codes] for c in columns]
+    return Texts(np.concatenate(own) if own else np.array([], np.int32), tuple(codes))
+
+
+def texts_of(texts: Sequence[str | None]) -> Texts:
+    """Return texts as a column."""
+    codes: dict[str, int] = {}
+    own = [-1 if text is None else codes.setdefault(text, len(codes)) for text in texts]
+    return Texts(np.array(own, np.int32), tuple(codes))
+
+
+def constant(value: Any, rows: int) -> Column:
+    """Return a column that has one value in all rows."""
+    if isinstance(value, str):
+        return Texts(np.zeros(rows, np.int32), (value,))
+    return np.full(rows, value, np.int32 if type(value) is int and abs(value) < 2**31 else None)
+
+
+def none_of(column: Column, rows: int) -> Column:
+    """Return a column of this one's kind without a value in any row."""
+    if isinstance(column, Texts):
+        return Texts(np.full(rows, -1, np.int32), column.texts)
+    if column.dtype.kind == "f":
+        return np.full(rows, np.nan, column.dtype)
+    return np.ma.masked_all(rows, column.dtype)
+
+
+def without(column: Column, rows: Bool[np.ndarray, " rows"]) -> Column:
+    """Return a column with no value in these rows."""
+    if isinstance(column, Texts):
+        return Texts(np.where(rows, np.int32(-1), column.codes), column.texts)
+    if column.dtype.kind == "f":
+        return np.where(rows, column.dtype.type(np.nan), column)
+    return np.ma.array(np.ma.getdata(column), mask=missing(column) | rows) if rows.any() else column
+
+
+def numbers(column: Column) -> Values:
+    """Return a column of numbers, 0 where there is none."""
+    assert isinstance(column, np.ndarray)
+    return np.ma.filled(column, 0)
+
+
+def changes(column: Column) -> Bool[np.ndarray, " rows-1"]:
+    """Return where a row's value is another than that of the row before."""
+    if isinstance(column, Texts):
+        return column.codes[1:] != column.codes[:-1]
+    values, none = np.ma.getdata(column), missing(column)
+    return ((values[1:] != values[:-1]) & ~(none[1:] & none[:-1])) | (none[1:] != none[:-1])
+
+
+@dataclass
+class Builder:
+    """A column that grows by blocks of values."""
+
+    kind: type | None
+    """Of the values; None until the first one says it."""
+    blocks: list[Any] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Take one more block, its missing values None."""
+        if self.kind is None:
+            first = next((value for value in values if value is not None), None)
+            self.kind = None if first is None else KINDS.get(type(first), str)
+        self.blocks.append(self.array(values))
+
+    def array(self, values: Sequence[Any]) -> Any:
+        """Return a block as an array of the column's kind, of codes for texts."""
+        if self.kind is float:
+            return np.array(values, dtype=np.float64)  # None becomes NaN
+        if self.kind is int:
+            return integers(values)
+        if self.kind is bool:
+            return np.array(values, dtype=bool)
+        return np.array(
+            [-1 if value is None else self.codes.setdefault(value, len(self.codes)) for value in values], np.int32
+        )
+
+    def column(self) -> Column:
+        """Return all blocks as one column."""
+        if self.kind in (float, int, bool):
+            whole: Values = np.ma.concatenate(self.blocks) if self.blocks else np.array([], dtype=self.kind)
+            masked = isinstance(whole, np.ma.MaskedArray) and np.ma.is_masked(whole)
+            return whole if masked else np.asarray(whole)
+        codes = np.concatenate(self.blocks) if self.blocks else np.array([], dtype=np.int32)
+        return Texts(codes, tuple(self.codes))
+
+
+KINDS: dict[type, type] = {int: int, float: float, bool: bool}
+
+
+def integers(values: Sequence[int | None]) -> Values:
+    """Return integers in half the room where they fit, masked where one is missing."""
+    none = [value is None for value in values]
+    whole = np.array([0 if value is None else value for value in values], dtype=np.int64)
+    small = whole.astype(np.int32) if len(whole) and np.abs(whole).max() < 2**31 else whole
+    return np.ma.array(small, mask=none) if any(none) else small
+
+
+def missing(column: Column) -> Bool[np.ndarray, " rows"]:
+    """Return where a column has no value."""
+    if isinstance(column, Texts):
+        return column.codes < 0
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    return np.ma.getmaskarray(column)
+
+
+def present(column: Column) -> Bool[np.ndarray, " rows"]:
+    """Return where a column has a value."""
+    return ~missing(column)
+
+
+def plain(column: Column) -> list[Any]:
+    """Return a column's values as Python's own, None where one is missing."""
+    if isinstance(column, Texts):
+        return list(column.array())
+    values: list[Any] = significant(column) if column.dtype == np.float32 else column.tolist()
+    return [None if value != value else value for value in values] if column.dtype.kind == "f" else values
+
+
+def significant(values: Values) -> list[float]:
+    """Return numbers of single precision as the shortest decimals that come back as the same numbers."""
+    return [float(digits) for digits in values.astype(str)]
+
+
+def equal_to(column: Column, value: Any) -> Bool[np.ndarray, " rows"]:
+    """Return where a column has this value."""
+    if isinstance(column, Texts):
+        code = column.texts.index(value) if value in column.texts else None
+        return np.zeros(len(column), dtype=bool) if code is None else column.codes == code
+    return np.ma.filled(column == value, False)

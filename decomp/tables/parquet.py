@@ -1,0 +1,205 @@
+"""Tables as Parquet: positions as 32-bit integers, scores in the precision that they were computed in, texts once a row
+group, all of it small."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+from decomp.tables.blocks import TYPES, Block, Column, Row, Texts, Values, block_of, concatenate, length, missing, take
+from decomp.tables.provenance import Made, parquet_metadata
+
+ROW_GROUP = 2**20
+"""Rows that are held, packed and read at once: a reader that wants few columns or rows skips the others."""
+BATCH = 2**17
+"""Rows that are read at once."""
+SMALL = {
+    *("article", "window", "position", "source_position", "distance", "span", "word", "char_start", "char_end"),
+    *("source_word", "dropped", "strongest_source_position", "strongest_distance"),
+}
+"""Integers of 32 bits."""
+FEW = 2**14
+"""Different numbers of a row group that are kept once each, and referred to."""
+
+
+@contextmanager
+def parquet_writer(
+    file: IO[bytes], columns: Sequence[str], made: Made | None
+) -> Iterator[Callable[[Iterable[Row] | Block], None]]:
+    """Give a writer of row groups of equal size; columns outside of `TYPES` are of the type of their first value.
+
+    The bytes depend on the rows alone, not on the blocks that they come in.
+    """
+    waiting: list[Block] = []
+    writer: pyarrow.parquet.ParquetWriter | None = None
+
+    def flush(whole: bool) -> None:
+        nonlocal waiting, writer
+        block = concatenate([block_of(columns, []), *waiting])
+        stop = length(block) if whole else length(block) // ROW_GROUP * ROW_GROUP
+        for start in range(0, stop, ROW_GROUP):
+            group = take(block, slice(start, min(start + ROW_GROUP, stop)))
+            writer = writer or open_writer(file, group, made)
+            writer.write_table(arrow_table(group, writer.schema), ROW_GROUP)
+        waiting = [take(block, slice(stop, None))] if stop < length(block) else []
+        if whole and writer is None:
+            writer = open_writer(file, block, made)
+
+    def write(table: Iterable[Row] | Block) -> None:
+        if isinstance(table, Mapping):
+            waiting.append(table)
+            if sum(map(length, waiting)) >= ROW_GROUP:
+                flush(whole=False)
+            return
+        rows = iter(table)
+        while some := list(islice(rows, BATCH)):
+            write(block_of(columns, some))
+
+    try:
+        yield write
+        flush(whole=True)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def open_writer(file: IO[bytes], first: Block, made: Made | None) -> pyarrow.parquet.ParquetWriter:
+    """Return a writer of tables like the first row group: how each column is packed is decided by it.
+
+    Integers are packed as differences (positions go up by one), numbers of which many are different byte by byte,
+    all others as references to the different ones.
+    """
+    kinds = {name: arrow_type(name, column) for name, column in first.items()}
+    schema = pyarrow.schema(list(kinds.items())).with_metadata(parquet_metadata(made))
+    packed = {name: "DELTA_BINARY_PACKED" for name, kind in kinds.items() if pyarrow.types.is_integer(kind)}
+    packed |= {
+        name: "BYTE_STREAM_SPLIT"
+        for name, kind in kinds.items()
+        if pyarrow.types.is_floating(kind) and has_many(np.asarray(first[name]))
+    }
+    others = [name for name in kinds if name not in packed]
+    return pyarrow.parquet.ParquetWriter(
+        file, schema, compression="zstd", compression_level=3, use_dictionary=others, column_encoding=packed
+    )
+
+
+def has_many(values: "np.ndarray[Any, Any]") -> bool:
+    """Return whether more numbers are different than a row group keeps once each."""
+    return len(np.unique(values)) > FEW
+
+
+def arrow_type(name: str, column: Column) -> Any:
+    """Return the Arrow type of a column."""
+    if isinstance(column, Texts):
+        return pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    if column.dtype.kind == "i":
+        return pyarrow.int32() if name in SMALL else pyarrow.int64()
+    return pyarrow.from_numpy_dtype(column.dtype)
+
+
+def arrow_table(block: Block, schema: Any) -> Any:
+    """Return a block as an Arrow table. ValueError for a column that is not as it was in the rows before."""
+    arrays = [arrow_column(ordered(block[field.name])) for field in schema]
+    try:
+        arrays = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"rows that no table of {', '.join(schema.names)} can hold ({error})") from error
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def ordered(column: Column) -> Column:
+    """Return a column whose texts are those that it has, in the order in which they come."""
+    if not isinstance(column, Texts):
+        return column
+    first = np.full(len(column.texts) + 1, -1)
+    first[column.codes[::-1]] = np.arange(len(column.codes))[::-1]
+    (used,) = (first[:-1] >= 0).nonzero()
+    used = used[np.argsort(first[used])]
+    codes = np.full(len(column.texts) + 1, -1, np.int32)
+    codes[used] = np.arange(len(used), dtype=np.int32)
+    return Texts(codes[column.codes], tuple(column.texts[code] for code in used))
+
+
+def arrow_column(column: Column) -> Any:
+    """Return a column as an Arrow array: texts as dictionaries, missing values null."""
+    none = missing(column)
+    if isinstance(column, Texts):
+        codes = pyarrow.array(column.codes, mask=none)
+        return pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(column.texts, pyarrow.string()))
+    return pyarrow.array(np.ma.getdata(column), mask=none if none.any() else None)
+
+
+def open_parquet(path: Path) -> Any:
+    """Return an open Parquet file. ValueError for what is missing, or none."""
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error}") from error
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is truncated or no Parquet file ({error}): write it again") from error
+
+
+def parquet_blocks(path: Path) -> Iterator[Block]:
+    """Yield the rows of a Parquet file. ValueError for a file that is damaged, or numbers that are none."""
+    with open_parquet(path) as file:
+        try:
+            for batch in file.iter_batches(BATCH):
+                arrays = zip(batch.schema.names, batch.columns, strict=True)
+                yield {name: column_of(array, name) for name, array in arrays}
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is damaged, or has columns that are none of a table ({error})") from error
+
+
+def column_of(array: Any, name: str) -> Column:
+    """Return an Arrow array as a column. ArrowInvalid where its values are not of the column's type."""
+    kind = TYPES.get(name) or kind_of(array.type)
+    if kind is str:
+        return texts_column(array)
+    if kind is int:
+        array = array.cast(pyarrow.int32() if name in SMALL else pyarrow.int64())
+    elif kind is float:
+        array = array.cast(pyarrow.float32() if array.type == pyarrow.float32() else pyarrow.float64())
+        return finite(array)
+    else:
+        array = array.cast(pyarrow.bool_())
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False)
+    filled = pyarrow.compute.fill_null(array, False if kind is bool else 0).to_numpy(zero_copy_only=False)
+    return np.ma.array(filled, mask=array.is_null().to_numpy(zero_copy_only=False))
+
+
+def finite(array: Any) -> Values:
+    """Return real numbers, NaN where they are missing. ArrowInvalid for one that is infinite, or none."""
+    values = array.to_numpy(zero_copy_only=False)
+    if np.isfinite(values).sum() + array.null_count < len(values):
+        raise pyarrow.ArrowInvalid("expected finite numbers")
+    return values
+
+
+def kind_of(arrow: Any) -> type:
+    """Return what an Arrow type is read as."""
+    types = pyarrow.types
+    return (
+        int if types.is_integer(arrow)
+        else float if types.is_floating(arrow)
+        else bool if types.is_boolean(arrow)
+        else str
+    )  # fmt: skip
+
+
+def texts_column(array: Any) -> Texts:
+    """Return an Arrow array of texts, dictionaries or others, as a column."""
+    if not pyarrow.types.is_dictionary(array.type):
+        array = array.cast(pyarrow.string()).dictionary_encode()
+    codes = pyarrow.compute.fill_null(array.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    texts = array.dictionary.cast(pyarrow.string())
+    used = np.unique(codes[codes >= 0])
+    places = np.full(len(texts) + 1, -1, np.int32)
+    places[used] = np.arange(len(used), dtype=np.int32)
+    return Texts(places[codes], tuple(texts.take(pyarrow.array(used)).to_pylist()))
