@@ -298,7 +298,8 @@ gradient_options = together(
     field_of(
         GradientOptions,
         "baseline",
-        "Of integrated gradients: zero, mean (embedding), pad, unk, id:N, or a token such as ' the'.",
+        "Of integrated gradients: zero, mean (embedding), pad, unk, id:N, or a token such as ' the'. auto: zero where "
+        "the model adds position embeddings to it, else mean, since no path from zero converges then.",
     ),
     field_of(GradientOptions, "strategy", "Path of discretized_ig."),
     field_of(

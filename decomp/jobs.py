@@ -113,6 +113,8 @@ def all_settings(
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
     settings = {**defaults, **option_values(request), **given, **own}
+    if settings["baseline"] == "auto":
+        settings["baseline"] = request.gradients.baseline
     if settings.get("bos") is None:
         settings["bos"] = begins_with_bos(given)
     return {name: value for name, value in settings.items() if name != "revision"}
@@ -199,7 +201,7 @@ def open_scoring(
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     front = Front(unit, request.span, any(article.id for article in articles), entropy, boundaries)
-    scorer = Scorer(chosen, request.with_token_ids(tokenizer), front, reduction)
+    scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
 
@@ -296,7 +298,7 @@ def open_contrasting(
     chosen, request = find_measures(measures or default_measures(multi_token)), request_from(options)
     requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
     decomposed, tokenizer = open_model(model, dtype, device, revision)
-    requests = [(measure, request.with_token_ids(tokenizer)) for measure, request in requests]
+    requests = [(measure, request.resolved(decomposed, tokenizer)) for measure, request in requests]
     bos = begins_with_bos(options) if bos is None else bos
     contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos)
     return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token, reduction))

@@ -72,6 +72,9 @@ class DecomposedModel(PreTrainedModel):
     unsupported: ClassVar[dict[str, str]] = {}
     """What this architecture can't do, by name of the feature, and why."""
 
+    adds_positions: ClassVar[bool] = False
+    """Whether embeddings of positions are added to those of tokens."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # Mixins that several families share have no forward method yet.
@@ -110,6 +113,14 @@ class DecomposedModel(PreTrainedModel):
         """Return the embedding matrix, and the map that brings it to the hidden width."""
         project_in = self.project_in()
         return self.get_input_embeddings().weight.detach(), None if project_in is None else affine(project_in)
+
+    def default_baseline(self, positions: bool) -> str:
+        """Return the baseline that integrated gradients converge from, of token embeddings or with their positions.
+
+        `zero` where a position is added to it, else `mean`: a norm turns any multiple of a state, however small, into
+        the same, and leaps at zero.
+        """
+        return "zero" if self.adds_positions and not positions else "mean"
 
     def max_length(self) -> int:
         """Return the positions of the model, the beginning-of-sequence token included."""

@@ -31,6 +31,8 @@ class DecomposedGPT2LMHeadModel(DecomposedModel, GPT2LMHeadModel):
     ValueError for a config with cross-attention: its states depend on an encoder besides the tokens.
     """
 
+    adds_positions = True
+
     def __init__(self, config: GPT2Config) -> None:
         if config.add_cross_attention:
             raise ValueError(

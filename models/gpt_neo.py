@@ -37,6 +37,7 @@ class DecomposedGPTNeoSelfAttention(GPTNeoSelfAttention):
 class DecomposedGPTNeoForCausalLM(DecomposedModel, GPTNeoForCausalLM):
     """`GPTNeoForCausalLM` whose hidden states can be decomposed by source token."""
 
+    adds_positions = True
     _supports_flash_attn = False  # its blocks would have another class of attention
 
     def __init__(self, config: GPTNeoConfig) -> None:

@@ -13,6 +13,8 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 class DecomposedOPTForCausalLM(DecomposedModel, OPTForCausalLM):
     """`OPTForCausalLM` whose hidden states can be decomposed by source token."""
 
+    adds_positions = True
+
     def stages(self, block: OPTDecoderLayer) -> tuple[StageSite, ...]:
         attn = block.self_attn
         query, key, value = (Projection(p) for p in (attn.q_proj, attn.k_proj, attn.v_proj))

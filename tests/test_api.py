@@ -64,6 +64,13 @@ def test_a_table_says_what_a_convention_set(done, pair):
     assert not any(line.startswith("options.bos") for line in different)
 
 
+@pytest.mark.parametrize(("positions", "baseline"), [(False, "zero"), (True, "mean")])
+@pytest.mark.parametrize("given", [{}, {"baseline": "auto"}])
+def test_a_table_says_which_baseline_was_chosen(pair, given, positions, baseline):
+    table = decomp.score("At.", pair, measures="integrated_gradients", steps=1, positions=positions, **given)
+    assert table.about["options"]["baseline"] == baseline
+
+
 def test_words_and_spans_are_the_command_s(done, pair):
     expected = table(done("score", CORPUS, MODEL, "--unit", "word", "--span", 2, "--corrected", "--no-bos"))
     assert written(decomp.score(Path(CORPUS), pair, unit="word", span=2, corrected=True, bos=False)) == expected

@@ -42,7 +42,7 @@ CONVENTIONS = {
             "paper",
             "the papers of the gradient measures: scores of the network as it ends, integrals as right sums "
             "(Simonyan et al. 2014; Sundararajan et al. 2017: 20 to 300 steps; Sanyal & Ren 2021)",
-            {"quadrature": "right", "steps": 50},
+            {"quadrature": "right", "steps": 50, "baseline": "zero"},
             {**dict.fromkeys(GRADIENTS[:2], "logit"), **dict.fromkeys(GRADIENTS[2:], "prob")},
         ),
         Convention(

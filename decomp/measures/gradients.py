@@ -125,12 +125,15 @@ class Embedded:
 
     def baseline(self) -> Float[Tensor, "T E"]:
         """The chosen vector at every position; it has no position itself."""
-        chosen = self.request.gradients.baseline
+        options = self.request.gradients
+        chosen = self.model.default_baseline(options.positions) if options.baseline == "auto" else options.baseline
         embeddings, project_in = self.model.token_embeddings()
         if chosen == "zero":
             return torch.zeros_like(self.inputs)
         if chosen != "mean" and not (isinstance(chosen, int) and 0 <= chosen < len(embeddings)):
-            raise ValueError(f"the baseline must be zero, mean, or a token id below {len(embeddings)}, not {chosen!r}")
+            raise ValueError(
+                f"the baseline must be auto, zero, mean, or a token id below {len(embeddings)}, not {chosen!r}"
+            )
         vector = embeddings[chosen] if isinstance(chosen, int) else embeddings.mean(0)
         if self.request.gradients.positions and project_in is not None:
             vector = project_in(vector, with_bias=False)

@@ -26,8 +26,9 @@ class GradientOptions:
     steps: int = 20
     """Nodes of the path from baseline to input."""
     quadrature: str = "gauss-legendre"
-    baseline: str | int = "zero"
-    """`zero`, `mean` (of all embeddings), or a token by its id; see `with_token_ids` for its name."""
+    baseline: str | int = "auto"
+    """`zero`, `mean` (of all embeddings), or a token by its id; see `with_token_ids` for its name. `auto` is `zero`
+    where position embeddings are added to it, else `mean`: from zero alone a norm leaps, and no path converges."""
     strategy: Literal["greedy", "maxcount"] = "greedy"
     """How discretised integrated gradients choose among neighbours."""
     dig_steps: Literal["anchors", "points"] = "anchors"
@@ -85,12 +86,20 @@ class Request:
 
         return Rules(self.activation_rule, self.gate_rule)
 
+    def resolved(self, model: Any, tokenizer: Any) -> "Request":
+        """Return the request with what is chosen by model or tokenizer as it is for these."""
+        named = self.with_token_ids(tokenizer)
+        if named.gradients.baseline != "auto":
+            return named
+        baseline = model.default_baseline(named.gradients.positions)
+        return replace(named, gradients=replace(named.gradients, baseline=baseline))
+
     def with_token_ids(self, tokenizer: Any) -> "Request":
         """Baseline and replacement that are named by a token, as its id."""
         gradients, occlusion = self.gradients, self.occlusion
         return replace(
             self,
-            gradients=replace(gradients, baseline=token_id(gradients.baseline, tokenizer, ("zero", "mean"))),
+            gradients=replace(gradients, baseline=token_id(gradients.baseline, tokenizer, ("auto", "zero", "mean"))),
             occlusion=replace(occlusion, replacement=token_id(occlusion.replacement, tokenizer, ("mask", "key"))),
         )
 

@@ -89,6 +89,7 @@ def test_baselines(done, run):
     for baseline in ("zero", "mean", "unk", "e"):
         scores[baseline] = [row["score"] for row in table(done(*options, "--baseline", baseline))]
     assert len({tuple(values) for values in scores.values()}) == len(scores)
+    assert [row["score"] for row in table(done(*options))] == scores["zero"]
     assert "'xyzzy' is " in refused(run(*options, "--baseline", "xyzzy"))
     assert "both ends among its nodes" in run(*options, "--quadrature", "trapezoid", "--steps", 1).stderr
     assert "have no position" in run(*TEXT, *measures("discretized_ig"), "--positions").stderr

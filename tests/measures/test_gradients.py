@@ -228,9 +228,28 @@ def test_a_large_residual_is_warned_of(caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("variant", "positions", "baseline"),
+    [("gpt2", False, "zero"), ("gpt2", True, "mean"), ("gpt_neox", False, "mean"), ("llama", False, "mean")],
+)
+def test_paths_from_the_default_baseline_converge(variant, positions, baseline):
+    """With RMSNorm and LayerNorm alike: without positions the zero state is where a norm leaps."""
+    _, model = make_pair(variant)
+    by_name = {}
+    for name in ("auto", "zero", "mean"):
+        by_name[name] = one(
+            "integrated_gradients", model, text_of(4), baseline=name, positions=positions, steps=60, length=3
+        )
+    assert_close(by_name["auto"].scores, by_name[baseline].scores, rtol=0, atol=0)
+    residual = {name: scores.extra["<residual>"].abs().max().item() for name, scores in by_name.items()}
+    assert residual["auto"] < 2e-3
+    if baseline != "zero":
+        assert residual["zero"] > 30 * residual["mean"]
+
+
 def test_bad_baseline():
     _, model = make_pair("gpt2")
-    with pytest.raises(ValueError, match="the baseline must be zero, mean, or a token id below 61, not 'pad'"):
+    with pytest.raises(ValueError, match="the baseline must be auto, zero, mean, or a token id below 61, not 'pad'"):
         one("integrated_gradients", model, text_of(), baseline="pad")
     with pytest.raises(ValueError, match="token id below 61, not 61"):
         one("integrated_gradients", model, text_of(), baseline=VOCAB)
