@@ -7,14 +7,14 @@ import click
 
 @click.command("models")
 def command() -> None:
-    """List the supported families of models, and the demo models."""
+    """List the supported families of models, the tested versions of transformers, and the demo models."""
     for line in described():
         click.echo(line)
 
 
 def described() -> Iterator[str]:
     """Give the lines of the table of families, one fact a line."""
-    from decomp.models.families import DEMO_MODELS, FAMILIES
+    from decomp.models.families import DEMO_MODELS, FAMILIES, TESTED_TRANSFORMERS
     from decomp.models.registry import model_types
 
     for family in FAMILIES:
@@ -29,5 +29,6 @@ def described() -> Iterator[str]:
         yield from (f"  {fact:<11}{text}" for fact, text in facts.items())
     shipped = {family.model_type for family in FAMILIES}
     yield from (f"{name}: from an installed package" for name in model_types() if name not in shipped)
+    yield f"Tested with transformers {', '.join(TESTED_TRANSFORMERS)}."
     yield "Demo models (shipped):"
     yield from (f"  {name:<11}{what}" for name, what in DEMO_MODELS.items())

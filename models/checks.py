@@ -1,19 +1,38 @@
 """What is refused by name when a model is loaded: configs, weights and tokenizers that don't fit."""
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
 
+from decomp.models.families import TESTED_TRANSFORMERS
+
+logger = logging.getLogger(__name__)
+
 COUNTS = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 ACTIVATIONS = ("activation_function", "hidden_act", "hidden_activation")
 HARMLESS = re.compile(r"(\.attn\.(masked_)?bias|\.attention\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 """Buffers that older files hold: causal masks, rotary frequencies. transformers computes them."""
 SHOWN = 3
+
+
+@cache
+def warn_if_untested(version: str) -> None:
+    """Warn, once for each, of a version of transformers that the families have not been tested with."""
+    if ".".join(version.split(".")[:2]) not in TESTED_TRANSFORMERS:
+        logger.warning(
+            "transformers %s is not among the versions that decomp is tested with (%s to %s): look at the "
+            "completeness gap before you trust a result",
+            version,
+            TESTED_TRANSFORMERS[0],
+            TESTED_TRANSFORMERS[-1],
+        )
 
 
 def check_config(config: Any) -> None:

@@ -253,6 +253,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+TESTED_TRANSFORMERS: tuple[str, ...] = ("5.20", "5.21", "5.22", "5.23")
+"""Versions of transformers, but for their last number, that all families have been tested with."""
+
 DATA = Path(decomp.__file__).parent / "data"
 DEMO_MODELS: dict[str, str] = {
     "demo-opt": "6 layers, 192 wide, ReLU, trained on 22 English novels",

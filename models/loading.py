@@ -15,6 +15,7 @@ from decomp.models.checks import (
     check_tokenizer,
     parse_device,
     parse_dtype,
+    warn_if_untested,
 )
 from decomp.models.registry import class_of, register_installed
 from decomp.models.sources import Source, named, source_of
@@ -31,8 +32,10 @@ def load_model(
     """Load the decomposed model and the tokenizer of a hub id, a local folder, a GGUF file or a demo model.
 
     `options` go to `from_pretrained`. ValueError for a model that can't be found or read, whose architecture
-    is not supported, or whose weights or tokenizer are not those of its config.
+    is not supported, or whose weights or tokenizer are not those of its config. Warns, once, of a version of
+    transformers that is not among the tested ones.
     """
+    warn_if_untested(transformers.__version__)
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     place = None if device is None else parse_device(device, dtype)
     config = load_config(name, revision)

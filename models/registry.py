@@ -1,9 +1,9 @@
 """From the type of a config to the class that decomposes it: shipped, installed, or registered by a user."""
 
-from difflib import SequenceMatcher
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from decomp.models.families import FAMILIES, Family
@@ -77,14 +77,27 @@ def class_of(config: Any) -> type["DecomposedModel"]:
 
 
 def nearest_family(config: Any) -> tuple[Family, list[str]]:
-    """Return the family whose type and config are most alike, and the fields that both configs have."""
+    """Return the family whose type and config are most alike, and the fields that both configs have.
+
+    Of families that are alike in both the first one listed.
+    """
 
     def likeness(family: Family) -> float:
-        alike = SequenceMatcher(None, family.model_type, config.model_type).ratio()
-        return alike + len(shared_traits(family, config)) / len(family.traits)
+        shared = len(shared_traits(family, config))
+        # A larger number of the same share says more.
+        return alike(family.model_type, config.model_type) + shared / len(family.traits) + shared / 20
 
     family = max(FAMILIES, key=likeness)
     return family, shared_traits(family, config)
+
+
+def alike(family_type: str, model_type: str) -> float:
+    """Return how much of a type a family's begins with, 2 for the same type; a few letters are chance."""
+    if family_type == model_type:
+        return 2
+    pairs = zip(family_type, model_type, strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return shared / len(model_type) if shared >= len("phi") else 0
 
 
 def shared_traits(family: Family, config: Any) -> list[str]:

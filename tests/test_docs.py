@@ -4,9 +4,12 @@ import doctest
 import re
 import runpy
 from importlib import import_module, metadata
+from types import SimpleNamespace
 
 import pytest
 
+from decomp.models import registry
+from decomp.models.registry import class_of
 from tests.conftest import ROOT
 
 PINNED = f"click=={metadata.version('click')}\n" in (ROOT / "constraints.txt").read_text()
@@ -50,3 +53,22 @@ def test_the_readme_s_places_exist():
     places = re.findall(r"`([\w/.-]+)`", end)
     assert len(places) > 15
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+@pytest.mark.usefixtures("_registry_as_it_was")
+def test_the_architecture_of_the_docs_works(capsys):
+    family, check = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "architectures.md").read_text("utf-8"), re.DOTALL
+    )
+    assert len(family.splitlines()) < 100
+    names: dict[str, object] = {"__name__": "my_stablelm"}
+    exec(family, names)
+    assert class_of(SimpleNamespace(model_type="stablelm")) is names["DecomposedStableLm"]
+    exec(check, names)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.fixture
+def _registry_as_it_was():
+    yield
+    registry.REGISTERED.pop("stablelm", None)

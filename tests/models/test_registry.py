@@ -1,6 +1,7 @@
 """Which class decomposes a model: shipped families, registered classes, installed ones, and what is near."""
 
 import json
+import re
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 from transformers import CONFIG_MAPPING, GPT2Config
 
 import decomp
-from decomp.models import load_model, registry
+from decomp.models import checks, load_model, registry
 from decomp.models.base import DecomposedModel
 from decomp.models.families import FAMILIES, Family
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
@@ -110,6 +111,37 @@ def test_the_nearest_family(monkeypatch):
         class_of(CONFIG_MAPPING["granite"]())
 
 
+@pytest.mark.parametrize(
+    ("model_type", "nearest"),
+    [
+        *(("granite", "llama"), ("cohere", "llama"), ("stablelm", "llama"), ("smollm3", "llama"), ("glm", "llama")),
+        *(("olmo3", "olmo2"), ("gemma3", "gemma3_text"), ("qwen2_moe", "qwen3_moe"), ("phimoe", "phi3")),
+        *(("gpt_bigcode", "gpt2"), ("codegen", "gptj"), ("xglm", "opt")),
+    ],
+)
+def test_the_nearest_of_all_families(model_type, nearest):
+    config = CONFIG_MAPPING[model_type]()
+    assert nearest_family(config)[0].model_type == nearest
+    with pytest.raises(ValueError, match=rf"type '{model_type}' can't be decomposed: .* the nearest is {nearest}\b"):
+        class_of(config)
+
+
+@pytest.mark.parametrize("version", ["5.19.3", "5.24.0.dev0", "6.0.1"])
+def test_untested_versions_of_transformers_are_warned_of(version, monkeypatch, caplog):
+    checks.warn_if_untested.cache_clear()
+    monkeypatch.setattr("decomp.models.loading.transformers.__version__", version)
+    for _ in range(2):
+        load_model("demo-gpt2")
+    (message,) = caplog.messages
+    assert re.match(rf"transformers {re.escape(version)} is not among the versions .* tested with \(5\.20 to ", message)
+
+
+def test_the_installed_version_of_transformers_is_tested(caplog):
+    checks.warn_if_untested.cache_clear()
+    load_model("demo-gpt2")
+    assert not caplog.messages
+
+
 def test_models_answers_with_all_families(done):
     lines = done("models").splitlines()
     for family in FAMILIES:
@@ -121,4 +153,5 @@ def test_models_answers_with_all_families(done):
             f"  positions  {family.positions}",
             f"  verified   {family.verified}",
         ]
+    assert "Tested with transformers 5.20, 5.21, 5.22, 5.23." in lines
     assert any(line.startswith("  demo-opt") for line in lines)
