@@ -19,6 +19,7 @@ COMMANDS = (
     "score",
     "contrast",
     "table",
+    "show",
     "report",
     "status",
     "measures",

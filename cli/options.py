@@ -260,7 +260,7 @@ target = click.option(
     "--target",
     type=article_position,
     metavar="POSITION|last",
-    help="Score one token of each article: its position (column `position`, from 0), or last.  [default: all]",
+    help="One token of each article: its position (column `position`, from 0), or last.  [default: all]",
 )
 
 reduction_options = together(

@@ -26,15 +26,18 @@ def command(**asked: Any) -> None:
 
     INPUT_FILE is text with a line !ARTICLE before each article, other text (one article), a table with an
     article in each row, a folder of these, or - for standard input; .gz is unpacked. With --text instead,
-    scores that text; with --max-new-tokens too, what the model writes next.
+    scores that text; with --max-new-tokens too, what the model writes next. On a terminal a text's scores are
+    shown as decomp show does, unless --format is given.
 
     With --run, whatever stops the command, the same command goes on where it stopped; -o then makes the table
     from the run's parts when all are there, as decomp table does.
     """
-    from decomp.cli.scoring import open_job, score_in_run, score_into_table
+    from decomp.cli.scoring import is_for_a_person, open_job, score_for_a_person, score_in_run, score_into_table
 
     job = open_job(asked)
-    if asked["run_folder"] is None:
-        score_into_table(job, asked)
-    else:
+    if asked["run_folder"] is not None:
         score_in_run(job, asked)
+    elif is_for_a_person(asked):
+        score_for_a_person(job, asked)
+    else:
+        score_into_table(job, asked)

@@ -1,14 +1,16 @@
 """What `decomp score` does: of a batch of windows, in this process or those of a pool, and of all of them."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from decomp.cli.common import begun, hush_libraries, open_model, say, table
+from decomp.cli.common import begun, hush_libraries, open_model, say, show, table
 from decomp.cli.options import input_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
@@ -25,6 +27,7 @@ from decomp.runs.tables import write_table
 from decomp.tables.blocks import Block
 from decomp.tables.files import check_table, format_of
 from decomp.tables.scoring import Scorer
+from decomp.tables.table import Table
 
 Compute = Callable[[list[TokenisedWindow]], Block]
 """From the windows of a batch to their piece of the table."""
@@ -83,6 +86,21 @@ def open_job(asked: Mapping[str, Any]) -> Job:
     cost = cost_model(scoring.model, scoring.scorer.request.decomposition_length)
     request = request_of_run(scoring.model, articles, scoring.windows)
     return Job(name, scoring, cost, planned(scoring.windows, cost), request)
+
+
+def score_for_a_person(job: Job, asked: Mapping[str, Any]) -> None:
+    """Show the scores of a short text on the terminal that a person looks at."""
+    blocks = job.scoring.blocks_by_window(asked["batch_size"])
+    found = Table.from_blocks(job.scoring.columns, blocks, job.request)
+    single = len(np.unique(found["position"])) == 1
+    show(found, target="last" if single else None)
+    say("the table itself: -o FILE, or --format tsv", asked["quiet"])
+
+
+def is_for_a_person(asked: Mapping[str, Any]) -> bool:
+    """Return whether a text's scores would go to a terminal, and no format was asked for."""
+    to_terminal = asked["output"] is None and asked["format_name"] is None and sys.stdout.isatty()
+    return asked["text"] is not None and to_terminal
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:

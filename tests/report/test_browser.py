@@ -12,8 +12,8 @@ import decomp
 from decomp.report.page.document import Page, document, write_page
 from decomp.report.page.opening import table_page
 from decomp.report.page.tabs import Tab
-from decomp.report.page.texts import texts_of
 from decomp.report.readable import one_line, visible
+from decomp.report.texts import texts_of
 from tests.commands import CORPUS, MODEL
 from tests.report.pages import HOSTILE, long_table, table_of
 
@@ -283,5 +283,8 @@ def test_tables_get_tabs(opened, tmp_path):
     page = opened(path)
     assert page.locator("#table rect").count() == 3
     assert page.locator("#table tbody tr").first.inner_text() == "2\t<b>x</b>\t−1.50"
+    rows = list(csv.reader(io.StringIO(saved(page, "#save-numbers")), delimiter="\t"))
+    assert rows == [["layer", "token", "score"], ["2", "<b>x</b>", "-1.5"], ["0", "y", "0.5"]]
+    assert saved(page, "#save-svg").count("<rect") == 3
     page.click("th >> text=score")
     assert page.locator("#table tbody tr").first.inner_text() == "0\ty\t0.50"

@@ -14,7 +14,7 @@ import decomp
 from decomp.report.page.document import document
 from decomp.report.page.opening import table_page
 from decomp.report.page.packing import in_steps
-from decomp.report.page.texts import texts_of
+from decomp.report.texts import texts_of
 from decomp.tables.columns import COLUMNS
 from decomp.tables.table import Table
 from tests.commands import CORPUS, MODEL, refused
@@ -131,9 +131,9 @@ def test_two_scores_of_one_source_are_refused(scored):
 
 
 def test_too_much_for_a_page_is_refused(monkeypatch, scored):
-    monkeypatch.setattr("decomp.report.page.texts.MOST_PLACES", 10)
+    monkeypatch.setattr("decomp.report.texts.MOST_PLACES", 10)
     with pytest.raises(
-        ValueError, match=r"predicted tokens in 1 articles, a page shows 10: choose some with --article"
+        ValueError, match=r"predicted tokens in 1 articles, of which 10 can be shown: choose some with --article"
     ):
         texts_of(scored)
     with pytest.raises(ValueError, match="has no rows"):

@@ -15,8 +15,8 @@ from decomp.io.files import check_outputs, write_whole
 from decomp.measures.registry import SCORES
 from decomp.report.page.packing import Packing, in_steps, packed, steps_for
 from decomp.report.page.tabs import Tab
-from decomp.report.page.texts import PageText
 from decomp.report.readable import one_line, visible
+from decomp.report.texts import ShownText
 
 SCRIPTS = ("payload", "units", "colours", "text", "panel", "matrix", "distance", "tables", "exports", "main")
 """Files of the page's script, in order."""
@@ -31,7 +31,7 @@ class Page:
     """What a page shows."""
 
     title: str
-    texts: Sequence[PageText]
+    texts: Sequence[ShownText]
     measures: Sequence[str]
     about: Mapping[str, Any] = field(default_factory=dict)
     """How the table was made."""
@@ -110,7 +110,7 @@ def payload(page: Page) -> str:
     return packed(about, packing.content)
 
 
-def packed_text(text: PageText, packing: Packing, most: int) -> dict[str, Any]:
+def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
     """Return what the page knows of a text; its arrays are taken into the packing."""
     scores, sizes = in_steps(text.scores, text.starts, most)
     back = np.repeat(text.targets, np.diff(text.starts)) - text.sources
@@ -140,7 +140,7 @@ def packed_text(text: PageText, packing: Packing, most: int) -> dict[str, Any]:
     }
 
 
-def paragraphs(text: PageText) -> list[int]:
+def paragraphs(text: ShownText) -> list[int]:
     """Return the places that paragraphs begin at: after line feeds, and after a sentence where one gets long."""
     starts, sentences = [0], text.sentences.tolist()
     for place in range(1, len(text.pieces)):
@@ -192,7 +192,7 @@ def plain_text(page: Page) -> Iterator[str]:
         yield "</pre>"
 
 
-def strongest_sources(text: PageText, target: int) -> str:
+def strongest_sources(text: ShownText, target: int) -> str:
     """Return the strongest sources of a target by the first measure, as text; never the beginning of sequence."""
     pairs = np.arange(text.starts[target], text.starts[target + 1])
     pairs = pairs[(text.positions[text.sources[pairs]] >= 0) & ~np.isnan(text.scores[0, pairs])]

@@ -1,6 +1,6 @@
 // What is chosen, kept in the address; and what a click, a key or a control does to it.
 
-const START = { text: 0, measure: 0, beside: -1, unit: "token", distance: 1, bos: 0, limit: 99, view: "text", pin: -1, turned: 0, second: -1, theme: "" };
+const START = { text: 0, measure: 0, beside: -1, unit: "token", distance: 1, bos: 0, limit: 97, view: "text", pin: -1, turned: 0, second: -1, theme: "" };
 const THEMES = ["", "light", "dark"];
 const at = (id) => document.getElementById(id);
 const state = { ...START };
@@ -44,6 +44,11 @@ function views() {
   return [...ofTexts, ...about.tabs.map(({ title }, n) => [`table${n}`, title])];
 }
 
+/** The table that is shown. */
+function tab() {
+  return about.tabs[Number(state.view.slice(5))];
+}
+
 function filters() {
   return { distance: state.distance, hideBos: Boolean(state.bos) };
 }
@@ -58,7 +63,8 @@ function measuresShown() {
 }
 
 function chosenUnits() {
-  const places = state.pin >= 0 ? [state.pin, state.second].filter((place) => place >= 0) : over >= 0 ? [over] : [];
+  const { targets } = text.arrays, only = targets.length === 1 ? [targets[0]] : [];
+  const places = state.pin >= 0 ? [state.pin, state.second].filter((place) => place >= 0) : over >= 0 ? [over] : only;
   return [...new Set(places.map((place) => view.unitOf[place]))];
 }
 
@@ -83,10 +89,9 @@ function show() {
   for (const [id, name] of [["panes", "text"], ["facts", "text"], ["matrix", "matrix"], ["profile", "distance"]]) at(id).hidden = state.view !== name;
   at("table").hidden = !isTable;
   at("panel").hidden = at("legend").hidden = at("controls").hidden = isTable;
-  if (isTable) {
-    at("table").replaceChildren(tableTab(about.tabs[Number(state.view.slice(5))]));
-    return;
-  }
+  if (isTable) at("table").replaceChildren(tableTab(tab()));
+  at("save-svg").hidden = isTable && !tab().cells.length;
+  if (isTable) return;
   text = about.texts[state.text];
   view = text.in(state.unit);
   if (state.view === "text") buildPanes();
@@ -228,8 +233,9 @@ function pageKey(event) {
 }
 
 function saveSvg() {
-  const picture = { text: () => textPicture(at("panes")), matrix: () => matrixPicture(matrix), distance: () => standalone(at("profile").querySelector("svg")) }[state.view];
-  save(`decomp-${state.view}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(picture()));
+  const pictures = { text: () => textPicture(at("panes")), matrix: () => matrixPicture(matrix), distance: () => standalone(at("profile").querySelector("svg")) };
+  const picture = (pictures[state.view] ?? (() => standalone(at("table").querySelector("svg"))))();
+  save(`${nameOfView()}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(picture));
 }
 
 function saveNumbers() {
@@ -237,8 +243,12 @@ function saveNumbers() {
     text: () => textNumbers(context()),
     matrix: () => matrixNumbers(context(), matrix),
     distance: () => numbers(["distance", "mean", "half_interval", "targets"], distanceMeans(view, state.measure, filters()).map((m) => [m.distance, m.mean, m.error, m.count])),
-  }[state.view];
-  save(`decomp-${state.view}.tsv`, "text/tab-separated-values", rows());
+  };
+  save(`${nameOfView()}.tsv`, "text/tab-separated-values", (rows[state.view] ?? (() => numbers(tab().columns, tab().rows.map((row) => row.map((value) => value ?? "")))))());
+}
+
+function nameOfView() {
+  return `decomp-${state.view.startsWith("table") ? tab().kind : state.view}`;
 }
 
 function fillControls() {
@@ -298,6 +308,7 @@ async function begin() {
   readAddress();
   at("top").hidden = at("main").hidden = false;
   show();
+  if (state.pin >= 0) panes[0]?.spans[state.pin].scrollIntoView({ block: "center" });
 }
 
 begin();

@@ -4,25 +4,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from decomp.core.decomposition import Decomposition, load
 from decomp.corpus.contrast_items import Item
+from decomp.report.opening import STORED, check_long, open_long, table_of
 from decomp.report.page.document import Page
 from decomp.report.page.tabs import Tab, kind_of, open_tab
-from decomp.report.page.texts import PageText, texts_of
-from decomp.runs.stored import DELTA_LP_COLUMNS, window_of
-from decomp.runs.tables import open_table_or_run
-from decomp.tables.blocks import Block, numbers, take
+from decomp.report.texts import ShownText, texts_of
+from decomp.runs.stored import window_of
 from decomp.tables.columns import COLUMNS
-from decomp.tables.files import TableFile, columns_of
-from decomp.tables.operations import merge
-from decomp.tables.provenance import check_alike, made_together
+from decomp.tables.files import columns_of
 from decomp.tables.table import Table
-
-STORED = ".safetensors"
 
 
 def open_page(paths: Sequence[Path], title: str | None = None, articles: Sequence[int] = ()) -> Page:
@@ -59,35 +53,9 @@ def opened_tabs(paths: Iterable[Path]) -> list[Tab]:
     return [open_tab(path) for path in paths]
 
 
-def open_long(paths: Sequence[Path], articles: Sequence[int] = ()) -> Table:
-    """Return long tables as one. ValueError for tables that do not belong together, and without these articles."""
-    files = [open_table_or_run(path) for path in paths]
-    made = [file.made() for file in files]
-    check_alike(list(zip(paths, made, strict=True)))
-    blocks = files[0].blocks() if len(files) == 1 else merge(files)
-    return chosen(files[0].columns, blocks, made_together(made, {}), articles, files)
-
-
-def chosen(
-    columns: Sequence[str],
-    blocks: Iterable[Block],
-    made: Mapping[str, Any] | None,
-    articles: Sequence[int],
-    files: Sequence[TableFile] = (),
-) -> Table:
-    """Return the rows of some articles, or of all, as a table. ValueError where there are none of them."""
-    kept = (take(block, np.isin(numbers(block["article"]), articles)) if articles else block for block in blocks)
-    table = Table.from_blocks(columns, kept, made)
-    if articles and not len(table):
-        where = f" in {files[0].path}" if files else ""
-        raise ValueError(f"there is no article {', '.join(map(str, articles))}{where}: leave --article out to see all")
-    return table
-
-
 def table_page(table: Table, title: str, tabs: Iterable[Path] = ()) -> Page:
     """Return the page of a long table. ValueError for a table that a page can't show."""
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise ValueError(f"the table lacks the columns {', '.join(missing)}: expected one of scores")
+    check_long(table)
     return Page(title, texts_of(table), table.measures(), table.about, opened_tabs(tabs))
 
 
@@ -100,9 +68,7 @@ def decompositions_page(
 ) -> Page:
     """Return the page of ΔLP from decompositions, each text with its completeness gap."""
     windows = [window_of(result, name) for result, name in zip(results, names, strict=True)]
-    page = table_page(
-        chosen(DELTA_LP_COLUMNS, (window.block() for window in windows), windows[0].made(), articles), title, tabs
-    )
+    page = table_page(table_of(windows, articles), title, tabs)
     gaps = {f"article {window.window.article}": window.result.completeness_gap() for window in windows}
     texts = [replace(text, completeness_gap=gaps.get(text.name)) for text in page.texts]
     return replace(page, texts=texts)
@@ -119,7 +85,7 @@ def underlined(page: Page, items: Sequence[Item]) -> Page:
     return replace(page, texts=[replace(text, evidence=evidence_of(text, named[text.name])) for text in page.texts])
 
 
-def evidence_of(text: PageText, item: Item) -> list[int]:
+def evidence_of(text: ShownText, item: Item) -> list[int]:
     """Return the places that share a character with the evidence, wherever it stands in the text as a word."""
     if not item.evidence:
         return []

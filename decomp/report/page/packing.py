@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-STEPS = {60_000: 32_767, 150_000: 127}
+STEPS = {100_000: 32_767, 240_000: 127}
 """Up to so many scores, a target's strongest has so many steps."""
 FEWEST_STEPS = 63
 """Of more: a page of 2,000 tokens, 50 sources each and three measures stays below 500 kB."""

@@ -17,7 +17,7 @@ function overview({ text, view, measure, about }) {
   const numbers = [
     ["predicted tokens", surprisals.length.toLocaleString("en")],
     ["mean surprisal", `${mean.toFixed(2)} bits`],
-    ["perplexity per token", short(2 ** mean)],
+    ["perplexity per token", surprisals.length > 1 ? short(2 ** mean) : null],
     ["completeness gap", text.gap === null ? null : text.gap.toExponential(1)],
   ];
   return [

@@ -31,7 +31,8 @@ function heatMap(cells) {
   const layers = 1 + Math.max(...cells.map(([, layer]) => layer));
   const most = Math.max(...cells.map(([, , score]) => Math.abs(score))) || 1;
   const left = 16 + 6.6 * Math.max(...names.map((name) => name.length)), size = Math.max(9, Math.min(30, 560 / layers)), row = 22;
-  const svg = drawn("svg", { width: left + size * layers + 10, height: row * names.length + 40, viewBox: `0 0 ${left + size * layers + 10} ${row * names.length + 40}`, "font-size": 12 });
+  const width = left + Math.max(300, size * layers + 10), height = row * names.length + 40;
+  const svg = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-size": 12 });
   names.forEach((name, n) => svg.append(drawn("text", { x: left - 8, y: n * row + 15, "text-anchor": "end", text: name.replaceAll("_", " ") })));
   for (const [name, layer, score] of cells) {
     svg.append(drawn("rect", { x: left + layer * size, y: names.indexOf(name) * row, width: size - 1, height: row - 1, fill: colourOf(rgb, score / most) }, drawn("title", { text: `${name}, layer ${layer}: ${signed(score)}` })));

@@ -1,4 +1,4 @@
-"""From long tables to the texts of a page: places, predicted ones among them, and the scores of their sources."""
+"""From long tables to texts that can be shown: places, predicted ones among them, and the scores of their sources."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from decomp.tables.blocks import present
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
-"""Tokens that one page shows."""
+"""Tokens that can be shown at once."""
 Indices = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
-class PageText:
+class ShownText:
     """One text: its places in order of reading, and the pairs of predicted place and source, target by target."""
 
     name: str
@@ -46,10 +46,10 @@ class PageText:
     completeness_gap: float | None = None
 
 
-def texts_of(table: Table) -> list[PageText]:
+def texts_of(table: Table) -> list[ShownText]:
     """Return the texts of a long table, an article or item each.
 
-    ValueError for a table without rows, with two scores of one source, or with more tokens than a page shows.
+    ValueError for a table without rows, with two scores of one source, or with more tokens than can be shown.
     """
     if not len(table):
         raise ValueError("the table has no rows: there is nothing to show")
@@ -59,12 +59,12 @@ def texts_of(table: Table) -> list[PageText]:
 
 
 def check_size(table: Table) -> None:
-    """Raise ValueError for a table of more predicted tokens than a page shows."""
+    """Raise ValueError for a table of more predicted tokens than can be shown."""
     keys = np.unique(np.stack([table["article"], table["position"]]), axis=1)
     if keys.shape[1] > MOST_PLACES:
         raise ValueError(
-            f"the table has {keys.shape[1]:,} predicted tokens in {len(np.unique(keys[0])):,} articles, a page shows "
-            f"{MOST_PLACES:,}: choose some with --article (table.select(article=0))"
+            f"the table has {keys.shape[1]:,} predicted tokens in {len(np.unique(keys[0])):,} articles, of which "
+            f"{MOST_PLACES:,} can be shown: choose some with --article (table.select(article=0))"
         )
 
 
@@ -91,7 +91,7 @@ def by_article(table: Table) -> Iterator[Table]:
         yield Table({name: column[rows] for name, column in table.data.items()}, table.about)
 
 
-def text_of(table: Table, measures: Sequence[str], spelling: str) -> PageText:
+def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
     """Return the text of one article's rows."""
     is_source = present(table.column("source_position"))
     position = np.asarray(table["position"])
@@ -107,7 +107,7 @@ def text_of(table: Table, measures: Sequence[str], spelling: str) -> PageText:
     bos = int(positions[0] == -1)
     pieces = [*tokens[:bos], *pieces_of(tokens[bos:], spelling)]
     words = word_numbers(table, pieces, bos, place, source, is_source)
-    return PageText(
+    return ShownText(
         name=name_of(table),
         pieces=[visible(piece) for piece in pieces],
         positions=positions,

@@ -1,0 +1,27 @@
+"""`decomp show`: a table, in the terminal."""
+
+from pathlib import Path
+
+import click
+
+from decomp.cli import options
+
+
+@click.command("show")
+@click.argument("table", type=click.Path(path_type=Path))
+@options.target
+@click.option("--measure", help="Which of the table's measures.  [default: its first]")
+@click.option("--article", "articles", type=int, multiple=True, help="Show this article, from 0.  [default: all]")
+@options.at_least_one("--top", "Sources of a target, those with the largest absolute scores.", 10)
+def command(table: Path, target: int | str | None, measure: str | None, articles: tuple[int, ...], top: int) -> None:
+    """Show in the terminal what predictions rest on.
+
+    TABLE is a table of decomp score or contrast, a run's folder, or a stored decomposition. With --target, the
+    text in the colours of that token's sources, and these ranked; else a short text in the colours of surprisal,
+    and the predictions that rest most on a distant token. Without colours where NO_COLOR is set, or the output is
+    no terminal.
+    """
+    from decomp.cli.common import show
+    from decomp.report.opening import open_shown
+
+    show(open_shown(table, articles), measure, target, top)

@@ -1,0 +1,229 @@
+"""Tables in a terminal: running text in colour, the sources of a prediction ranked, an excerpt of the most distant."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+import numpy as np
+
+from decomp.report.readable import one_line
+from decomp.report.texts import ShownText, texts_of
+from decomp.tables.table import Table
+
+Ramp = tuple[Mapping[str, Any], ...]
+BLACK = 16
+PLUS: Ramp = ({"fg": 172}, {"fg": BLACK, "bg": 180}, {"fg": BLACK, "bg": 215}, {"fg": BLACK, "bg": 208})
+MINUS: Ramp = ({"fg": 68}, {"fg": BLACK, "bg": 110}, {"fg": BLACK, "bg": 75}, {"fg": BLACK, "bg": 33})
+SURPRISAL: Ramp = ({"fg": 97}, {"fg": BLACK, "bg": 146}, {"fg": BLACK, "bg": 140}, {"fg": BLACK, "bg": 134})
+"""Colours of words, from weak to strong, of a terminal's 256, before a light or a dark ground: weak ones are of the
+letters, strong ones behind them. Orange and blue are told apart by all eyes."""
+FULL = 0.97
+"""Share of absolute scores that do not have the full colour."""
+BAR = 24
+"""Characters of the longest bar."""
+LONGEST_TEXT = 400
+"""Tokens of a text that is shown whole when no target is chosen."""
+EXCERPT = 12
+"""Predictions of an excerpt."""
+ALL_SHOWN = 40
+"""Predictions up to which all of them are."""
+STRONGEST = 3
+"""Sources of each of them."""
+LABELS = {"delta_lp": "ΔLP in bits"}
+DISTANT = 10
+"""Tokens back from which on a source counts as distant."""
+
+Shade = Callable[[int, str], str]
+"""From a place and its text to that text in colour."""
+
+
+def shown(
+    table: Table, measure: str | None = None, target: int | str | None = None, top: int = 10, width: int = 80
+) -> str:
+    """Return a table as text for a terminal of `width` columns, with the codes of its colours.
+
+    With a `target`, the position of a predicted token (or "last"): the text in the colours of its sources' scores, and
+    the `top` sources. Without: a short text in the colours of surprisal, and an excerpt. `measure` is by default the
+    table's first. ValueError for a measure or a target that the table has not.
+    """
+    texts, number = texts_of(table), measure_number(table, measure)
+    name = LABELS.get(table.measures()[number], table.measures()[number])
+    if target is not None:
+        text = texts[0]
+        return "\n".join(of_target(text, number, name, target_at(text, target), top, width))
+    lines = []
+    if len(texts) == 1 and len(texts[0].pieces) <= LONGEST_TEXT:
+        lines = [*running(texts[0], by_surprisal(texts[0]), width), ""]
+    return "\n".join([*lines, *excerpt(texts, number, name)])
+
+
+def measure_number(table: Table, measure: str | None) -> int:
+    """Return the place of a measure among the table's. ValueError for one that it has not."""
+    measures = table.measures()
+    if measure is not None and measure not in measures:
+        raise ValueError(f"the table has no measure {measure!r}: choose one of {', '.join(measures)}")
+    return 0 if measure is None else measures.index(measure)
+
+
+def target_at(text: ShownText, position: int | str) -> int:
+    """Return the number of the target at a position. ValueError where nothing is predicted there."""
+    positions = text.positions[text.targets].tolist()
+    if position == "last":
+        return len(positions) - 1
+    if position not in positions:
+        raise ValueError(
+            f"{text.name} has no predicted token at {position}: they are at {positions[0]} to {positions[-1]}"
+        )
+    return positions.index(position)
+
+
+def of_target(text: ShownText, measure: int, name: str, target: int, top: int, width: int) -> Iterator[str]:
+    """Yield a target's context in the colours of its scores, what it is, and its strongest sources."""
+    place = int(text.targets[target])
+    pairs = np.arange(text.starts[target], text.starts[target + 1])
+    pairs = pairs[~np.isnan(text.scores[measure, pairs])]
+    first = int(text.sources[pairs].min(initial=place))
+    yield from running(text, by_scores(text, measure, pairs, place), width, first, place + 1)
+    log2_prob = float(text.log2_prob[target])
+    yield ""
+    yield f"{one_line(text.pieces[place])!r} at {text.positions[place]}: {2**log2_prob:.3g} ({0 - log2_prob:.2f} bits)"
+    yield f"{name:>12}  back  source"
+    yield from ranked(text, measure, pairs, place, top)
+    for label, values in text.extra.items():
+        yield f"{number(float(values[measure, target]), 1):>12}        {label}"
+
+
+def ranked(text: ShownText, measure: int, pairs: np.ndarray, place: int, top: int) -> Iterator[str]:
+    """Yield the sources with the largest absolute scores, a line each, longest bar first."""
+    scores = text.scores[measure]
+    order = pairs[np.argsort(-np.abs(scores[pairs]), kind="stable")][:top]
+    most = float(np.abs(scores[order]).max(initial=0)) or 1.0
+    for pair in order:
+        source, score = int(text.sources[pair]), float(scores[pair])
+        distance = "" if text.positions[source] < 0 else place - source
+        bar = click.style("█" * math.ceil(BAR * abs(score) / most), fg=(PLUS if score > 0 else MINUS)[-1]["bg"])
+        yield f"{number(score, most):>12}  {distance:>4}  {one_line(text.pieces[source]):<16} {bar}"
+
+
+def number(score: float, most: float) -> str:
+    """Return a score with its sign, its digits by the size of the strongest."""
+    return f"{score:+.2f}" if most >= 1 else f"{score:+.4f}" if most >= 0.01 else f"{score:+.2e}"
+
+
+def by_surprisal(text: ShownText) -> Shade:
+    """Return colours for surprisal, of which a twentieth is full."""
+    limit = float(np.quantile(-text.log2_prob, 0.95)) or 1.0
+    shares = dict(zip(text.targets.tolist(), (-text.log2_prob / limit).tolist(), strict=True))
+    return lambda place, piece: tinted(piece, SURPRISAL, shares.get(place, 0.0))
+
+
+def by_scores(text: ShownText, measure: int, pairs: np.ndarray, chosen: int) -> Shade:
+    """Return colours for the scores of pairs; the chosen target is set in reverse."""
+    every = np.abs(text.scores[measure])
+    limit = float(np.nanquantile(every, FULL)) or 1.0
+    shares = dict(zip(text.sources[pairs].tolist(), (text.scores[measure, pairs] / limit).tolist(), strict=True))
+
+    def shade(place: int, piece: str) -> str:
+        if place == chosen:
+            return click.style(piece, reverse=True, bold=True)
+        share = shares.get(place, 0.0)
+        return tinted(piece, PLUS if share > 0 else MINUS, abs(share))
+
+    return shade
+
+
+def tinted(text: str, ramp: Ramp, share: float) -> str:
+    """Return text in a colour of the ramp, without one below half a step."""
+    step = min(len(ramp), round(share * len(ramp)))
+    return click.style(text, **ramp[step - 1]) if step > 0 else text
+
+
+def running(text: ShownText, shade: Shade, width: int, first: int = 0, stop: int | None = None) -> Iterator[str]:
+    """Yield the lines of the running text, broken at white space."""
+    line, column = "", 0
+    for place in range(first, len(text.pieces) if stop is None else stop):
+        before, piece, after = split_piece(text.pieces[place])
+        if "\n" in before or (before and column + len(before) + letters(text, place) > width and line):
+            yield line
+            line, column, before = "", 0, ""
+        line += (before if line else "") + shade(place, piece)
+        column += len(before) + len(piece)
+        after = after or ("" if text.positions[place] >= 0 else " ")
+        if "\n" in after:
+            yield line
+            line, column = "", 0
+        else:
+            line, column = line + after, column + len(after)
+    if line:
+        yield line
+
+
+def letters(text: ShownText, place: int) -> int:
+    """Return how many characters stand together from a place on, up to white space."""
+    together = text.pieces[place].lstrip()
+    while not together[-1:].isspace() and place + 1 < len(text.pieces) and not text.pieces[place + 1][:1].isspace():
+        place += 1
+        together += text.pieces[place]
+    return len(together.rstrip())
+
+
+def split_piece(piece: str) -> tuple[str, str, str]:
+    """Return the white space before a piece, the piece, and the white space after it."""
+    found = re.fullmatch(r"(\s*)(.*?)(\s*)", piece, re.DOTALL)
+    assert found is not None
+    return found[1].replace("\t", " "), found[2], found[3].replace("\t", " ")
+
+
+def excerpt(texts: Sequence[ShownText], measure: int, name: str, count: int = EXCERPT) -> list[str]:
+    """Return lines that show predictions with their three strongest sources: those that rest most on a distant token,
+    or all where there are few.
+
+    They stand in order of reading. The beginning of sequence is no source here: it soaks up what has no other place.
+    """
+    targets = [(text, target) for text in texts for target in range(len(text.targets))]
+    reaches = [reach(text, target, measure) for text, target in targets]
+    chosen = np.argsort(-np.array(reaches), kind="stable")[: count if len(targets) > ALL_SHOWN else None]
+    head = "article" if all(text.name.startswith("article ") for text in texts) else "text"
+    names = [text.name.removeprefix("article ") for text, _ in targets]
+    width = max(len(head), *map(len, names))
+    lines = [f"{head:<{width}}  position  token         log2 P   rests on ({name}, how many tokens before)"]
+    for number in sorted(chosen.tolist()):
+        text, target = targets[number]
+        place = int(text.targets[target])
+        lines.append(
+            f"{names[number]:>{width}}  {text.positions[place]:>8}  {spaced(text.pieces[place]):<12} "
+            f"{text.log2_prob[target]:>7.2f}   {strongest(text, target, measure)}"
+        )
+    return lines
+
+
+def pairs_of(text: ShownText, target: int, measure: int) -> np.ndarray:
+    """Return the pairs of a target that have a score and a token as their source, highest scores first."""
+    pairs = np.arange(text.starts[target], text.starts[target + 1])
+    scores = text.scores[measure, pairs]
+    kept = (text.positions[text.sources[pairs]] >= 0) & ~np.isnan(scores)
+    return pairs[kept][np.argsort(-scores[kept], kind="stable")]
+
+
+def reach(text: ShownText, target: int, measure: int) -> float:
+    """Return the highest score of a source that is distant, 0 without one."""
+    pairs = pairs_of(text, target, measure)
+    far = pairs[int(text.targets[target]) - text.sources[pairs] >= DISTANT]
+    return float(text.scores[measure, far].max(initial=0))
+
+
+def strongest(text: ShownText, target: int, measure: int) -> str:
+    """Return a target's strongest sources, their scores and distances, as text."""
+    place = int(text.targets[target])
+    sources = [(int(text.sources[pair]), pair) for pair in pairs_of(text, target, measure)[:STRONGEST]]
+    return "   ".join(
+        f"{spaced(text.pieces[source])} {text.scores[measure, pair]:+.2f} ({place - source})"
+        for source, pair in sources
+    )
+
+
+def spaced(piece: str) -> str:
+    """Return a piece as a label, the space that it begins with as `_`."""
+    return ("_" if piece.startswith(" ") else "") + one_line(piece)
