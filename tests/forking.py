@@ -14,11 +14,13 @@ import torch
 
 from decomp.cli.main import main
 from decomp.models import load_model
+from decomp.runs import parts
 
 
 def serve() -> None:
     torch.set_num_threads(1)
     load_model("demo-opt")
+    parts.FOLDER_SIZE = 4  # of which a run of a test's size has several
     for line in sys.stdin:
         arguments, seconds = json.loads(line)
         child = os.fork()

@@ -24,8 +24,8 @@ SMALL = {
     *("source_word", "dropped", "strongest_source_position", "strongest_distance"),
 }
 """Integers of 32 bits."""
-FEW = 2**14
-"""Different numbers of a row group that are kept once each, and referred to."""
+LEVEL = 6
+"""Of zstd: higher ones take longer and save little."""
 
 
 @contextmanager
@@ -72,26 +72,39 @@ def parquet_writer(
 def open_writer(file: IO[bytes], first: Block, made: Made | None) -> pyarrow.parquet.ParquetWriter:
     """Return a writer of tables like the first row group: how each column is packed is decided by it.
 
-    Integers are packed as differences (positions go up by one), numbers of which many are different byte by byte,
-    all others as references to the different ones.
+    Integers are as they are (the sources of one target are those of the one before and some more, which zstd sees),
+    but distances as differences; real numbers are byte by byte, unless few of them are different; all others are
+    references to the different ones.
     """
     kinds = {name: arrow_type(name, column) for name, column in first.items()}
     schema = pyarrow.schema(list(kinds.items())).with_metadata(parquet_metadata(made))
-    packed = {name: "DELTA_BINARY_PACKED" for name, kind in kinds.items() if pyarrow.types.is_integer(kind)}
+    packed = {
+        name: "DELTA_BINARY_PACKED" if name == "distance" else "PLAIN"
+        for name, kind in kinds.items()
+        if pyarrow.types.is_integer(kind)
+    }
     packed |= {
         name: "BYTE_STREAM_SPLIT"
         for name, kind in kinds.items()
         if pyarrow.types.is_floating(kind) and has_many(np.asarray(first[name]))
     }
-    others = [name for name in kinds if name not in packed]
     return pyarrow.parquet.ParquetWriter(
-        file, schema, compression="zstd", compression_level=3, use_dictionary=others, column_encoding=packed
+        file,
+        schema,
+        compression="zstd",
+        compression_level=LEVEL,
+        use_dictionary=[name for name in kinds if name not in packed],
+        column_encoding=packed,
+        dictionary_pagesize_limit=2**23,
     )
 
 
 def has_many(values: "np.ndarray[Any, Any]") -> bool:
-    """Return whether more numbers are different than a row group keeps once each."""
-    return len(np.unique(values)) > FEW
+    """Return whether so many numbers are different that references to them, and they, take more than most of the
+    numbers' own bytes do."""
+    different = len(np.unique(values))
+    references = np.log2(max(different, 2)) / 8 * len(values)
+    return references + different * values.itemsize > 0.65 * values.itemsize * len(values)
 
 
 def arrow_type(name: str, column: Column) -> Any:
