@@ -1,6 +1,8 @@
 """From a model's name to a decomposed model and its tokenizer."""
 
 import copy
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -115,3 +117,24 @@ def forget_quantisation(model: DecomposedModel) -> None:
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+
+
+def tokens_by(model: str) -> Callable[[Any], tuple[bool, tuple[str, ...]]]:
+    """Return what gives the strings of token ids, by a model's tokenizer, which is loaded when it is first asked.
+
+    From the ids: whether the first one is the beginning of sequence, and the strings of all. ValueError for ids that
+    the tokenizer has not.
+    """
+
+    @cache
+    def opened() -> tuple[Any, set[int | None]]:
+        tokenizer = load_tokenizer(model)
+        return tokenizer, {tokenizer.bos_token_id, getattr(load_config(model), "bos_token_id", None)}
+
+    def tokens_of(ids: Any) -> tuple[bool, tuple[str, ...]]:
+        tokenizer, beginnings = opened()
+        if int(ids.max()) >= len(tokenizer):
+            raise ValueError(f"token {int(ids.max())} is unknown to {model}, which has {len(tokenizer)}: another model")
+        return int(ids[0]) in beginnings, tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
+
+    return tokens_of

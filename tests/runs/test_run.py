@@ -123,7 +123,7 @@ def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
     moments, kills = random.Random(5), 0
     arguments = ("score", corpus, MODEL, "--run", tmp_path / "run", "-o", tmp_path / "table.tsv")
     whole = seen = 1.0
-    while kills < 20:
+    while kills < 20 or (seen <= 1 and kills < 100):  # a busy machine is killed before it begins
         began = time.monotonic()
         status = forks(arguments, moments.uniform(0.1, 0.6) * whole)
         if status == 0:  # quicker than the signal: take most of it back

@@ -1,0 +1,72 @@
+"""What `decomp deltalp` does: stored decompositions opened in order, and their ΔLP written as text or as a table."""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from decomp.cli.common import destination, progress, table
+from decomp.io.files import check_outputs
+from decomp.models.base import model_label
+from decomp.models.loading import tokens_by
+from decomp.runs.stored import DELTA_LP_COLUMNS, StoredWindow, find_stored, open_stored
+from decomp.tables.files import check_table
+from decomp.tables.original_text import lines
+from decomp.tables.reduction import Reduction
+
+TEXT = (".txt", ".deltalp", "")
+"""Suffixes of the original text format."""
+REDUCTION = ("top", "min_abs", "min_distance", "max_distance", "digits")
+
+
+def is_text(asked: Mapping[str, Any]) -> bool:
+    """Return whether the original text format is asked for, by name or by the suffix of the output."""
+    name, output = asked["format_name"], asked["output"]
+    return name == "text" or (name is None and (output is None or output.suffix in TEXT))
+
+
+def reduction_of(asked: Mapping[str, Any]) -> Reduction:
+    """Return which rows are kept. ValueError where some are not, of the text format, which has all."""
+    reduction = Reduction(**{name: asked[name] for name in REDUCTION})
+    if is_text(asked) and reduction != Reduction():
+        raise ValueError("the text format has all rows: give --format tsv (or another table) with --top and the others")
+    return reduction
+
+
+def write_delta_lp(asked: Mapping[str, Any]) -> None:
+    """Write ΔLP of all windows of an identifier, checked before anything is opened."""
+    reduction, output = reduction_of(asked), asked["output"]
+    paths = find_stored(asked["identifier"], asked["output_dir"])
+    inputs = [*paths.values(), asked["model"]]
+    if is_text(asked):
+        check_outputs([output], inputs, asked["overwrite"])
+    else:
+        check_table(output, asked["format_name"], inputs=inputs, overwrite=asked["overwrite"])
+    label, tokens_of = model_label(asked["model"]), tokens_by(asked["model"])
+    stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
+    # What can't be opened is refused before a file is begun.
+    opened = chain([next(stored)], stored)
+    with progress(len(paths), asked["quiet"], "window") as bar:
+        counted = (bar.update() or each for each in opened)
+        if is_text(asked):
+            write_text(counted, asked)
+        else:
+            write_table(counted, reduction, asked)
+
+
+def write_text(stored: Iterator[StoredWindow], asked: Mapping[str, Any]) -> None:
+    """Write the original research code's text format."""
+    with destination(asked["output"]) as file:
+        for each in stored:
+            file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
+
+
+def write_table(stored: Iterator[StoredWindow], reduction: Reduction, asked: Mapping[str, Any]) -> None:
+    """Write the long table, which says how the first window's decomposition was made."""
+    first = next(stored)
+    reduced = {name: asked[name] for name in REDUCTION if asked[name]}
+    made = first.made()
+    if made is not None and reduced:
+        made = {**made, "options": {**made["options"], **reduced}}
+    with table(asked["output"], asked["format_name"], reduction.columns(DELTA_LP_COLUMNS), made) as write:
+        for each in chain([first], stored):
+            write(reduction(each.block()))

@@ -1,0 +1,135 @@
+"""The files that `decomp decompose` writes: one for each window, and once the unembedding."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from decomp.core.ablation import Unembedding
+from decomp.core.decomposition import Decomposition
+from decomp.core.pairs import pair_offset
+from decomp.core.storage import (
+    SUFFIX,
+    numbered,
+    pt_manifest_path,
+    pt_paths,
+    pt_unembedding_path,
+    save_pt,
+    stored_identifiers,
+    unembedding_path,
+)
+from decomp.corpus.windows import TokenisedWindow
+from decomp.io.amounts import format_bytes
+from decomp.io.files import CannotWriteError, check_outputs, status_of_file
+from decomp.runs import run
+from decomp.runs.parts import WindowFiles
+from decomp.runs.stored import placed
+
+
+@dataclass(frozen=True)
+class DecompositionFiles:
+    """Where the decompositions of a corpus under a model are stored, and in which form."""
+
+    folder: Path
+    corpus: str
+    model: str
+    format_name: str
+    """`safetensors`, or `pt`: the names and shapes of the original research code."""
+    dtype: torch.dtype
+
+    @property
+    def is_pt(self) -> bool:
+        """Return whether the files are those of the original research code."""
+        return self.format_name == "pt"
+
+    def identifier(self, number: int) -> str:
+        """Return what the files of a window are called: {corpus}_{model}_{n}."""
+        return f"{self.corpus}_{self.model}_{number}"
+
+    def paths(self, number: int) -> tuple[Path, ...]:
+        """Return the files of a window."""
+        identifier = self.identifier(number)
+        if self.is_pt:
+            return (*pt_paths(self.folder, identifier), pt_manifest_path(self.folder, identifier))
+        return (self.folder / f"{identifier}{SUFFIX}",)
+
+    def shared_path(self) -> Path:
+        """Return the file of the unembedding, once for all windows."""
+        return (pt_unembedding_path if self.is_pt else unembedding_path)(self.folder, self.model)
+
+    def run_folder(self) -> Path:
+        """Return the folder of the run that writes them."""
+        return self.folder / f"{self.corpus}_{self.model}{run.SUFFIX}"
+
+    def of_windows(self) -> WindowFiles:
+        """Return the files of which a window has all when it is done."""
+        # Any number will do: the last one in a name is the window's.
+        return WindowFiles(tuple("{n}".join(path.name.rsplit("0", 1)) for path in self.paths(0)))
+
+    def prepare(self, windows: int, overwrite: bool) -> None:
+        """Make the folder; refuse files of these names that are no run's, or with `overwrite` remove them.
+
+        ValueError for a folder that can't be made or written into.
+        """
+        make_folder(self.folder)
+        if overwrite:
+            self.remove()
+            return
+        there = [path for number in range(windows) for path in self.paths(number) if status_of_file(path)]
+        # After the files: another shard makes the manifest before it writes any.
+        if there and not (self.run_folder() / run.MANIFEST).exists():
+            check_outputs(there[:1])
+
+    def remove(self) -> None:
+        """Remove the files of all windows, of however long a corpus, and the unembedding."""
+        for number in numbered(f"{self.corpus}_{self.model}", stored_identifiers(self.folder)):
+            for path in self.paths(number):
+                path.unlink(missing_ok=True)
+        self.shared_path().unlink(missing_ok=True)
+
+    def size(self, windows: Sequence[TokenisedWindow], length: int, unembedding: Unembedding) -> int:
+        """Return how many bytes windows take with the `length` most recent sources, and the unembedding."""
+        vocab, hidden = unembedding.weight.shape
+        full = unembedding.weight.element_size()
+        return sum(self.window_size(len(w.ids), length, hidden, full) for w in windows) + vocab * hidden * full
+
+    def window_size(self, tokens: int, length: int, hidden: int, full: int) -> int:
+        """Return how many bytes one window takes; `full` is what a number of a hidden state takes."""
+        kept = min(length, tokens)
+        pairs, states = (kept * tokens, 1) if self.is_pt else (pair_offset(tokens, kept), 3)
+        return (pairs * self.dtype.itemsize + states * tokens * full) * hidden
+
+    def refuse_full_disk(self, size: int) -> None:
+        """Raise ValueError where the disk has not that many bytes free."""
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise ValueError(
+                f"the output needs {format_bytes(size)}, {self.folder} has {format_bytes(free)} free: use a shorter "
+                "decomposition length, --store-dtype float16, or decomp score, which stores no contributions"
+            )
+
+    def write(self, number: int, result: Decomposition, window: TokenisedWindow) -> None:
+        """Write a window's decomposition, with its tokens and their places. CannotWriteError where that fails."""
+        result = placed(result, window, model=self.model, corpus=self.corpus)
+        try:
+            if self.is_pt:
+                save_pt(result, self.folder, self.identifier(number), self.model, dtype=self.dtype, overwrite=True)
+            else:
+                (path,) = self.paths(number)
+                result.save(path, dtype=self.dtype, overwrite=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CannotWriteError(f"can't write {self.identifier(number)} into {self.folder}: {error}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, if it is not there. ValueError where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"can't make the output folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"can't write into {folder}: choose another --output-dir")
