@@ -55,9 +55,10 @@ class Measure:
         from decomp.measures.units import in_units
 
         label = "" if function == self.default else f":{function}"
+        units = {"sum_sources": self.together != "own", "additive": self.adds_up(request)}
         for text, scores in zip(texts, self.compute(model, texts, replace(request, function=function)), strict=True):
             named = [replace(s, measure=s.measure + label) for s in scores]
-            yield [finite(in_units(s, text, request, self.together != "own"), text.place) for s in named]
+            yield [finite(in_units(s, text, request, **units), text.place) for s in named]
 
     def compute(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
         """Scores with single tokens as targets, and also as sources but where the measure has words itself."""
@@ -89,10 +90,13 @@ class Measure:
             f"{self.name} takes the functions {', '.join(self.functions)}, not {request.function}{self.advice}"
         )
 
+    def adds_up(self, request: Request) -> bool:
+        """Return whether the scores of several sources add up to that of these sources together."""
+        return self.together == "sum" and request.gradients.reduce == "sum"
+
     def check_together(self, request: Request, sources: bool) -> None:
         """ValueError where the measure is not defined for words and spans as targets, or words as `sources`."""
-        adds_up = self.together == "own" or (self.together == "sum" and request.gradients.reduce == "sum")
-        if not (adds_up or (self.together == "targets" and not sources)):
+        if not (self.together == "own" or self.adds_up(request) or (self.together == "targets" and not sources)):
             raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
         if self.function_of(request) not in CHAINED:
             raise ValueError(f"{self.function_of(request)} of tokens does not add up to that of words: score log2_prob")

@@ -91,32 +91,33 @@ def whole_targets(targets: Int[Tensor, " pairs"], rows: int) -> Iterator[slice]:
         start = stop
 
 
-def in_units(result: Scores, text: Text, request: Request, sum_sources: bool) -> Scores:
+def in_units(result: Scores, text: Text, request: Request, *, sum_sources: bool, additive: bool) -> Scores:
     """Return scores of single tokens as those that were asked for: of words and spans, over the kept sources.
 
     Targets are summed by the chain rule: log probabilities add up, and so do their changes. `sum_sources`: the
-    scores still have tokens for sources, to be summed by word.
+    scores still have tokens for sources, to be summed by word. `additive`: sums of scores are scores of sums, so that
+    there are rows that are no token (`<own>`, `<remainder>`) where these are asked for.
     """
+    with_rows = bool(result.extra) or (additive and request.extra)
     if text.words is not None:
         result = by_word(sources_by_word(result, text.words) if sum_sources else result, text.words)
     if request.span > 1:
         result = by_span(result, request.span)
     if text.words is not None or request.span > 1:
-        result = apart_from_own(result, request.own)
-    return kept_sources(result, text, request)
+        result = apart_from_own(result, request.own or with_rows)
+    return kept_sources(result, text, request, with_rows)
 
 
-def kept_sources(result: Scores, text: Text, request: Request) -> Scores:
-    """Return scores over the most recent sources that are kept.
+def kept_sources(result: Scores, text: Text, request: Request, with_rows: bool) -> Scores:
+    """Return scores over the most recent sources that are kept; `with_rows`, those of older ones as `<remainder>`.
 
-    The scores of older ones go to `<remainder>`, where rows that are no token are given. Measures may leave out
-    older sources themselves, and give what they are together.
+    Measures may leave out older sources themselves, and give what they are together.
     """
     reach = units_reached(text, request)
     if reach >= text.units:
         return replace(result, decomposition_length=reach)
     extra = dict(result.extra)
-    if extra:
+    if with_rows:
         extra["<remainder>"] = extra.get("<remainder>", 0) + result.scores.tril(-reach).sum(1)
     return replace(result, decomposition_length=reach, scores=result.scores.triu(1 - reach), extra=extra)
 
@@ -124,10 +125,10 @@ def kept_sources(result: Scores, text: Text, request: Request) -> Scores:
 def apart_from_own(result: Scores, wanted: bool) -> Scores:
     """Return scores whose sources come before the predicted word or span: what is within it is no context.
 
-    It goes to `<own>`, where that is wanted or rows that are no token are given.
+    It goes to `<own>` where that is wanted.
     """
     before = result.scores.tril()
-    own = {"<own>": (result.scores - before).sum(1)} if wanted or result.extra else {}
+    own = {"<own>": (result.scores - before).sum(1)} if wanted else {}
     return replace(result, scores=before, extra={**result.extra, **own})
 
 

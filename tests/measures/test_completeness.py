@@ -110,3 +110,25 @@ def test_a_length_of_a_contrast(model, multi_token, name, length):
         assert (older.abs() > 1e-9) == (length < contrast.context)
     if multi_token == "sum":
         assert_close(some.extra["<continuation>"], whole.extra["<continuation>"], **EXACT)
+
+
+@pytest.mark.parametrize("name", default_measures("sum"))
+def test_a_remainder_is_on_request_and_never_made_up(model, name):
+    """Without rows that are no token there is none, and of single effects (occlusion) no sum is one."""
+    contrast = make_contrast(TokenisedItem(Item("", 0, "", "", "", "", ""), PROMPT, TARGET, FOIL, (2,), True), "sum")
+    for extra in (False, True):
+        request = contrastive_request(SCORES[name], Request(2, extra=extra, gradients=QUICK), "sum")
+        ((found,),) = contrastive_scores(model, [contrast], SCORES[name], request)
+        own = name in COMPLETE  # rows of its own, asked for or not
+        assert ("<remainder>" in found.extra) == (own or (extra and name != "occlusion"))
+        if "<remainder>" in found.extra:
+            assert found.extra["<remainder>"][found.targets.start].abs() > 1e-3
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_additive_scores_have_rows_that_are_no_token_on_request(model, unit):
+    words = WORDS if unit == "word" else None
+    whole, some = (scored(model, "input_x_gradient", words, decomposition_length=w, extra=True) for w in (None, 3))
+    assert set(some.extra) == {"<remainder>"} | ({"<own>"} if words else set())
+    assert_close(total(some), total(whole), **EXACT)
+    assert scored(model, "input_x_gradient", words, decomposition_length=3).extra == {}

@@ -192,7 +192,7 @@ def test_measures_that_add_up():
     scores = torch.rand(5, 6, dtype=torch.float64).tril()
     result = Scores("m", range(5), 6, torch.zeros(5), scores, {"<remainder>": torch.rand(5, dtype=torch.float64)})
     text = Text(torch.arange(6), range(5), words=torch_words)
-    summed = in_units(result, text, Request(decomposition_length=1), sum_sources=True)
+    summed = in_units(result, text, Request(decomposition_length=1), sum_sources=True, additive=True)
     assert summed.decomposition_length == 1
     for target in range(3):
         rows = [t for t in range(5) if words[t + 1] == target + 1]
