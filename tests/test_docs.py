@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from decomp.locate.conventions import EDGES, NEURONS
+from decomp.measures.conventions import CONVENTIONS
 from decomp.models import registry
 from decomp.models.registry import class_of
 from tests.conftest import ROOT
@@ -46,6 +48,37 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch, capsys):
     assert " rests on " in capsys.readouterr().out
     assert names["table"].matrix().shape == names["result"].delta_lp().numpy()[:, :-1].shape
     assert (tmp_path / "text.tsv").exists()
+
+
+def conventions():
+    return (ROOT / "docs" / "conventions.md").read_text("utf-8")
+
+
+def test_conventions_are_options_that_commands_have():
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "docs" / "commands.md").read_text("utf-8")))
+    assert set(re.findall(r"`[^`]*`", conventions())) >= {"`--no-bos`", "`--convention eap-ig`"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", conventions())) <= options
+
+
+def test_conventions_page_has_them_all():
+    rows = {line.split("|")[1].strip(" `"): line for line in conventions().splitlines() if line.startswith("| `")}
+    for convention in CONVENTIONS.values():
+        assert convention.as_options() in rows[convention.name]
+        assert all(f"`{function}`" in rows[convention.name] for function in convention.functions.values())
+    assert {name for known in (EDGES, NEURONS) for name in known} <= set(re.findall(r"[\w-]+", conventions()))
+
+
+def test_conventions_page_has_all_names_in_angle_brackets():
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "decomp").rglob("*.py"))
+    names = set(re.findall(r'"(<[a-z_]+>)"', sources))
+    assert len(names) >= 10
+    assert names == set(re.findall(r"`(<[a-z_]+>)`", conventions()))
+
+
+def test_the_readme_s_links_exist():
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text("utf-8") + conventions())
+    assert {"docs/commands.md", "docs/conventions.md", "commands.md"} <= set(links)
+    assert [link for link in links if not ((ROOT / link).exists() or (ROOT / "docs" / link).exists())] == []
 
 
 def test_the_readme_s_places_exist():
