@@ -32,8 +32,8 @@ def command(**asked: Any) -> None:
     count as 0. Writes one row per ranking and n: the edges kept, the loss L, and its share of the way from all
     edges ablated (0) to none (1).
     """
-    from decomp.cli.common import made_now, progress, table
-    from decomp.cli.locating import check_outputs, open_asked, request_of
+    from decomp.cli.common import progress
+    from decomp.cli.locating import check_outputs, open_asked, request_of, written
     from decomp.locate.edges.behaviour import Setting
     from decomp.locate.edges.checking import COLUMNS, check_edges, check_made, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
@@ -41,8 +41,7 @@ def command(**asked: Any) -> None:
     from decomp.locate.edges.rows import read_edges
 
     setting = request_of(Setting, asked)
-    setting.check([])
-    check_outputs(asked, inputs=(asked["edges_file"], asked["prompts_file"]))
+    check_outputs(asked)
     model, tokenizer = open_asked(asked)
     graph = graph_of(model)
     check_made(asked["edges_file"], model, setting, {name: asked[name] for name in ("bos", "batch_by")})
@@ -51,5 +50,5 @@ def command(**asked: Any) -> None:
     counts = asked["counts"] or default_counts(len(orders["score"]))
     with progress(len(orders) * len(counts) + 2, asked["quiet"], "pass") as bar:
         rows = check_edges(model, graph, prompts, orders, counts, setting, asked["circuit"], bar.update)
-    with table(asked["output"], asked["format_name"], COLUMNS, made_now(model.about())) as write:
+    with written(asked, COLUMNS, model) as write:
         write(astuple(row) for row in rows)

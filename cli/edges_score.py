@@ -59,8 +59,8 @@ def command(**asked: Any) -> None:
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.common import made_now, progress, table
-    from decomp.cli.locating import check_outputs, conventional, open_asked, request_of, say_lines
+    from decomp.cli.common import progress
+    from decomp.cli.locating import check_outputs, conventional, open_asked, request_of, say_lines, written
     from decomp.locate.conventions import EDGES
     from decomp.locate.edges.prompts import open_prompts
     from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
@@ -68,20 +68,17 @@ def command(**asked: Any) -> None:
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
     asked = conventional(asked, EDGES)
-    request, subgraph, picture = request_of(EdgeRequest, asked), asked["subgraph"], asked["picture"]
-    request.check([])
-    if picture is not None:
-        check_picture(picture)
-    check_outputs(asked, subgraph, picture, inputs=(asked["prompts_file"],))
+    request = request_of(EdgeRequest, asked)
+    check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
     with progress(len(prompts), asked["quiet"], "prompt") as bar:
         result = score_edges(model, prompts, request, bar.update)
     about, strongest = summary(result, request), ranked(result.graph, result.scores)[: asked["top"]]
-    with table(asked["output"], asked["format_name"], COLUMNS, made_now(model.about())) as write:
+    with written(asked, COLUMNS, model) as write:
         write(edge_rows(result, result.graph.places()))
-        if subgraph is not None:
-            write_subgraph(subgraph, {**model.about(), "prompts": len(prompts), **about}, result, strongest)
-        if picture is not None:
-            draw(picture, result, strongest)
+        if asked["picture"] is not None:
+            draw(asked["picture"], result, strongest)
+        if asked["subgraph"] is not None:
+            write_subgraph(asked["subgraph"], {**model.about(), "prompts": len(prompts), **about}, result, strongest)
     say_lines((f"{name}: {value}" for name, value in about.items()), asked["quiet"])

@@ -56,32 +56,27 @@ def command(**asked: Any) -> None:
     target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of
     the layers and the embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.common import made_now, progress, table
-    from decomp.cli.locating import check_outputs, open_asked, request_of
+    from decomp.cli.common import begun, progress
+    from decomp.cli.locating import check_outputs, open_asked, request_of, written
     from decomp.locate.layers.readings import LayerRequest
     from decomp.locate.layers.rows import LayerRow, MeanRow, Means
     from decomp.locate.layers.table import open_facts, score_layers
     from decomp.report.plots import check_picture, heat_map, save_picture
 
-    request, picture = request_of(LayerRequest, asked), asked["picture"]
-    request.check()
-    if picture is not None:
-        check_picture(picture)
-    check_outputs(asked, picture, inputs=(asked["facts_file"],))
+    request, picture, aggregated = request_of(LayerRequest, asked), asked["picture"], asked["aggregated"]
+    check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     facts, means = open_facts(model, tokenizer, asked["facts_file"], asked["bos"]), Means()
-    columns = (MeanRow if asked["aggregated"] else LayerRow)._fields
-    with (
-        progress(len(facts) * len(request.measures), asked["quiet"], "item") as bar,
-        table(asked["output"], asked["format_name"], columns, made_now(model.about())) as write,
-    ):
-        for rows in score_layers(model, facts, request, bar.update):
-            if asked["aggregated"] or picture is not None:
-                means.add(rows)
-            if not asked["aggregated"]:
-                write(rows)
-        of_roles = means.rows(asked["confidence"], asked["seed"]) if means.each else []
-        if asked["aggregated"]:
-            write(of_roles)
-        if picture is not None:
-            save_picture(heat_map(of_roles, request.function), picture)
+    with progress(len(facts) * len(request.measures), asked["quiet"], "item") as bar:
+        each = begun(score_layers(model, facts, request, bar.update))
+        with written(asked, (MeanRow if aggregated else LayerRow)._fields, model) as write:
+            for rows in each:
+                if aggregated or picture is not None:
+                    means.add(rows)
+                if not aggregated:
+                    write(rows)
+            of_roles = means.rows(asked["confidence"], asked["seed"])
+            if aggregated:
+                write(of_roles)
+            if picture is not None:
+                save_picture(heat_map(of_roles, request.function), picture)

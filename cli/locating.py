@@ -1,6 +1,8 @@
 """What `decomp layers`, `neurons` and `edges` do alike."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,19 +10,26 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from decomp.cli.common import open_model, say
+from decomp.cli.common import destination, made_now, open_model, say, table
 from decomp.io.amounts import parse_bytes
 from decomp.locate.conventions import Conventions, with_convention
+from decomp.locate.edges.behaviour import Setting
+from decomp.locate.edges.scoring import EdgeRequest
+from decomp.locate.layers.readings import LayerRequest
+from decomp.locate.neurons.scoring import NeuronRequest
 from decomp.models.base import DecomposedModel
+from decomp.tables.columns import Writer
 from decomp.tables.files import check_table
 
-R = TypeVar("R")
+R = TypeVar("R", LayerRequest, NeuronRequest, EdgeRequest, Setting)
 
 
 def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
-    """Return a request filled with the options of its fields' names."""
-    named = {field.name for field in fields(family)}  # type: ignore[arg-type]
-    return family(**{**{name: asked[name] for name in asked if name in named}, "memory": parse_bytes(asked["memory"])})
+    """Return a request filled with the options of its fields' names. ValueError for what it refuses."""
+    named = {field.name for field in fields(family)}
+    request = family(**{**{n: asked[n] for n in asked if n in named}, "memory": parse_bytes(asked["memory"])})
+    request.check()
+    return request
 
 
 def conventional(asked: Mapping[str, Any], known: Conventions) -> dict[str, Any]:
@@ -35,15 +44,33 @@ def conventional(asked: Mapping[str, Any], known: Conventions) -> dict[str, Any]
     return options
 
 
-def check_outputs(asked: Mapping[str, Any], *others: Path | None, inputs: tuple[Path | None, ...]) -> None:
-    """Refuse a table and other outputs that can't be written, or would destroy something."""
-    check_table(
-        asked["output"],
-        asked["format_name"],
-        *others,
-        inputs=(*inputs, asked["model"]),
-        overwrite=asked["overwrite"],
-    )
+INPUTS = ("facts_file", "items_file", "neurons_file", "unrelated", "prompts_file", "edges_file", "model")
+OUTPUTS = ("masked", "subgraph", "picture")
+"""Parameters that name files; the table is `output`."""
+
+
+def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None] | None = None) -> None:
+    """Refuse a table, picture and other outputs that can't be written, or would destroy something."""
+    if check_picture is not None and asked["picture"] is not None:
+        check_picture(asked["picture"])
+    inputs, others = ([asked.get(name) for name in names] for names in (INPUTS, OUTPUTS))
+    check_table(asked["output"], asked["format_name"], *others, inputs=inputs, overwrite=asked["overwrite"])
+
+
+def written(asked: Mapping[str, Any], columns: Sequence[str], model: DecomposedModel) -> AbstractContextManager[Writer]:
+    """Give a writer to the table that was asked for, which says how it was made."""
+    return table(asked["output"], asked["format_name"], columns, made_now(model.about()))
+
+
+@contextmanager
+def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+    """Write JSON Lines to a file, if one is asked for, that is there once all else is done."""
+    if path is None:
+        yield
+        return
+    with destination(path) as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        yield
 
 
 def open_asked(asked: Mapping[str, Any]) -> tuple[DecomposedModel, Any]:

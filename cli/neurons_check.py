@@ -32,34 +32,21 @@ def command(**asked: Any) -> None:
     NEURONS is a table that `decomp neurons` wrote for the same items and model. Beside the found ones: as many
     random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
     """
-    from decomp.cli.common import made_now, progress, table
-    from decomp.cli.locating import check_outputs, open_asked
+    from decomp.cli.common import begun, progress
+    from decomp.cli.locating import check_outputs, open_asked, written
     from decomp.io.amounts import parse_bytes
     from decomp.locate.limits import check_numbers
-    from decomp.locate.neurons.checking import (
-        CheckRow,
-        check_items_of,
-        check_made,
-        check_neurons,
-        match,
-        open_check,
-        read_neurons,
-    )
+    from decomp.locate.neurons.checking import CheckRow, check_neurons, open_check
 
     check_numbers("--factor", asked["factors"])
-    items, found, others = asked["items_file"], asked["neurons_file"], asked["unrelated"]
-    check_outputs(asked, inputs=(items, found, others))
+    check_outputs(asked)
+    found = {name: asked[name] for name in ("unrelated", "bos", "neurons")}
+    how = {name: asked[name] for name in ("factors", "draws", "seed", "neurons")}
+    memory = parse_bytes(asked["memory"])
     model, tokenizer = open_asked(asked)
-    check_made(found, model, {"bos": asked["bos"], "neurons": asked["neurons"]})
-    sets = read_neurons(found, *model.neurons_shape())
-    every, unrelated = open_check(model, tokenizer, sets, items, others, asked["bos"])
-    check_items_of(found, every, items)
-    prompts, options_asked = match(every, sets, found), ("factors", "draws", "seed", "neurons")
-    with (
-        table(asked["output"], asked["format_name"], CheckRow._fields, made_now(model.about())) as write,
-        progress(len(prompts), asked["quiet"], "item") as bar,
-    ):
-        more = {name: asked[name] for name in options_asked}
-        memory = parse_bytes(asked["memory"])
-        for rows in check_neurons(model, prompts, sets, unrelated, memory=memory, advance=bar.update, **more):
-            write(rows)
+    check = open_check(model, tokenizer, asked["neurons_file"], asked["items_file"], **found)
+    with progress(len(check.asked), asked["quiet"], "item") as bar:
+        each = begun(check_neurons(model, check, memory=memory, advance=bar.update, **how))
+        with written(asked, CheckRow._fields, model) as write:
+            for rows in each:
+                write(rows)

@@ -1,7 +1,5 @@
 """`decomp neurons find`: items in, knowledge neurons out."""
 
-import json
-from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -72,38 +70,34 @@ def command(**asked: Any) -> None:
     precedes it, with a mask of its own if you like: a level, or the part of post_text. Rows are neurons by rank;
     `residual` says how far the scores of a layer are from what all its neurons give (`effect`).
     """
-    from decomp.cli.common import destination, made_now, progress, table
-    from decomp.cli.locating import check_outputs, conventional, open_asked, request_of, say_lines
+    from decomp.cli.common import begun, progress
+    from decomp.cli.locating import (
+        check_outputs,
+        conventional,
+        lines_beside,
+        open_asked,
+        request_of,
+        say_lines,
+        written,
+    )
     from decomp.locate.conventions import NEURONS
-    from decomp.locate.neurons.finding import find_neurons, incomplete_line, wider_cuts
+    from decomp.locate.neurons.finding import NeuronTable, find_neurons, wider_cuts
     from decomp.locate.neurons.items import open_items
-    from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, cut_of, neuron_rows
+    from decomp.locate.neurons.rows import cut_of
     from decomp.locate.neurons.scoring import NeuronRequest
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
     asked = conventional(asked, NEURONS)
-    request, picture, quiet = request_of(NeuronRequest, asked), asked["picture"], asked["quiet"]
-    request.check()
-    if picture is not None:
-        check_picture(picture)
-    check_outputs(asked, asked["masked"], picture, inputs=(asked["items_file"],))
+    request = request_of(NeuronRequest, asked)
+    check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     items = open_items(model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"])
-    columns, counted, incomplete = (CountRow if asked["counts"] else NeuronRow)._fields, list[CountRow](), 0
-    rows_asked = {"everything": asked["everything"], "per_position": asked["per_position"]}
-    with ExitStack() as files:
-        write = files.enter_context(table(asked["output"], asked["format_name"], columns, made_now(model.about())))
-        if asked["masked"] is not None:
-            beside = files.enter_context(destination(asked["masked"]))
-            beside.writelines(json.dumps(cut_of(one), ensure_ascii=False) + "\n" for one in items)
-        with progress(len(items), quiet, "item") as bar:
-            for one in find_neurons(model, items, request, bar.update):
-                counted += count_rows(one.asked, one.kept)
-                incomplete += one.scores.incomplete
-                if not asked["counts"]:
-                    write(neuron_rows(one.asked, one.scores, one.kept, one.shared, **rows_asked))
-        if asked["counts"]:
-            write(counted)
-        if picture is not None:
-            save_picture(layer_histogram(counted), picture)
-    say_lines((wider_cuts(items), incomplete_line(incomplete, len(items))), quiet)
+    rows = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
+    with progress(len(items), asked["quiet"], "item") as bar:
+        each = begun(find_neurons(model, items, request, bar.update))
+        with written(asked, rows.columns, model) as write, lines_beside(asked["masked"], map(cut_of, items)):
+            for one in each:
+                write(rows.of(one))
+            if asked["picture"] is not None:
+                save_picture(layer_histogram(rows.counted), asked["picture"])
+    say_lines((wider_cuts(items), rows.incomplete_line()), asked["quiet"])

@@ -184,6 +184,7 @@ def test_nothing_is_left_behind(run, monkeypatch):
     options = ("--mask-value", 0, "-o", "edges.tsv", "--subgraph", "top.json", "--plot", "top.dot")
     assert "no picture" in refused(run("edges", PROMPTS, MODEL, *options))
     assert not Path("edges.tsv").exists()
+    assert not Path("top.json").exists()
     assert "can't write into none" in refused(run("edges", PROMPTS, MODEL, "--mask-value", 0, "-o", "none/e.tsv"))
 
 

@@ -98,11 +98,17 @@ def summed_value(plain, fact, function):
     for sign, side in ((1, "true"), (-1, "false")):
         for j, token in enumerate(getattr(fact, side).ids):
             logits = plain(given(fact, side, j)[None]).logits[0, -1]
-            total += (
-                sign
-                * {"contrast_logit": logits, "contrast_log2_prob": logits.log_softmax(0) / math.log(2)}[function][token]
-            )
+            total += sign * values_of(logits, function)[token]
     return total
+
+
+def values_of(logits, function):
+    """What counts of every token."""
+    return {
+        "contrast_logit": logits,
+        "contrast_log2_prob": logits.log_softmax(0) / math.log(2),
+        "contrast_prob": logits.softmax(0),
+    }[function]
 
 
 def products_apart(plain, fact, component, layer, function):
@@ -128,8 +134,7 @@ def products_apart(plain, fact, component, layer, function):
         last["side"] = side
         for j, token in enumerate(getattr(fact, side).ids):
             logits = plain(given(fact, side, j)[None]).logits[0, -1]
-            chosen = logits if function == "contrast_logit" else logits.log_softmax(0) / math.log(2)
-            total = total + sign * chosen[token]
+            total = total + sign * values_of(logits, function)[token]
     handle.remove()
     keys = sorted(leaves, key=lambda key: (("", "true", "false").index(key[1]), key[0]))
     return torch.stack(
@@ -140,7 +145,7 @@ def products_apart(plain, fact, component, layer, function):
     )
 
 
-@pytest.mark.parametrize("function", ["contrast_logit", "contrast_log2_prob"])
+@pytest.mark.parametrize("function", ["contrast_logit", "contrast_log2_prob", "contrast_prob"])
 @pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
 def test_objects_of_several_tokens_are_added_up(variant, function):
     plain, model = make_pair(variant)
@@ -396,6 +401,12 @@ def test_command_leaves_nothing_behind(run, monkeypatch):
     monkeypatch.setattr("decomp.report.plots.heat_map", lambda *_: (_ for _ in ()).throw(ValueError("no picture")))
     assert run("layers", FACTS, MODEL, "-o", "layers.tsv", "--plot", "map.png").exit_code == 2
     assert not Path("layers.tsv").exists()
+
+
+def test_what_is_refused_is_refused_before_a_header_is_out(run):
+    for measure in ("gradient_x_activation", "direct"):
+        options = ("--measure", measure, "--memory", "1KiB")
+        assert "more than the memory of 1 KiB" in refused(run("layers", FACTS, MODEL, *options))
 
 
 def test_command_refuses(run, monkeypatch):

@@ -662,6 +662,13 @@ def test_convention_of_knowledge_neurons(done):
     assert (made["neurons"], made["function"]) == ("pre-activation", "logit")
 
 
+def test_what_is_refused_is_refused_before_a_header_is_out(run, done):
+    small = ("--memory", "1KiB")
+    assert "more than the memory of 1 KiB" in refused(run("neurons", FACTS, MODEL, *small))
+    done("neurons", FACTS, MODEL, "-o", "n.tsv", "--steps", 1)
+    assert "more than the memory of 1 KiB" in refused(run("neurons", "check", FACTS, MODEL, "n.tsv", *small))
+
+
 def test_command_leaves_nothing_behind(run, monkeypatch):
     def fail(*_):
         raise ValueError("no picture")

@@ -66,7 +66,8 @@ def test_pairs(read, model):
             {"prompts": [{**GOOD, "answers": [" queen"]}]},
             r"prompt 0: answers must be of one token each, ' queen' is 2 \(Ġqu een\); most begin with a space",
         ),
-        ({"prompts": [{**GOOD, "wrong_answers": [""]}]}, "wrong_answers must be of one token each, '' is 0"),
+        ({"prompts": [{**GOOD, "wrong_answers": [""]}]}, "prompt 0: wrong_answers is blank: give some text"),
+        ({"prompts": [{**GOOD, "answers": [" he", " "]}]}, "prompt 0: answers is blank: give some text"),
         ({"prompts": [{**GOOD, "clean": "", "corrupt": ""}]}, "prompt 0: the prompts have no tokens"),
         (
             {"prompts": [GOOD, {**GOOD, "clean": "a " * 600, "corrupt": "I " * 600}]},

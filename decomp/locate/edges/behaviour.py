@@ -92,7 +92,7 @@ class Setting:
     memory: int = 2**30
     """Bytes for all that is held beside the model."""
 
-    def check(self, prompts: Sequence[PromptPair]) -> None:
+    def check(self, prompts: Sequence[PromptPair] = ()) -> None:
         """Raise ValueError for unknown names, and for prompts that don't fit them."""
         find("grad function", self.grad_function, GRAD_FUNCTIONS)
         find("answer function", self.answer_function, LOSSES)

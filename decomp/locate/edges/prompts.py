@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.io.records import parse_json
+from decomp.io.records import Record, parse_json, text_of
 from decomp.io.texts import read_text
 from decomp.locate.encoding import check_length, encode
 
@@ -89,7 +89,7 @@ def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def check_item(place: str, item: Any) -> None:
-    """Raise ValueError for an item without the four fields, or with answers that are given twice."""
+    """Raise ValueError for an item without the four fields, or with answers that are blank or given twice."""
     expected = {"clean": str, "corrupt": str, "answers": list, "wrong_answers": list}
     if not isinstance(item, dict):
         raise ValueError(f"{place} must be an object with {', '.join(expected)}, it is {json.dumps(item)[:40]}")
@@ -100,6 +100,9 @@ def check_item(place: str, item: Any) -> None:
             raise ValueError(f"{place}: {name!r} must be {what}, it is {json.dumps(value)[:40]}")
     if not item["answers"]:
         raise ValueError(f"{place} has no answers: give at least one")
+    for name in ("answers", "wrong_answers"):
+        for answer in item[name]:
+            text_of(Record(place, {name: answer}), name)
     answers = [*item["answers"], *item["wrong_answers"]]
     if twice := [answer for number, answer in enumerate(answers) if answer in answers[:number]]:
         what = "an answer and a wrong answer" if twice[0] in item["wrong_answers"] else "an answer"

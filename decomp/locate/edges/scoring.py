@@ -45,7 +45,7 @@ class EdgeRequest(Setting):
     """Scores are means over prompts, their sum, or the sum over given batches of the means in them."""
     over_samples: Literal["mean", "sum"] = "mean"
 
-    def check(self, prompts: Sequence[PromptPair]) -> None:
+    def check(self, prompts: Sequence[PromptPair] = ()) -> None:
         """Raise ValueError for unknown names, and for what does not go together."""
         find("method", self.method, dict.fromkeys(METHODS))
         find("reduction over prompts", self.over_prompts, dict.fromkeys(OVER_PROMPTS))

@@ -16,7 +16,7 @@ MEASURES = ("gradient_x_activation", "direct")
 COMPONENTS = ("mlp", "attention", "residual")
 LINEAR_FUNCTIONS = ("logit", "contrast_logit", "contrast_log2_prob")
 """Functions that shares of the logits add up to."""
-PLAIN = {"contrast_logit": "logit", "contrast_log2_prob": "log2_prob"}
+PLAIN = {f"contrast_{name}": name for name in ("logit", "log2_prob", "prob")}
 """What is added up over the tokens of either object for a difference of the two."""
 REDUCTIONS = ("sum", "absolute", "norm")
 

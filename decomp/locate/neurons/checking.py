@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,11 +71,6 @@ def is_found(record: Record) -> bool:
         raise ValueError(f"{record.place}: found: {error}") from error
 
 
-def check_made(path: Path, model: Any, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with every difference, for a table of neurons of another model, or with other options."""
-    check_fits(path, "neurons find", model, options)
-
-
 def check_items_of(path: Path, asked: Sequence[Asked], items: Path) -> None:
     """Raise ValueError for a table of neurons of other items than those of this file, where it matters.
 
@@ -90,13 +86,38 @@ def check_items_of(path: Path, asked: Sequence[Asked], items: Path) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Neurons that were found, and the completions that they are checked on."""
+
+    sets: Mapping[Key, Bool[Tensor, "L F"]]
+    asked: Sequence[Asked]
+    """Items of the facts that have neurons."""
+    unrelated: Sequence[Asked] | None
+    """Items of another file, if any."""
+
+
 def open_check(
-    model: Any, tokenizer: Any, sets: Mapping[Key, Tensor], items: Path, others: Path | None, bos: bool = True
-) -> tuple[list[Asked], list[Asked] | None]:
-    """Read the items that neurons were found for, at their levels of edits, and those of another file, if any."""
+    model: Any,
+    tokenizer: Any,
+    table: Path,
+    items: Path,
+    unrelated: Path | None = None,
+    bos: bool = True,
+    neurons: str = "activation",
+) -> Check:
+    """Read a table of `decomp neurons`, and the items that its neurons were found for, at their levels of edits.
+
+    `neurons` are the kind that was found, `unrelated` is another file of items. ValueError for a table of another
+    model, kind of neurons, beginning or items, and as in `read_neurons` and `open_items`.
+    """
+    check_fits(table, "neurons find", model, {"bos": bos, "neurons": neurons})
+    sets = read_neurons(table, *model.neurons_shape())
     levels = tuple(dict.fromkeys(level for _, level in sets if level in CUTS)) or ("token",)
-    own = open_items(model, tokenizer, items, levels, bos=bos)
-    return own, None if others is None else open_items(model, tokenizer, others, levels[:1], bos=bos)
+    every = open_items(model, tokenizer, items, levels, bos=bos)
+    others = None if unrelated is None else open_items(model, tokenizer, unrelated, levels[:1], bos=bos)
+    check_items_of(table, every, items)
+    return Check(sets, match(every, sets, table), others)
 
 
 def match(asked: Sequence[Asked], sets: Mapping[Key, Tensor], path: Path) -> list[Asked]:
@@ -213,9 +234,7 @@ def check_unrelated(
 
 def check_neurons(
     model: Any,
-    asked: Sequence[Asked],
-    sets: Mapping[Key, Bool[Tensor, "L F"]],
-    others: Sequence[Asked] | None = None,
+    check: Check,
     factors: Sequence[float] = (0.0, 2.0),
     draws: int = 20,
     seed: int = 0,
@@ -225,13 +244,17 @@ def check_neurons(
 ) -> Iterator[list[CheckRow]]:
     """Suppress or double the neurons found for facts: yield the rows of each item, then those on unrelated items.
 
-    `sets` are the neurons by fact and level (`read_neurons`), `others` unrelated items (those of other facts without
-    any), `factors` what neurons are multiplied by, `draws` the number of random sets beside. `advance` is called
-    with the number of items done. ValueError for factors that are not finite or given twice, too little memory.
+    Unrelated items are those of other facts where the check has none. `factors` are what neurons are multiplied by,
+    `draws` the number of random sets beside. `advance` is called with the number of items done. ValueError for
+    factors that are not finite or given twice, too little memory, changes that are not finite.
+
+        check = open_check(model, tokenizer, Path("neurons.tsv"), Path("data/facts.jsonl"))
+        rows = [row for each in check_neurons(model, check) for row in each]
     """
     check_numbers("--factor", factors)
-    for rows in check_items(model, asked, sets, factors, draws, seed, memory, neurons):
+    for rows in check_items(model, check.asked, check.sets, factors, draws, seed, memory, neurons):
         yield rows
         advance(1)
-    own = others is None
-    yield list(check_unrelated(model, asked if others is None else others, sets, factors, own, memory, neurons))
+    own = check.unrelated is None
+    others = check.asked if check.unrelated is None else check.unrelated
+    yield list(check_unrelated(model, others, check.sets, factors, own, memory, neurons))

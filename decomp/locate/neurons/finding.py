@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomp.locate.neurons.items import Asked
-from decomp.locate.neurons.rows import found, shares
+from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
 from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
 
 
@@ -53,6 +53,39 @@ def find_neurons(
             yield Found(one, result, mask & (shared >= request.share), shared)
 
 
+class NeuronTable:
+    """What becomes of items' neurons in a table: rows of neurons, or only their counts by layer."""
+
+    def __init__(self, counts: bool = False, everything: bool = False, per_position: bool = False) -> None:
+        """Take whether rows are `counts` by layer, else of `everything` (found or not), each predicted token apart."""
+        self.counts, self.everything, self.per_position = counts, everything, per_position
+        self.columns = (CountRow if counts else NeuronRow)._fields
+        self.counted: list[CountRow] = []
+        """How many neurons each item has in each layer."""
+        self.items = self.incomplete = 0
+        """Items, and those whose scores do not add up."""
+
+    def of(self, one: Found) -> Iterable[NeuronRow | CountRow]:
+        """Return the rows of one item, and count it."""
+        counted = count_rows(one.asked, one.kept)
+        self.counted += counted
+        self.items += 1
+        self.incomplete += one.scores.incomplete
+        if self.counts:
+            return counted
+        more = {"everything": self.everything, "per_position": self.per_position}
+        return neuron_rows(one.asked, one.scores, one.kept, one.shared, **more)
+
+    def incomplete_line(self) -> str | None:
+        """Return a line on the completions whose scores do not add up, None where all do."""
+        if not self.incomplete:
+            return None
+        return (
+            f"{self.incomplete} of {self.items} completions: scores of a layer miss their sum (column residual) by "
+            f"more than {RESIDUAL_WARNED:.0%} of the largest effect; more --steps or --quadrature gauss-legendre help"
+        )
+
+
 def wider_cuts(asked: Iterable[Asked]) -> str | None:
     """Return a line on the edits that were cut wider than asked for, None where there are none."""
     edits = [one for one in asked if one.level]
@@ -63,14 +96,4 @@ def wider_cuts(asked: Iterable[Asked]) -> str | None:
     return (
         f"{len(wider)} of {len(edits)} edits are cut wider than asked, where nothing new would be left "
         f"({', '.join(f'{name}: {count}' for name, count in counts.items())}): see column cut"
-    )
-
-
-def incomplete_line(incomplete: int, total: int) -> str | None:
-    """Return a line on the completions whose scores do not add up, None where all do."""
-    if not incomplete:
-        return None
-    return (
-        f"{incomplete} of {total} completions: scores of a layer miss their sum (column residual) by more "
-        f"than {RESIDUAL_WARNED:.0%} of the largest effect; more --steps or --quadrature gauss-legendre help"
     )
