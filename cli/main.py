@@ -20,6 +20,7 @@ COMMANDS = (
     "contrast",
     "table",
     "show",
+    "plot",
     "report",
     "status",
     "measures",

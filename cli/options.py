@@ -161,7 +161,7 @@ seed = click.option("--seed", type=int, default=0, show_default=True, help="Of a
 prompt_bos = click.option(
     "--bos/--no-bos", default=True, help="Begin prompts with the beginning-of-sequence token (default)."
 )
-plot = click.option("--plot", "picture", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.")
+plot = click.option("--plot", "picture", type=click.Path(path_type=Path), help="Picture to write, .png, .svg or .pdf.")
 table_format = click.option(
     "--format",
     "format_name",

@@ -1,49 +1,317 @@
-"""Pictures of where in the network: matplotlib draws them, without a display."""
+"""Pictures of tables, in one look: matplotlib draws them, without a display."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
+from jaxtyping import Float, Int
 
+from decomp.evaluation.intervals import bootstrap_interval
 from decomp.io.files import complete_or_absent
 from decomp.locate.facts import OBJECT_ROLES, ROLES
 from decomp.locate.layers.rows import MeanRow
 from decomp.locate.neurons.rows import CountRow
+from decomp.report.readable import one_line
+from decomp.report.texts import ShownText
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = (".png", ".svg")
+P = ParamSpec("P")
+PICTURES = (".png", ".svg", ".pdf")
+DATES = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
+"""What of a file's metadata would make the same picture other bytes."""
+LOOK: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a929b",
+    "axes.labelcolor": "#3c444c",
+    "xtick.color": "#5c6670",
+    "ytick.color": "#5c6670",
+    "xtick.labelcolor": "#1b1f24",
+    "ytick.labelcolor": "#1b1f24",
+    "axes.prop_cycle": "cycler('color', ['#d4700f', '#2f7fd6', '#5d4a86', '#2e8b77', '#8a929b'])",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # tokens may have dollar signs
+}
+PLUS, MINUS = "#f28e1c", "#4c9be8"
+"""Orange and blue, as on the page: they are told apart by all eyes."""
+MOST_LABELS = 60
+"""Tokens whose labels fit beside a picture."""
+MOST_ARCS = 60
+FULL = 0.97
+"""Share of absolute scores that do not have the full colour."""
+LONGEST_LABEL = 18
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw in the package's one look. ValueError without matplotlib."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure  # noqa: F401
+    except ImportError as error:
+        raise ValueError("pictures need matplotlib: pip install 'tokenwise-decomposition[plot]'") from error
+    with rc_context(LOOK):
+        yield
+
+
+def in_one_look(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+    """Return a function that draws in the package's one look."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> "Figure":
+        with look():
+            return draw(*args, **options)
+
+    return drawn
 
 
 def check_picture(path: Path) -> None:
-    """ValueError where matplotlib is missing, or the suffix is that of no picture."""
+    """Raise ValueError where matplotlib is missing, or the suffix is that of no picture."""
     if path.suffix not in PICTURES:
-        raise ValueError(f"{path} must be a picture, {' or '.join(PICTURES)}")
-    new_figure(1, 1)
+        raise ValueError(f"{path} must be a picture, {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
+    with look():
+        pass
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure that no display knows of. ValueError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("pictures need matplotlib: pip install 'tokenwise-decomposition[plot]'") from error
+    """Return a figure that no display knows of, its size in inches."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def diverging() -> Any:
+    """Return the colours from blue by white to orange."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("decomp", [MINUS, "#ffffff", PLUS])
+
+
 def save_picture(figure: "Figure", path: Path) -> None:
-    """Complete or absent; the same bytes for the same picture."""
+    """Write a picture that is complete or absent; the same bytes for the same picture."""
     from matplotlib import rc_context
 
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with complete_or_absent(path) as beside, rc_context({"svg.hashsalt": "decomp"}):
+    metadata = {DATES[path.suffix]: None}
+    with (
+        complete_or_absent(path) as beside,
+        rc_context({**LOOK, "svg.hashsalt": "decomp"}),
+        warnings.catch_warnings(),
+    ):
+        # A script that the machine has no font for is shown as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(beside, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One measure's scores of a text, as a picture shows them."""
+
+    text: ShownText
+    measure: int
+    name: str
+    unit: str = ""
+    min_distance: int = 1
+    hide_bos: bool = False
+
+    def pairs(self, target: int | None = None) -> Int[np.ndarray, " pairs"]:
+        """Return the pairs (of one target, or all) that have a score and are shown."""
+        text = self.text
+        first, stop = (0, len(text.sources)) if target is None else text.starts[target : target + 2]
+        pairs = np.arange(first, stop)
+        kept = ~np.isnan(text.scores[self.measure, pairs]) & (self.distances(pairs) >= self.min_distance)
+        return pairs[kept & ((text.positions[text.sources[pairs]] >= 0) | (not self.hide_bos))]
+
+    def places(self) -> Int[np.ndarray, " pairs"]:
+        """Return the predicted place of every pair."""
+        return np.repeat(self.text.targets, np.diff(self.text.starts))
+
+    def distances(self, pairs: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " pairs"]:
+        """Return how far before its target each pair's source is."""
+        return self.places()[pairs] - self.text.sources[pairs]
+
+    def scores(self, pairs: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+        """Return the scores of pairs."""
+        return self.text.scores[self.measure, pairs]
+
+    def limit(self) -> float:
+        """Return the absolute score from which on the colour is full. ValueError where nothing is shown."""
+        pairs = self.pairs()
+        if not len(pairs):
+            raise ValueError(f"no score of {self.text.name} is left to draw: take a smaller --min-distance")
+        return float(np.quantile(np.abs(self.scores(pairs)), FULL)) or 1.0
+
+    def label(self, place: int) -> str:
+        """Return the label of a place, of a length that fits."""
+        label = one_line(self.text.pieces[place])
+        return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+    def axis(self) -> str:
+        """Return what the scores are, with their unit."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+
+@in_one_look
+def matrix(seen: Seen) -> "Figure":
+    """Draw predicted tokens (down) against their sources (across); tokens by their positions where there are many."""
+    text, limit = seen.text, seen.limit()
+    values = np.full((len(text.targets), len(text.pieces)), np.nan)
+    pairs = seen.pairs()
+    values[np.searchsorted(text.targets, seen.places()[pairs]), text.sources[pairs]] = seen.scores(pairs)
+    side = float(np.clip(0.17 * max(values.shape), 3, 9))
+    figure = new_figure(side + 2, side * max(0.25, min(1, len(values) / values.shape[1])) + 1)
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), rotation=90)
+    label_places(axes.yaxis, seen, text.targets)
+    axes.set_xlabel("source")
+    axes.set_ylabel("predicted token")
+    figure.colorbar(image, ax=axes, extend="both", shrink=0.8, label=seen.axis())
+    return figure
+
+
+def label_places(axis: Any, seen: Seen, places: Int[np.ndarray, " n"], rotation: int = 0) -> None:
+    """Label an axis by tokens where they fit, by positions where not."""
+    if len(places) <= MOST_LABELS:
+        slanted = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"} if 0 < rotation < 90 else {}
+        labels = [seen.label(place) for place in places]
+        axis.set_ticks(range(len(places)), labels, **(slanted or {"rotation": rotation}))
+        axis.set_tick_params(length=0, labelsize=9 if len(places) <= 40 else 7)
+    else:
+        step = -(-len(places) // 12)
+        chosen = range(0, len(places), step)
+        axis.set_ticks(chosen, [str(seen.text.positions[places[n]]) for n in chosen])
+
+
+@in_one_look
+def arcs(seen: Seen) -> "Figure":
+    """Draw the strongest pairs as arcs over the text: orange supports, blue opposes, width by score."""
+    from matplotlib.patches import Arc
+
+    text = seen.text
+    if len(text.pieces) > MOST_LABELS:
+        raise ValueError(f"arcs are for up to {MOST_LABELS} tokens, {text.name} has {len(text.pieces)}: draw heat")
+    seen.limit()
+    pairs = seen.pairs()
+    strongest = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:MOST_ARCS]
+    most, reach = np.abs(seen.scores(strongest)).max() or 1.0, int(seen.distances(strongest).max())
+    figure = new_figure(max(4, 0.3 * len(text.pieces)), min(5, 1.3 + 0.14 * reach))
+    axes = figure.subplots()
+    for pair in strongest[::-1]:
+        source, target, score = text.sources[pair], seen.places()[pair], float(seen.scores(pair))
+        share, middle, span = abs(score) / most, (source + target) / 2, target - source
+        colour = PLUS if score > 0 else MINUS
+        arc = Arc((middle, 0), span, 2 * span, theta1=0, theta2=180, color=colour, lw=0.4 + 3.2 * share)
+        arc.set_alpha(0.25 + 0.75 * share)
+        axes.add_patch(arc)
+    axes.set(xlim=(-0.7, len(text.pieces) - 0.3), ylim=(0, reach * 1.06), yticks=[])
+    axes.spines[:].set_visible(False)
+    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), rotation=60)
+    axes.set_title(f"{seen.name}: the {len(strongest)} strongest; orange supports, blue opposes", loc="left")
+    return figure
+
+
+@in_one_look
+def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
+    """Draw the strongest sources of one target, in order, and what is no token below them."""
+    text, pairs = seen.text, seen.pairs(target)
+    order = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:top]
+    rows = [(f"{seen.label(text.sources[n])}  −{seen.distances(n)}", float(seen.scores(n))) for n in order]
+    extra = {name: float(values[seen.measure, target]) for name, values in text.extra.items()}
+    rows += [(name, score) for name, score in extra.items() if not np.isnan(score)]
+    if not rows:
+        raise ValueError(f"no score of this token of {text.name} is left to draw: take a smaller --min-distance")
+    names, scores = zip(*rows, strict=True)
+    figure = new_figure(5, 0.9 + 0.23 * len(rows))
+    axes = figure.subplots()
+    axes.barh(range(len(rows)), scores, color=[PLUS if score > 0 else MINUS for score in scores], height=0.72)
+    axes.axvline(0, color="#8a929b", lw=0.8)
+    axes.set_yticks(range(len(rows)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel(seen.axis())
+    place = int(text.targets[target])
+    axes.set_title(f"“{seen.label(place)}” at {text.positions[place]}: {-text.log2_prob[target]:.1f} bits", loc="left")
+    return figure
+
+
+@in_one_look
+def distances(texts: Sequence[Sequence[Seen]], seed: int = 0) -> "Figure":
+    """Draw the mean score by distance, a panel per measure, with 95 % bootstrap intervals over predicted tokens.
+
+    `texts` has, per measure, what is seen of each text. The beginning of sequence is left out.
+    """
+    figure = new_figure(5.2, 0.6 + 2.1 * len(texts))
+    panels = figure.subplots(len(texts), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, parts in zip(panels, texts, strict=True):
+        decay = decay_of(parts, seed)
+        places, means, lows, highs = (np.array(column) for column in zip(*decay, strict=True))
+        axes.fill_between(places, lows, highs, color=PLUS, alpha=0.28, lw=0)
+        axes.plot(places, means, color="#d4700f", lw=1.5, marker=".", markersize=3)
+        axes.axhline(0, color="#8a929b", lw=0.7)
+        axes.set_ylabel(parts[0].axis().replace(", ", "\n", 1))
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panels[-1].set_xlabel("distance in tokens")
+    return figure
+
+
+def decay_of(parts: Sequence[Seen], seed: int) -> list[tuple[int, float, float, float]]:
+    """Return distance, mean and interval of the scores at each distance that several predicted tokens have."""
+    kept = [(part.distances(pairs), part.scores(pairs)) for part in parts for pairs in [without_bos(part)]]
+    far, scores = (np.concatenate(each) for each in zip(*kept, strict=True))
+    order = np.argsort(far, kind="stable")
+    groups = np.split(scores[order], np.flatnonzero(np.diff(far[order])) + 1)
+    found = zip(np.unique(far).tolist(), groups, strict=True)
+    decay = [(at, float(v.mean()), *bootstrap_interval(v.astype(float), seed)) for at, v in found if len(v) > 1]
+    if not decay:
+        raise ValueError("no distance has the scores of two predicted tokens: draw bars of one token instead")
+    return decay
+
+
+def without_bos(seen: Seen) -> Int[np.ndarray, " pairs"]:
+    """Return the pairs whose source is a token."""
+    pairs = seen.pairs()
+    return pairs[seen.text.positions[seen.text.sources[pairs]] >= 0]
+
+
+@in_one_look
+def agreement(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Draw the rank correlations of `decomp evaluate agreement`: Spearman's below the diagonal, Kendall's above."""
+    names = list(dict.fromkeys([row[side] for side in ("measure", "other_measure") for row in rows]))
+    values = np.full((len(names), len(names)), np.nan)
+    for row in rows:
+        low, high = sorted((names.index(row["measure"]), names.index(row["other_measure"])))
+        place = (high, low) if row["metric"] == "spearman" else (low, high)
+        values[place] = row["mean"]
+    figure = new_figure(2.6 + 0.62 * len(names), 1.6 + 0.5 * len(names))
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap=diverging(), vmin=-1, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="#1b1f24")
+    labels = [name.replace("_", " ") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("Spearman below, Kendall above", loc="left")
+    figure.colorbar(image, ax=axes, label="rank correlation")
+    return figure
+
+
+@in_one_look
 def heat_map(means: Sequence[MeanRow], unit: str) -> "Figure":
-    """Mean scores by layer: a panel per component with a row per role; one for direct shares, a row per component."""
+    """Draw mean scores by layer: a panel per component, a row per role; for direct shares a row per component."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in means:
         if row.layer is not None:
@@ -63,19 +331,20 @@ def heat_map(means: Sequence[MeanRow], unit: str) -> "Figure":
 
 
 def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, float]], layers: int) -> None:
-    """One panel, colours symmetric around zero."""
+    """Draw one panel, its colours symmetric around zero."""
     order = (*ROLES, *OBJECT_ROLES)
     names = sorted(by_name, key=lambda name: order.index(name) if name in order else -1)
     values = np.array([[by_name[name].get(layer, np.nan) for layer in range(layers)] for name in names])
     limit = float(np.nanmax(np.abs(values))) or 1.0
-    image = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    image = axis.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto")
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axis.set_xticks(range(0, layers, -(-layers // 24)))
     figure.colorbar(image, ax=axis)
 
 
+@in_one_look
 def layer_histogram(counts: Sequence[CountRow]) -> "Figure":
-    """Neurons found in each layer, mean over items; levels of edits side by side."""
+    """Draw the neurons found in each layer, mean over items; levels of edits side by side."""
     levels = list(dict.fromkeys(row.level for row in counts))
     layers = 1 + max(row.layer for row in counts)
     figure = new_figure(2.5 + 0.35 * layers, 3)

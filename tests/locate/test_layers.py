@@ -414,7 +414,7 @@ def test_command_refuses(run, monkeypatch):
     assert "linear in the logits, prob is not" in refused(
         run("layers", FACTS, MODEL, "--measure", "direct", "--function", "prob")
     )
-    assert "map.gif must be a picture, .png or .svg" in refused(run("layers", FACTS, MODEL, "--plot", "map.gif"))
+    assert "map.gif must be a picture, .png, .svg or .pdf" in refused(run("layers", FACTS, MODEL, "--plot", "map.gif"))
     assert "can't read nothing.jsonl" in refused(run("layers", "nothing.jsonl", MODEL))
     Path("map.png").write_text("")
     assert "map.png exists: give --overwrite" in refused(run("layers", FACTS, MODEL, "--plot", "map.png"))

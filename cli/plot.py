@@ -1,0 +1,58 @@
+"""`decomp plot`: a table, as a picture."""
+
+from pathlib import Path
+
+import click
+
+from decomp.cli import options
+
+KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
+
+
+@click.command("plot")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf.")
+@options.choice("--kind", KINDS, None, "Of picture.  [default: heat, or that of the table]")
+@click.option("--measure", help="Which of the table's measures.  [default: its first; all for distance]")
+@click.option("--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]")
+@click.option(
+    "--target",
+    type=options.article_position,
+    metavar="POSITION|last",
+    default="last",
+    show_default=True,
+    help="Of bars: one token's position in its article, from 0.",
+)
+@options.at_least_one("--top", "Of bars: so many sources.", 15)
+@options.at_least_one("--min-distance", "Draw sources at least so many tokens (words) back.", 1)
+@click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out.")
+@options.seed
+@options.overwrite
+def command(
+    table: Path,
+    output: Path,
+    kind: str | None,
+    measure: str | None,
+    articles: tuple[int, ...],
+    target: int | str,
+    top: int,
+    min_distance: int,
+    hide_bos: bool,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Draw what predictions rest on, or where in the network it sits.
+
+    TABLE is a table of decomp score or contrast, a run's folder, or a stored decomposition: heat (predicted tokens
+    against sources), arcs (over a short text), bars (one token's sources), distance (how scores decay, with 95 %
+    bootstrap intervals). The tables of decomp evaluate agreement, layers and neurons make a picture of their own
+    each. Colours are centred at zero and full from the 97th percentile on. Needs matplotlib (the extra plot).
+    """
+    from decomp.io.files import check_outputs
+    from decomp.report.plots import check_picture, save_picture
+    from decomp.report.plotting import picture_of
+
+    check_picture(output)
+    check_outputs([output], [table], overwrite)
+    asked = {"measure": measure, "target": target, "top": top, "min_distance": min_distance, "hide_bos": hide_bos}
+    save_picture(picture_of(table, kind, articles, **asked, seed=seed), output)
