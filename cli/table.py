@@ -1,5 +1,6 @@
 """`decomp table`: tables converted, merged, thinned out, summarised."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,28 @@ from decomp.cli import options
 @options.table_format
 @options.reduction_options
 @click.option("--summary", is_flag=True, help="One row per target, to start a regression from.")
+@click.option("--predictors", is_flag=True, help="One row per word: what regressions of reading times take.")
+@click.option(
+    "--distal", type=click.IntRange(0), default=10, show_default=True, help="Sources further back are distal."
+)
+@click.option(
+    "--spillover", type=click.IntRange(0, 9), default=0, show_default=True, help="Add those of so many words before."
+)
+@click.option("--frequency", metavar="LANGUAGE", help="Add word frequencies (Zipf scale), such as en.")
+@click.option(
+    "--join",
+    "other",
+    type=click.Path(path_type=Path),
+    help="Add the columns of each word to the rows of this table (.csv, .tsv, .parquet).",
+)
+@click.option(
+    "--on",
+    "keys",
+    multiple=True,
+    metavar="THEIRS=OURS[+N]",
+    help="Columns of --join and here that are the same, here shifted: zone=word+1.",
+)
+@click.option("--on-word", metavar="THEIRS", help="Column of --join with the words, to be compared.")
 @click.option("--mixed", is_flag=True, help="Merge tables of other models, corpora or options, too.")
 @options.overwrite
 def command(
@@ -21,6 +44,13 @@ def command(
     output: Path | None,
     format_name: str | None,
     summary: bool,
+    predictors: bool,
+    distal: int,
+    spillover: int,
+    frequency: str | None,
+    other: Path | None,
+    keys: tuple[str, ...],
+    on_word: str | None,
     mixed: bool,
     overwrite: bool,
     **kept: Any,
@@ -34,28 +64,60 @@ def command(
     per target and measure the surprisal (and what --entropy and --corrected of decomp score added), the source of
     the highest score among those kept (never the beginning-of-sequence token, which has its own columns), its
     distance, and the bias; shares are of the sum of all absolute scores of the table, kept or not.
+
+    \b
+    Predictors are, per word (of decomp score --unit word) and measure:
+      surprisal, corrected_surprisal, entropy   bits, as decomp score was asked
+      length, sentence, position_in_sentence    characters; from 0
+      distal_max, distal_sum                    of scores from beyond --distal
+      mean_distance                             weighted by absolute score
+      score_entropy, normalised_entropy         of the shares of sources, bits
+      bos_share, bias_share                     of all absolute scores
+      entropy_change, manhattan                 from the word before
+
+    --join gives each row of readers the predictors of its word (or the summary): articles and words are counted
+    from 0 here, so that --on item=article+1 --on zone=word+1 fits a table that counts from 1. Columns whose names
+    are in both tables begin with decomp_.
     """
     from decomp.cli.common import table as table_to
     from decomp.runs.tables import open_table_or_run
+    from decomp.tables.blocks import block_of, concatenate
     from decomp.tables.files import check_table
+    from decomp.tables.joining import join, parse_key, read_other
     from decomp.tables.operations import merge
+    from decomp.tables.predictors import Predictors, zipf_frequency
     from decomp.tables.provenance import check_alike, made_together
-    from decomp.tables.reduction import Reduction
+    from decomp.tables.reduction import Reduction, rounded
     from decomp.tables.summary import summarise, summary_columns, warn_of_thinned
 
     reduction = Reduction(**kept)
+    if predictors and (summary or reduction.drops):
+        raise ValueError("--predictors are of all sources: leave out --summary, --top and the others")
+    if other is not None and not (predictors or summary):
+        raise ValueError("--join is for one row per word: give --predictors or --summary")
+    if (keys or on_word) and other is None:
+        raise ValueError("--on and --on-word say how to join: give --join")
+    of_words = Predictors(distal, spillover, zipf_frequency(frequency) if frequency else None)
+    on = [parse_key(key) for key in keys]
     opened = [open_table_or_run(path) for path in tables]
-    check_table(output, format_name, inputs=tables, overwrite=overwrite)
+    check_table(output, format_name, inputs=(*tables, other), overwrite=overwrite)
     made = [table.made() for table in opened]
     if not mixed:
         check_alike(list(zip(tables, made, strict=True)))
     columns = reduction.columns(opened[0].columns)
-    done = {name: value for name, value in {**kept, "summary": summary}.items() if value}
+    done = {name: value for name, value in {**kept, "summary": summary, "predictors": predictors}.items() if value}
     made_of_all = made_together(made, done)
-    if summary:
-        warn_of_thinned(list(zip(tables, made, strict=True)))
-        columns = summary_columns(columns)
     blocks = merge(opened)
+    if summary or predictors:
+        warn_of_thinned(list(zip(tables, made, strict=True)))
+        columns = summary_columns(columns) if summary else of_words.columns(columns)
+        blocks = summarise(blocks, reduction) if summary else of_words(blocks)
+    if (summary or predictors) and kept["digits"] is not None:
+        blocks = map(partial(rounded, digits=kept["digits"]), blocks)
+    if other is not None:
+        joined = join(read_other(other), concatenate([block_of(columns, []), *blocks]), on, on_word)
+        click.echo(joined.report(), err=True)
+        columns, blocks = tuple(joined.block), iter([joined.block])
     with table_to(output, format_name, columns, made_of_all) as write:
-        for block in summarise(blocks, reduction) if summary else map(reduction, blocks):
+        for block in blocks if summary or predictors else map(reduction, blocks):
             write(block)

@@ -169,13 +169,16 @@ def parquet_blocks(path: Path) -> Iterator[Block]:
             raise ValueError(f"{path} is damaged, or has columns that are none of a table ({error})") from error
 
 
-def column_of(array: Any, name: str) -> Column:
-    """Return an Arrow array as a column. ArrowInvalid where its values are not of the column's type."""
-    kind = TYPES.get(name) or kind_of(array.type)
+def column_of(array: Any, name: str, own_kind: bool = False) -> Column:
+    """Return an Arrow array as a column, `own_kind` where its name says nothing of its type.
+
+    ArrowInvalid where its values are not of the column's type.
+    """
+    kind = kind_of(array.type) if own_kind else TYPES.get(name) or kind_of(array.type)
     if kind is str:
         return texts_column(array)
     if kind is int:
-        array = array.cast(pyarrow.int32() if name in SMALL else pyarrow.int64())
+        array = array.cast(pyarrow.int32() if name in SMALL and not own_kind else pyarrow.int64())
     elif kind is float:
         array = array.cast(pyarrow.float32() if array.type == pyarrow.float32() else pyarrow.float64())
         return finite(array)

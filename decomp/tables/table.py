@@ -25,6 +25,8 @@ from decomp.tables.blocks import (
 )
 from decomp.tables.files import check_table, format_of, table_file
 from decomp.tables.parquet import arrow_column
+from decomp.tables.predictors import Predictors, zipf_frequency
+from decomp.tables.reduction import whole_targets
 
 if TYPE_CHECKING:
     import pandas
@@ -142,6 +144,23 @@ class Table:
         if len(measures) != 1:
             raise ValueError(f"the table has {len(measures)} measures: choose one of {', '.join(measures)}")
         return measures[0]
+
+    def predictors(self, *, distal: int = 10, spillover: int = 0, frequency: str | None = None) -> "Table":
+        """Return one row per word and measure: what regressions of reading times take, see `decomp table --predictors`.
+
+        Sources more than `distal` words back are distal; `spillover` words before give their predictors, too;
+        `frequency` is the language of word frequencies, which need wordfreq. ValueError for a table without scores.
+
+        >>> import decomp
+        >>> words = decomp.score("The cat sat. It slept.", "demo-opt", unit="word").predictors(spillover=1)
+        >>> words["position_in_sentence"].tolist()
+        [0, 1, 2, 0, 1]
+        """
+        self.column("score")
+        of_words = Predictors(distal, spillover, zipf_frequency(frequency) if frequency else None)
+        about = {**self.about, "table": {**self.about.get("table", {}), "predictors": True}} if self.about else {}
+        found = list(of_words(whole_targets([self.data])))
+        return Table.from_blocks(of_words.columns(self.columns), found, about)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the table to a file, complete or absent, in the format that its suffix says.

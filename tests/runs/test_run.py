@@ -119,6 +119,28 @@ def test_decomp_table_takes_a_run(done, corpus, plain):
     assert Path("table.tsv").read_bytes() == plain
 
 
+def test_other_libraries_read_the_parts(done, corpus, plain):
+    duckdb, polars, pandas = map(pytest.importorskip, ("duckdb", "polars", "pandas"))
+    import pyarrow.dataset
+
+    done("score", corpus, MODEL, "--run", "run")
+    table = list(table_of(open_run(Path("run"))).rows())
+    total, count = sum(row[-1] for row in table), len(table)
+    frame = pandas.read_parquet("run/parts")
+    lazy = polars.scan_parquet("run/parts/*/*.parquet").select(polars.sum("score"), polars.len())
+    arrow = pyarrow.dataset.dataset("run/parts").to_table()
+    sums = {
+        "duckdb": duckdb.sql("SELECT sum(score), count(source_token) FROM 'run/parts/*/*.parquet'").fetchall()[0],
+        "polars": lazy.collect().row(0),
+        "pandas": (frame["score"].sum(), frame["source_token"].count()),
+        "arrow": (arrow["score"].to_numpy().sum(), arrow["source_token"].length()),
+    }
+    for name, (found, rows) in sums.items():
+        assert rows == count, name
+        assert found == pytest.approx(total, rel=1e-4), name
+    assert [str(arrow.schema.field(name).type) for name in ("position", "score")] == ["int32", "float"]
+
+
 def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
     moments, kills = random.Random(5), 0
     arguments = ("score", corpus, MODEL, "--run", tmp_path / "run", "-o", tmp_path / "table.tsv")

@@ -1,0 +1,172 @@
+"""Predictors joined to a table of readers: a row for each of theirs, with the columns of the word that it is about."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+from jaxtyping import Int
+
+from decomp.tables.blocks import Block, Column, Texts, length, missing, none_of, plain, without
+from decomp.tables.parquet import column_of
+
+SHOWN = 5
+"""Of what does not match."""
+CLASH = "decomp_"
+"""In front of columns whose names the other table has, too."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A column of the other table, and the one here that it is to equal, and by how much that is shifted."""
+
+    theirs: str
+    ours: str
+    shift: int = 0
+
+
+def parse_key(text: str) -> Key:
+    """Return `zone=word+1` as a key. ValueError for anything else."""
+    match = re.fullmatch(r"([^=]+)=([A-Za-z_][\w]*)\s*(?:([+-])\s*(\d{1,9}))?", text.strip())
+    if match is None:
+        raise ValueError(f"--on must be THEIRS=OURS, if need be with a shift, such as zone=word+1, not {text!r}")
+    shift = int(match[4] or 0)
+    return Key(match[1].strip(), match[2], -shift if match[3] == "-" else shift)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The rows of the other table, with what is known of their words."""
+
+    block: Block
+    matched: int
+    unmatched: tuple[tuple[Any, ...], ...]
+    """Keys of the other table that nothing here has, the first ones."""
+    unread: int
+    """How many rows here nothing in the other table is about."""
+    differing: tuple[tuple[str, str], ...]
+    """Words that are not the same, theirs and ours, the first ones."""
+    different: int
+
+    def report(self) -> str:
+        """Return what matched and what did not, in lines for a person."""
+        lines = [f"{self.matched} of {length(self.block)} rows matched; {self.unread} words have no row"]
+        if self.unmatched:
+            lines.append(f"not matched, the first: {'; '.join(', '.join(map(str, key)) for key in self.unmatched)}")
+        if self.different:
+            shown = "; ".join(f"{theirs!r} is {ours!r} here" for theirs, ours in self.differing)
+            lines.append(f"{self.different} rows have another word: {shown}")
+        return "\n".join(lines)
+
+
+def read_other(path: Path) -> Block:
+    """Return a table that someone brings: CSV, TSV (.gz is unpacked) or Parquet. ValueError where it can't be read."""
+    name = path.name.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            table = pyarrow.parquet.read_table(path)
+        elif name.endswith((".csv", ".tsv")):
+            parsing = pyarrow.csv.ParseOptions(
+                delimiter="\t" if name.endswith(".tsv") else ",", newlines_in_values=True
+            )
+            table = pyarrow.csv.read_csv(path, parse_options=parsing)
+        else:
+            raise ValueError(f"{path} must be .csv, .tsv or .parquet, to be joined")
+    except (OSError, pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+        raise ValueError(f"can't read {path}: {str(error).splitlines()[0][:100]}") from error
+    if twice := [name for number, name in enumerate(table.column_names) if name in table.column_names[:number]]:
+        raise ValueError(f"{path} has two columns {twice[0]!r}: rename one")
+    return {name: own_kind(table[name].combine_chunks(), path, name) for name in table.column_names}
+
+
+def own_kind(array: Any, path: Path, name: str) -> Column:
+    """Return an Arrow array as a column of its own kind: numbers as numbers, all else as text."""
+    types = pyarrow.types
+    if types.is_null(array.type):
+        array = array.cast(pyarrow.string())
+    try:
+        return column_of(array, name, own_kind=True)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+        raise ValueError(f"{path}: the column {name!r} can't be read ({str(error)[:100]})") from error
+
+
+def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = None) -> Joined:
+    """Return all rows of `theirs` with the columns of the row of `ours` that has their keys, missing where none has.
+
+    `word` is their column of words, to be compared with the words here. ValueError for a column that is missing,
+    keys of another kind, keys that several rows here have, and where most rows do not match or have another word.
+    """
+    if not keys:
+        raise ValueError("say which columns are the same: --on THEIR_COLUMN=OUR_COLUMN, such as --on zone=word+1")
+    if not length(theirs):
+        raise ValueError("the table to be joined has no rows")
+    of_theirs = list(zip(*(key_values(theirs, key.theirs, ours, key.ours, 0) for key in keys), strict=True))
+    of_ours = list(zip(*(key_values(ours, key.ours, ours, key.ours, key.shift) for key in keys), strict=True))
+    place = {key: number for number, key in enumerate(of_ours)}
+    if len(place) < len(of_ours):
+        twice = next(key for number, key in enumerate(of_ours) if place[key] != number)
+        raise ValueError(
+            f"{' and '.join(key.ours for key in keys)} {', '.join(map(str, twice))} is in several rows here: add a "
+            "key, and join a table of one measure and model"
+        )
+    rows = np.array([place.get(key, -1) for key in of_theirs])
+    differing = different_words(theirs, ours, rows, word)
+    lost = list(dict.fromkeys(key for key, row in zip(of_theirs, rows, strict=True) if row < 0))
+    added = {f"{CLASH}{name}" if name in theirs else name: picked(column, rows) for name, column in ours.items()}
+    found = Joined(
+        {**theirs, **added},
+        int((rows >= 0).sum()),
+        tuple(lost[:SHOWN]),
+        len(of_ours) - len(np.unique(rows[rows >= 0])),
+        tuple(dict.fromkeys(differing))[:SHOWN],
+        len(differing),
+    )
+    refuse_most(found)
+    return found
+
+
+def refuse_most(found: Joined) -> None:
+    """Raise ValueError where most rows do not match, or have another word."""
+    if 2 * found.matched <= length(found.block) or 2 * found.different > found.matched:
+        raise ValueError(f"most rows do not match: {'. '.join(found.report().splitlines())}. Change --on, or its shift")
+
+
+def key_values(block: Block, name: str, ours: Block, our_name: str, shift: int) -> list[Any]:
+    """Return the values of a key. ValueError for a column that is missing, or of another kind than that here."""
+    for table, column, whose in ((block, name, "the table to be joined"), (ours, our_name, "the table")):
+        if column not in table:
+            raise ValueError(f"{whose} has no column {column!r}: it has {', '.join(table)}")
+    values, is_text = plain(block[name]), isinstance(ours[our_name], Texts)
+    if is_text:
+        if shift:
+            raise ValueError(f"{our_name!r} is text, which can't be shifted: leave out {shift:+}")
+        return [None if value is None else str(value) for value in values]
+    if isinstance(block[name], Texts) or any(isinstance(v, float) and v != int(v) for v in values):
+        raise ValueError(f"{name!r} has to be whole numbers, as {our_name!r} is")
+    return [None if value is None else int(value) + shift for value in values]
+
+
+def different_words(
+    theirs: Block, ours: Block, rows: Int[np.ndarray, " rows"], word: str | None
+) -> list[tuple[str, str]]:
+    """Return the words that are not the same in rows that match, theirs and ours. ValueError for no column of words."""
+    if word is None:
+        return []
+    column = theirs.get(word)
+    if not isinstance(column, Texts):
+        raise ValueError(f"{word!r} is no column of words of the table to be joined: it has {', '.join(theirs)}")
+    own = plain(ours["token"])
+    pairs = ((str(text).strip(), own[row].strip()) for text, row in zip(plain(column), rows, strict=True) if row >= 0)
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def picked(column: Column, rows: Int[np.ndarray, " rows"]) -> Column:
+    """Return the values of a column in these rows, none where the row is −1."""
+    if not len(column):
+        return none_of(column, len(rows))
+    return without(column[rows], (rows < 0) | missing(column)[rows])

@@ -1,0 +1,271 @@
+"""What regressions of reading times take from a long table: one row per word, with numbers about its surprisal, about
+where its scores come from, and about how that changes from word to word."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from decomp.tables.blocks import Block, Column, Texts, changes, concatenate, length, numbers, present, take
+from decomp.tables.reduction import BOS_POSITION, OF_SOURCES, first_rows, is_dropped, named
+
+SPREAD = (
+    "distal_max",
+    "distal_sum",
+    "mean_distance",
+    "score_entropy",
+    "normalised_entropy",
+    "bos_share",
+    "bias_share",
+    "entropy_change",
+    "manhattan",
+)
+"""Of the scores of one word."""
+PLACE = ("length", "sentence", "position_in_sentence")
+RENAMED = {"log2_prob": "surprisal", "corrected_log2_prob": "corrected_surprisal"}
+LAGGED = ("surprisal", "corrected_surprisal", "entropy", "length", "frequency", *SPREAD)
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]»]*$")
+ABBREVIATIONS = {"Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.", "etc.", "e.g.", "i.e."}
+"""Words that end with a full stop and no sentence."""
+
+Numbers = Float[np.ndarray, " targets"]
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """Which predictors there are. ValueError for numbers that mean nothing."""
+
+    distal: int = 10
+    """Sources more than so many words (tokens) back are distal."""
+    spillover: int = 0
+    """How many words before give theirs, too."""
+    frequency: Callable[[str], float] | None = None
+    """Of a word, if it is asked for."""
+
+    def __post_init__(self) -> None:
+        if self.distal < 0 or self.spillover < 0:
+            raise ValueError(f"distal and spillover must be from 0, not {self.distal} and {self.spillover}")
+
+    def columns(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns of the predictors of a table with these columns."""
+        own = [RENAMED.get(name, name) for name in columns if name not in OF_SOURCES]
+        own += [*PLACE, *(["frequency"] if self.frequency else []), *SPREAD]
+        lagged = [name for name in own if name in LAGGED]
+        return (*own, *(f"{name}_{lag}" for lag in range(1, self.spillover + 1) for name in lagged))
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the rows of whole targets, in order of article, as one row per target, an article at a time."""
+        before: dict[tuple[int, str], Sources] = {}
+        waiting: list[Block] = []
+        article = None
+        for segment in segments(blocks):
+            now = int(numbers(segment["article"])[0])
+            if now != article and waiting:
+                yield self.of_article(concatenate(waiting))
+                waiting = []
+                before.clear()
+            article = now
+            waiting.append(of_segment(segment, self.distal, before))
+        if waiting:
+            yield self.of_article(concatenate(waiting))
+
+    def of_article(self, block: Block) -> Block:
+        """Return the rows of one article with what needs their neighbours."""
+        found = dict(block)
+        words = np.array(texts(block["token"]), dtype=object)
+        found["length"] = lengths(block, words)
+        measure, position = block["measure"], numbers(block["position"])
+        found["sentence"], found["position_in_sentence"] = sentences(position, words)
+        if self.frequency is not None:
+            known = {word: self.frequency(word) for word in dict.fromkeys(words)}
+            found["frequency"] = np.array([known[word] for word in words])
+        found = {name: found[name] for name in self.columns_without_lags(block)}
+        assert isinstance(measure, Texts)
+        lagged = [name for name in found if name in LAGGED]
+        for lag in range(1, self.spillover + 1):
+            rows = earlier(measure.codes, position, lag)
+            for name in lagged:
+                found[f"{name}_{lag}"] = np.where(rows < 0, np.nan, numbers(found[name]).astype(np.float64)[rows])
+        return found
+
+    def columns_without_lags(self, block: Block) -> list[str]:
+        """Return the columns in order, but for those of the words before."""
+        first = [name for name in block if name not in SPREAD]
+        return [*first, *PLACE, *(["frequency"] if self.frequency else []), *SPREAD]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of one target, and their shares of the sum of absolute scores."""
+
+    position: int
+    """Of the target."""
+    sources: Int[np.ndarray, " sources"]
+    shares: Float[np.ndarray, " sources"]
+    entropy: float
+    """Normalised: 1 where all shares are the same."""
+
+
+def segments(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield whole targets of one article, window and measure each."""
+    for block in blocks:
+        names = [name for name in ("item", "article", "window", "measure") if name in block]
+        borders = np.any([changes(block[name]) for name in names], axis=0).nonzero()[0] + 1
+        for start, stop in pairwise([0, *borders.tolist(), length(block)]):
+            if stop > start:
+                yield take(block, slice(start, stop))
+
+
+def of_segment(block: Block, distal: int, before: dict[tuple[int, str], Sources]) -> Block:
+    """Return one row per target with what its own scores say, and how they differ from those of the target before.
+
+    `before` has, by article and measure, the last target that was seen; it is brought up to date.
+    """
+    first = first_rows(block)
+    group, count = np.cumsum(first) - 1, int(first.sum())
+    score = numbers(block["score"]).astype(np.float64)
+    position, distance = numbers(block["source_position"]), numbers(block["distance"])
+    is_bos = present(block["source_position"]) & (position == BOS_POSITION)
+    is_source = present(block["source_position"]) & ~is_bos
+    whole = np.bincount(group, np.where(is_dropped(block), 0, np.abs(score)), count)
+    own, size = group[is_source], np.abs(score[is_source])
+    total, number = np.bincount(own, size, count), np.bincount(own, minlength=count)
+    shares = size / np.where(total > 0, total, 1)[own]
+    entropy = np.bincount(own, -shares * np.log2(np.where(shares > 0, shares, 1)), count)
+    normalised = np.where(number > 1, entropy / np.log2(np.maximum(number, 2)), np.nan)
+    is_far = is_source & (distance > distal)
+    far = only(is_far, group, count)
+    highest = np.full(count, -np.inf)
+    np.maximum.at(highest, group[is_far], score[is_far])
+    targets = numbers(block["position"])[first]
+    key = (int(numbers(block["article"])[0]), texts(take({"m": block["measure"]}, slice(0, 1))["m"])[0] or "")
+    change, manhattan = from_word_to_word(before.get(key), targets, own, position[is_source], shares, normalised)
+    last = own == count - 1
+    before[key] = Sources(int(targets[-1]), position[is_source][last], shares[last], float(normalised[-1]))
+    is_bias = named(block, "<bias>") & ~present(block["source_position"])
+    of_target = {RENAMED.get(n, n): negated(c) if n in RENAMED else c for n, c in take(block, first).items()}
+    return {
+        **{name: column for name, column in of_target.items() if name not in OF_SOURCES},
+        "distal_max": np.where(far, highest, np.nan),
+        "distal_sum": np.where(far, np.bincount(group[is_far], score[is_far], count), np.nan),
+        "mean_distance": divided(np.bincount(own, size * distance[is_source], count), total),
+        "score_entropy": np.where(number > 0, entropy, np.nan),
+        "normalised_entropy": normalised,
+        "bos_share": np.where(only(is_bos, group, count), share_of(is_bos, group, score, whole), np.nan),
+        "bias_share": np.where(only(is_bias, group, count), share_of(is_bias, group, score, whole), np.nan),
+        "entropy_change": change,
+        "manhattan": manhattan,
+    }
+
+
+def from_word_to_word(
+    before: Sources | None,
+    targets: Int[np.ndarray, " targets"],
+    own: Int[np.ndarray, " sources"],
+    sources: Int[np.ndarray, " sources"],
+    shares: Float[np.ndarray, " sources"],
+    entropy: Numbers,
+) -> tuple[Numbers, Numbers]:
+    """Return how each target's shares differ from those of the target before it, missing where that is not there: the
+    change of the normalised entropy, and the Manhattan distance (0 to 2), both absolute (Oh & Schuler 2022)."""
+    if before is not None and before.position == targets[0] - 1:
+        own = np.concatenate([np.zeros(len(before.sources), own.dtype), own + 1])
+        sources, shares = np.concatenate([before.sources, sources]), np.concatenate([before.shares, shares])
+        targets, entropy = np.append(before.position, targets), np.append(before.entropy, entropy)
+        change, manhattan = from_word_to_word(None, targets, own, sources, shares, entropy)
+        return change[1:], manhattan[1:]
+    follows = np.append(False, np.diff(targets) == 1)
+    room = int(sources.max(initial=0)) + 1
+    keys = own.astype(np.int64) * room + sources
+    there = np.searchsorted(keys, keys - room)
+    shared = (there < len(keys)) & (keys[np.minimum(there, len(keys) - 1)] == keys - room) if len(keys) else there > 0
+    earlier_share = np.where(shared, shares[np.minimum(there, max(len(keys) - 1, 0))], 0.0) if len(keys) else shares
+    count = len(targets)
+    # What the target before has and this one has not: all of it, less what both have.
+    gone = np.append(0.0, np.bincount(own, shares, count)[:-1]) - np.bincount(own, earlier_share, count)
+    distance = np.bincount(own, np.abs(shares - earlier_share), count) + gone
+    change = np.abs(np.append(np.nan, np.diff(entropy)))
+    return np.where(follows, change, np.nan), np.where(follows, distance, np.nan)
+
+
+def negated(column: Column) -> Column:
+    """Return log2 probabilities as surprisal in bits."""
+    assert not isinstance(column, Texts)
+    return 0.0 - column
+
+
+def divided(above: Numbers, below: Numbers) -> Numbers:
+    """Return quotients, missing where there is nothing to divide by."""
+    return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
+
+
+def only(rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count: int) -> Bool[np.ndarray, " targets"]:
+    """Return which targets have any of these rows."""
+    return np.bincount(group[rows], minlength=count) > 0
+
+
+def share_of(
+    rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], score: Float[np.ndarray, " rows"], whole: Numbers
+) -> Numbers:
+    """Return the share of these rows in the sum of all absolute scores of their target."""
+    return divided(np.bincount(group[rows], np.abs(score[rows]), len(whole)), whole)
+
+
+def texts(column: Column) -> list[Any]:
+    """Return the texts of a column."""
+    assert isinstance(column, Texts)
+    return list(column.array())
+
+
+def lengths(block: Block, words: "np.ndarray[Any, Any]") -> Int[np.ndarray, " targets"]:
+    """Return how many characters each word has, by its place in the text, or else by its string."""
+    counted = np.array([len(word) for word in words], np.int32)
+    if "char_start" not in block:
+        return counted
+    placed = present(block["char_start"]) & present(block["char_end"])
+    return np.where(placed, numbers(block["char_end"]) - numbers(block["char_start"]), counted).astype(np.int32)
+
+
+def sentences(
+    position: Int[np.ndarray, " targets"], words: "np.ndarray[Any, Any]"
+) -> tuple[Int[np.ndarray, " targets"], Int[np.ndarray, " targets"]]:
+    """Return the number of each word's sentence in its article, and its place there, both from 0.
+
+    A sentence ends with a word that ends with . ! ? or …, quotes and brackets after it aside, and is no common
+    abbreviation.
+    """
+    places, first = np.unique(position, return_index=True)
+    ends = np.array([bool(SENTENCE_END.search(w)) and w not in ABBREVIATIONS for w in words[first]])
+    number = np.cumsum(np.append(0, ends[:-1]))
+    begins = np.append(True, np.diff(number) > 0).nonzero()[0]
+    # Words that are not predicted count as words of the first sentence.
+    start = np.where(number == 0, 0, places[begins[number]])
+    row = np.searchsorted(places, position)
+    return number[row].astype(np.int32), (places - start)[row].astype(np.int32)
+
+
+def earlier(
+    measure: Int[np.ndarray, " targets"], position: Int[np.ndarray, " targets"], lag: int
+) -> Int[np.ndarray, " targets"]:
+    """Return the row of the same measure `lag` words before, −1 where there is none."""
+    keys = measure.astype(np.int64) * (int(position.max()) + 1 + lag) + position
+    order = np.argsort(keys, kind="stable")
+    at = np.minimum(np.searchsorted(keys[order], keys - lag), len(keys) - 1)
+    return np.where((keys[order][at] == keys - lag) & (position >= lag), order[at], -1)
+
+
+def zipf_frequency(language: str) -> Callable[[str], float]:
+    """Return what gives a word's frequency on the Zipf scale (log10 of occurrences in a billion words), 0 for one that
+    is unknown. ValueError without wordfreq, and for a language that it has not."""
+    try:
+        import wordfreq
+    except ImportError as error:
+        raise ValueError("--frequency needs wordfreq: pip install 'tokenwise-decomposition[frequency]'") from error
+    if language not in wordfreq.available_languages():
+        known = ", ".join(sorted(wordfreq.available_languages()))
+        raise ValueError(f"there are no frequencies of words of {language!r}: wordfreq has {known}")
+    return lambda word: float(wordfreq.zipf_frequency(word, language))
