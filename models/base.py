@@ -16,12 +16,13 @@ from decomp.core.ablation import Unembedding
 from decomp.core.decomposition import Decomposition, assemble
 from decomp.core.engine import Chunk, propagate
 from decomp.core.folding import FoldedNetwork
+from decomp.core.model import Patch
 from decomp.core.network import Affine, Network
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.rules import ActivationRule, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.models.checks import check_temperature
-from decomp.models.patching import Patch, patching
+from decomp.models.patching import patching
 from decomp.models.precision import own_precision
 from decomp.models.recording import Tape, operating_point, recording
 from decomp.models.running import alone, exclusive, running

@@ -3,39 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from decomp.core.model import Patch
 from decomp.models.running import running
 from decomp.models.sites import AttentionSite, BranchSite, Projection, StageSite
-
-
-class Patch(Protocol):
-    """Called during a forward pass, in its order.
-
-    Stages are counted from 0: every sublayer, after it the norm that follows its residual sum where there is
-    one, and at the end the logits.
-    """
-
-    def embedding(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """What the first block is given."""
-        ...
-
-    def input(self, stage: int, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """The stage's input, before its own norm; may be called again with the same."""
-        ...
-
-    def projected(self, stage: int, kind: int, output: Float[Tensor, "B T HV"]) -> Float[Tensor, "B T HV"]:
-        """An attention's queries (0), keys (1) and values (2), heads side by side."""
-        ...
-
-    def output(self, stage: int, value: Float[Tensor, "B T _"]) -> None:
-        """Of attention the mixed values before the output projection, of an MLP or a norm its output."""
-        ...
 
 
 class Hooks:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from decomp.core.model import Model
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 
@@ -20,7 +21,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def bos_of(model: Any, tokenizer: Any, bos: bool) -> int | None:
+def bos_of(model: Model, tokenizer: Any, bos: bool) -> int | None:
     """Return the beginning-of-sequence token that prompts start with, None where they start without one."""
     return beginning_of_sequence(tokenizer, model.config) if bos else None
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decomp.core.model import Model
 from decomp.io.records import Record, read_records
 from decomp.io.texts import suffix_of
 from decomp.tables.files import TableFile, columns_of
@@ -25,7 +26,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         yield Record(f"{path}, row {number}", dict(zip(names, row, strict=True)))
 
 
-def check_fits(path: Path, command: str, model: Any, options: Mapping[str, Any]) -> None:
+def check_fits(path: Path, command: str, model: Model, options: Mapping[str, Any]) -> None:
     """Raise ValueError, with every difference, for a table of another command, model, or other options.
 
     Where nothing says how the table was made, a warning says so.

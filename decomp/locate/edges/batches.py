@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Setting
 from decomp.locate.edges.graph import Graph, Outputs
 from decomp.locate.edges.passes import UniformMask
@@ -49,20 +50,20 @@ def in_batches(graph: Graph, prompts: Sequence[PromptPair], memory: int, itemsiz
         yield from (same[i : i + size] for i in range(0, len(same), size))
 
 
-def outputs_on(model: Any, graph: Graph, prompts: Sequence[PromptPair], side: str) -> list[Float[Tensor, "B T _"]]:
+def outputs_on(model: Model, graph: Graph, prompts: Sequence[PromptPair], side: str) -> list[Float[Tensor, "B T _"]]:
     """Return what every stage gives in an ordinary pass over one side of the pairs."""
     patch = UniformMask(graph)
     model.patched_logits(ids_of(model, prompts, side), patch)
     return patch.outputs
 
 
-def ids_of(model: Any, prompts: Sequence[PromptPair], side: str) -> Int[Tensor, "B T"]:
+def ids_of(model: Model, prompts: Sequence[PromptPair], side: str) -> Int[Tensor, "B T"]:
     """Return the token ids of the `clean` or `corrupt` prompts of pairs of one length."""
     return torch.stack([getattr(prompt, side) for prompt in prompts]).to(model.device)
 
 
 def mean_outputs(
-    model: Any, graph: Graph, parts: Sequence[Sequence[PromptPair]], setting: Setting
+    model: Model, graph: Graph, parts: Sequence[Sequence[PromptPair]], setting: Setting
 ) -> list[Float[Tensor, "1 _ _"]]:
     """Return means over prompts, and by the ablations of `OVER_TOKENS` over their positions too."""
     over_tokens = setting.ablation in OVER_TOKENS
@@ -87,7 +88,7 @@ def given_batches(prompts: Sequence[PromptPair], setting: Setting) -> list[list[
     return list(by_name.values())
 
 
-def batches(model: Any, graph: Graph, prompts: Sequence[PromptPair], setting: Setting) -> Iterator[Batch]:
+def batches(model: Model, graph: Graph, prompts: Sequence[PromptPair], setting: Setting) -> Iterator[Batch]:
     """Yield batches with the ablated outputs that belong to them.
 
     ValueError as in `Setting.check`, and for too little memory.
@@ -103,7 +104,7 @@ def batches(model: Any, graph: Graph, prompts: Sequence[PromptPair], setting: Se
 
 
 def ablated_outputs(
-    model: Any, graph: Graph, part: Sequence[PromptPair], setting: Setting, means: Outputs | None
+    model: Model, graph: Graph, part: Sequence[PromptPair], setting: Setting, means: Outputs | None
 ) -> Outputs:
     """Return what takes the place of every stage's outputs for prompts of one length, shapes (B, T, width)."""
     if means is not None:

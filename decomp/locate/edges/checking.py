@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.locate.edges.batches import batches
 from decomp.locate.edges.behaviour import PER_BATCH, Setting
 from decomp.locate.edges.circuits import find_circuit
@@ -66,7 +67,7 @@ def masks_but(graph: Graph, kept: Int[Tensor, "edges 2"], like: Tensor) -> Float
 
 @torch.no_grad()
 def check_edges(
-    model: Any,
+    model: Model,
     graph: Graph,
     prompts: Sequence[PromptPair],
     orders: dict[str, Int[Tensor, "edges 2"]],
@@ -103,7 +104,7 @@ def check_edges(
     ]
 
 
-def check_made(path: Path, model: Any, setting: Setting, options: Mapping[str, Any]) -> None:
+def check_made(path: Path, model: Model, setting: Setting, options: Mapping[str, Any]) -> None:
     """Raise ValueError, with every difference, for a table of edges of another model, other BOS, other ablation.
 
     `options` are `bos` and `batch_by`, of which the second counts for means over given batches alone.

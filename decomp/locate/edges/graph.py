@@ -7,13 +7,13 @@ the norm is then a node too, and what comes after reads it alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decomp.core.network import MLP, Affine, Attention, Norm
+from decomp.core.model import Model
+from decomp.core.network import MLP, Affine, Attention, Mixture, Norm
 
 ATTENTION_INPUTS = ("query", "key", "value")
 
@@ -22,7 +22,7 @@ ATTENTION_INPUTS = ("query", "key", "value")
 class Stage:
     """Destinations that read one residual stream, and the sources that come of them."""
 
-    operator: Attention | MLP | None
+    operator: Attention | MLP | Mixture | None
     """None: a norm after the residual sum, or the logits."""
     norm: Norm | None
     """The destinations' own, which their inputs go through."""
@@ -63,7 +63,7 @@ class Graph:
         return self.edges().T.nonzero().flip(1)
 
 
-def graph_of(model: Any) -> Graph:
+def graph_of(model: Model) -> Graph:
     """Return the computation graph of a decomposed model.
 
     Nodes are called `embedding`, `a0.h3` (head 3 of layer 0), `m0` (its MLP), `logits`; norms that are nodes
@@ -75,7 +75,7 @@ def graph_of(model: Any) -> Graph:
     stages, first = list[Stage](), 0
 
     def add(
-        operator: Attention | MLP | None,
+        operator: Attention | MLP | Mixture | None,
         norm: Norm | None,
         inputs: Sequence[tuple[str, Sequence[str]]],
         gives: Sequence[str],

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record, parse_json, text_of
 from decomp.io.texts import read_text
@@ -57,7 +58,7 @@ def read_prompts(
 
 
 def open_prompts(
-    model: Any, tokenizer: Any, path: Path, bos: bool = True, batch_by: str | None = None
+    model: Model, tokenizer: Any, path: Path, bos: bool = True, batch_by: str | None = None
 ) -> list[PromptPair]:
     """Read the pairs of a file as this model's tokens. ValueError as in `read_prompts`."""
     return read_prompts(path, tokenizer, model.config, bos, batch_by)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.locate.edges.batches import Batch, batches, ids_of, outputs_on
 from decomp.locate.edges.behaviour import Setting, find
 from decomp.locate.edges.graph import Graph, Outputs, graph_of, streams, vectors
@@ -151,7 +152,7 @@ class Pass:
 
 @torch.no_grad()
 def score_edges(
-    model: Any, prompts: Sequence[PromptPair], request: EdgeRequest, advance: Callable[[int], object] = lambda _: None
+    model: Model, prompts: Sequence[PromptPair], request: EdgeRequest, advance: Callable[[int], object] = lambda _: None
 ) -> EdgeScores:
     """Score every edge of a model's computation graph on pairs of prompts.
 
@@ -202,7 +203,7 @@ def check_scores(graph: Graph, scores: Float[Tensor, "U V"]) -> None:
 
 
 def loss_of(
-    model: Any, batch: Batch, one: Pass, request: EdgeRequest, counted: Float[Tensor, " B"]
+    model: Model, batch: Batch, one: Pass, request: EdgeRequest, counted: Float[Tensor, " B"]
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of the prompts' L in one pass. ValueError, with the prompt, where L is not finite."""
     losses = request.losses(model.patched_logits(one.ids, one.patch), batch.prompts, batch.clean)
@@ -216,7 +217,7 @@ def end_pass(graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"
 
 
 def mask_passes(
-    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+    model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
     """Yield the passes of ∂L/∂m_uv at each mask value, all edges ablated that far."""
     for mask, weight in request.nodes():
@@ -224,7 +225,7 @@ def mask_passes(
 
 
 def embedding_passes(
-    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+    model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
     """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated embeddings (Hanna et al. 2024)."""
     clean = outputs_on(model, graph, batch.prompts, "clean")
@@ -234,7 +235,7 @@ def embedding_passes(
 
 
 def activation_passes(
-    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+    model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
     """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated outputs of one stage at a time.
 
@@ -249,7 +250,7 @@ def activation_passes(
 
 
 def end_passes(
-    model: Any, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
+    model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
     """Yield the passes of (ablated_u − clean_u) · mean of ∂L/∂in_v on the clean and on the corrupt prompts.
 

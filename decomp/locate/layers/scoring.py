@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from decomp.core.model import Model
 from decomp.core.operators import FrozenNorm
 from decomp.core.readout_rows import ReadoutRows
 from decomp.locate.facts import Fact
@@ -41,7 +41,7 @@ def apply(
     return function(logits, token, foil)
 
 
-def gradient_x_activation(model: Any, facts: Sequence[Fact], request: LayerRequest) -> Iterator[LayerScores]:
+def gradient_x_activation(model: Model, facts: Sequence[Fact], request: LayerRequest) -> Iterator[LayerScores]:
     """Yield each fact's gradient · activation over hidden, reduced as was asked, of the outputs of components.
 
     All layers come from one forward and one backward pass. Batches are padded on the right, where causal
@@ -63,14 +63,14 @@ def gradient_x_activation(model: Any, facts: Sequence[Fact], request: LayerReque
 
 
 def products_of(
-    readings: Sequence[Reading], model: Any, function: AttributedFunction, request: LayerRequest
+    readings: Sequence[Reading], model: Model, function: AttributedFunction, request: LayerRequest
 ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
     """Yield each reading's value, and gradient ⊙ activation of the components' outputs."""
     for batch in batches(model, readings, request.memory):
         yield from gradients_of_batch(model, batch, function, request.components)
 
 
-def batches(model: Any, readings: Sequence[Reading], memory: int) -> Iterator[Sequence[Reading]]:
+def batches(model: Model, readings: Sequence[Reading], memory: int) -> Iterator[Sequence[Reading]]:
     """Yield readings in order, as many at a time as fit into the memory. ValueError where not even one does."""
     start = 0
     for stop in range(1, len(readings) + 1):
@@ -82,12 +82,12 @@ def batches(model: Any, readings: Sequence[Reading], memory: int) -> Iterator[Se
             start = stop
 
 
-def check_memory(model: Any, length: int, memory: int) -> None:
+def check_memory(model: Model, length: int, memory: int) -> None:
     """Raise ValueError where a text of this length takes more than the memory."""
     rows_within(memory, length * bytes_per_token(model, length), f"a fact of {length} tokens")
 
 
-def bytes_per_token(model: Any, length: int) -> int:
+def bytes_per_token(model: Model, length: int) -> int:
     """Return what a backward pass keeps: a dozen states, the neurons four times, two rows of attention per head."""
     kept = sum(
         2 * length * operator.heads + 8 * operator.hidden
@@ -99,7 +99,7 @@ def bytes_per_token(model: Any, length: int) -> int:
 
 
 def gradients_of_batch(
-    model: Any, facts: Sequence[Reading], function: AttributedFunction, components: Sequence[str]
+    model: Model, facts: Sequence[Reading], function: AttributedFunction, components: Sequence[str]
 ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
     """Yield each reading's value, and gradient ⊙ activation of the components' outputs, from one pass for all."""
     ids = pad_sequence([fact.ids for fact in facts], batch_first=True).to(model.device)
@@ -129,7 +129,7 @@ class DirectShares:
     """Of the norms, `project_out` and the head; those of a sublayer are in its output."""
 
 
-def summed_shares(model: Any, fact: Fact, request: LayerRequest) -> DirectShares:
+def summed_shares(model: Model, fact: Fact, request: LayerRequest) -> DirectShares:
     """Return a fact's shares in the attributed function, over all tokens that it is asked about.
 
     ValueError as in `direct_shares`, for too little memory, and for shares that are not finite.
@@ -150,7 +150,7 @@ def summed_shares(model: Any, fact: Fact, request: LayerRequest) -> DirectShares
 
 
 @torch.no_grad()
-def direct_shares(model: Any, fact: Fact | Reading, function: str) -> DirectShares:
+def direct_shares(model: Model, fact: Fact | Reading, function: str) -> DirectShares:
     """Return what each sublayer's output at the last position has in the logits, through the frozen norms after it.
 
     A covector goes back through the residual stream from the head: through the final norm, and where norms
@@ -196,7 +196,7 @@ def read_bias(g: Float[Tensor, "1 D"], bias: Float[Tensor, " D"] | None) -> Floa
 
 
 def value_and_gradient(
-    model: Any, hidden: Float[Tensor, " E"], fact: Fact | Reading, function: AttributedFunction
+    model: Model, hidden: Float[Tensor, " E"], fact: Fact | Reading, function: AttributedFunction
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " E"]]:
     """Return the function of a final hidden state, and its gradient there."""
     with torch.enable_grad():

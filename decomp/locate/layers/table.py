@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decomp.core.model import Model
 from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
 from decomp.locate.layers.readings import LayerRequest, readings_of
@@ -11,13 +12,15 @@ from decomp.locate.layers.rows import LayerRow, direct_rows, gradient_rows
 from decomp.locate.layers.scoring import gradient_x_activation, summed_shares
 
 
-def open_facts(model: Any, tokenizer: Any, source: Path | Sequence[Mapping[str, Any]], bos: bool = True) -> list[Fact]:
+def open_facts(
+    model: Model, tokenizer: Any, source: Path | Sequence[Mapping[str, Any]], bos: bool = True
+) -> list[Fact]:
     """Read the facts of a file, or items at hand, as this model's tokens. ValueError as in `read_facts`."""
     return read_facts(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length())
 
 
 def score_layers(
-    model: Any,
+    model: Model,
     facts: Sequence[Fact],
     request: LayerRequest = LayerRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.io.digests import digest
 from decomp.io.records import Record
 from decomp.locate.limits import check_finite, check_numbers
@@ -98,7 +99,7 @@ class Check:
 
 
 def open_check(
-    model: Any,
+    model: Model,
     tokenizer: Any,
     table: Path,
     items: Path,
@@ -150,7 +151,7 @@ def random_like(neurons: Bool[Tensor, "L F"], generator: torch.Generator) -> Boo
 
 @torch.no_grad()
 def values_with(
-    model: Any,
+    model: Model,
     completion: Completion,
     changes: Sequence[tuple[Bool[Tensor, "L F"], float]],
     memory: int,
@@ -174,7 +175,7 @@ def multiply(factors: Float[Tensor, "R L F"], layer: int, neurons: Float[Tensor,
 
 
 def check_items(
-    model: Any,
+    model: Model,
     asked: Sequence[Asked],
     sets: Mapping[Key, Bool[Tensor, "L F"]],
     factors: Sequence[float],
@@ -207,7 +208,7 @@ def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
 
 
 def check_unrelated(
-    model: Any,
+    model: Model,
     others: Sequence[Asked],
     sets: Mapping[Key, Bool[Tensor, "L F"]],
     factors: Sequence[float],
@@ -233,7 +234,7 @@ def check_unrelated(
 
 
 def check_neurons(
-    model: Any,
+    model: Model,
     check: Check,
     factors: Sequence[float] = (0.0, 2.0),
     draws: int = 20,

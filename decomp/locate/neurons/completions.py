@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from decomp.core.model import Model
 from decomp.locate.limits import rows_within
 from decomp.measures.functions import FUNCTIONS
 
@@ -53,7 +54,7 @@ class Continuation:
     What precedes the positions that predict Y is computed once: no change of the neurons there reaches it.
     """
 
-    def __init__(self, model: Any, completion: Completion, neurons: str = "activation") -> None:
+    def __init__(self, model: Model, completion: Completion, neurons: str = "activation") -> None:
         self.model, self.neurons = model, neurons
         context, self.target = (ids.to(model.device) for ids in (completion.context, completion.target))
         self.inputs = torch.cat([context[-1:], self.target[:-1]])
@@ -100,7 +101,7 @@ class Continuation:
 
 
 @contextmanager
-def changing_neurons(model: Any, rows: int, change: Change, neurons: str = "activation") -> Iterator[None]:
+def changing_neurons(model: Model, rows: int, change: Change, neurons: str = "activation") -> Iterator[None]:
     """Replace every layer's neurons, after or before their activation, by what `change` makes of them."""
 
     def changed(layer: int, values: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ def changing_neurons(model: Any, rows: int, change: Change, neurons: str = "acti
     def replace(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (changed(layer, args[0]),)
 
-    def replace_before(layer: int, columns: slice, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def replace_before(layer: int, columns: slice | Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         joint = output.clone()
         joint[..., columns] = changed(layer, output[..., columns])
         return joint

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.locate.neurons.items import Asked
 from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
 from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
@@ -24,7 +24,7 @@ class Found:
 
 
 def find_neurons(
-    model: Any,
+    model: Model,
     asked: Sequence[Asked],
     request: NeuronRequest = NeuronRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from decomp.core.model import Model
 from decomp.corpus.contrast_items import spaced
 from decomp.io.records import Record, text_of
 from decomp.locate.encoding import bos_of, check_length, encode, string_of
@@ -49,7 +50,7 @@ class Asked:
 
 
 def open_items(
-    model: Any,
+    model: Model,
     tokenizer: Any,
     source: Path | Sequence[Mapping[str, Any]],
     levels: Sequence[str] = ("token",),

@@ -1,12 +1,13 @@
 """Knowledge neurons (Dai et al. 2022): integrated gradients of a completion's probability in each layer's neurons."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.locate.limits import check_finite
 from decomp.locate.neurons.completions import NEURONS, SEQUENCE_FUNCTIONS, Completion, Continuation
 from decomp.locate.quadrature import nodes_of
@@ -82,7 +83,7 @@ class NeuronScores:
         return NeuronScores(scores, self.value - other.value, self.without - other.without)
 
 
-def integrated_gradients(model: Any, completion: Completion, request: NeuronRequest, place: str = "") -> NeuronScores:
+def integrated_gradients(model: Model, completion: Completion, request: NeuronRequest, place: str = "") -> NeuronScores:
     """Return IG_w = w · Σ_i weight_i · ∂F(α_i w)/∂w of every neuron, one layer's neurons at a time (Dai et al. 2022).
 
     Layers, nodes, and positions that are scaled separately are computed side by side, as many as fit into the
@@ -172,7 +173,7 @@ def scaled_places(places: Int[Tensor, " R"], length: int) -> Tensor:
     return (places[:, None] < 0) | (places[:, None] == torch.arange(length, device=places.device))
 
 
-def score_completions(model: Any, completions: list[Completion], request: NeuronRequest, place: str) -> NeuronScores:
+def score_completions(model: Model, completions: list[Completion], request: NeuronRequest, place: str) -> NeuronScores:
     """Return the scores of a target, or with `contrast` of a target less those of its foil."""
     each = [integrated_gradients(model, completion, request, place) for completion in completions]
     return each[0].minus(each[1]) if request.contrast else each[0]
