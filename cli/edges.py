@@ -12,7 +12,7 @@ from decomp.cli.main import DefaultGroup
     modules={"score": "decomp.cli.edges_score", "check": "decomp.cli.edges_check"},
 )
 def command() -> None:
-    """Edges between heads, MLPs, embedding and logits: `decomp edges PROMPTS MODEL` scores them.
+    """Score edges between heads, MLPs, embedding and logits: `decomp edges PROMPTS MODEL`.
 
     PROMPTS is JSON: {"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @options.model_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
-    """How alike measures rank the context tokens of INPUT_FILE's predictions (Oh & Schuler 2023, section 5).
+    """Measure how alike measures rank the context tokens of INPUT_FILE's predictions (Oh & Schuler 2023, section 5).
 
     For every pair of measures the rank correlation over the sources of one predicted token, Spearman's and
     Kendall's (tau-b), averaged over predicted tokens; in brackets 95 % bootstrap intervals over these. A token

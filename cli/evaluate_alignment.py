@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.model_options
 @options.manners
 def command(items: tuple[Path, ...], **asked: Any) -> None:
-    """How well measures single out the known evidence of contrast items (Yin & Neubig 2022).
+    """Measure how well measures single out the known evidence of contrast items (Yin & Neubig 2022).
 
     ITEMS are tables as decomp contrast reads them, several at once. Among the tokens of each prompt, highest score
     first: the share of the scores that the evidence has (dot product), how many other tokens come before it

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @options.window_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
-    """What predictions of INPUT_FILE lose without the sources that a measure ranks first (DeYoung et al. 2020).
+    """Measure what predictions of INPUT_FILE lose without the sources that a measure ranks first (DeYoung et al. 2020).
 
     Comprehensiveness: the loss without 1, 5, 10, 20 and 50 % of the sources, the highest scores first; higher is
     better. Sufficiency: the loss with nothing but these; lower is better. AOPC is the mean of the five. In brackets

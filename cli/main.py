@@ -115,7 +115,7 @@ class DefaultGroup(LazyGroup):
 )
 @click.version_option(package_name="tokenwise-decomposition", prog_name="decomp")
 def main() -> None:
-    """Which context tokens does a language model's prediction rest on?
+    """Show which context tokens a language model's predictions rest on.
 
     Exact token-wise decomposition of hidden states (Oh & Schuler 2023) and ΔLP, the importance of each
     context token in bits; the other measures of the field on the same models, in the same table; where in the

@@ -17,7 +17,7 @@ ATTEMPTS = 3
 
 
 def need_ray() -> Any:
-    """ValueError where ray is not installed."""
+    """Return the module ray. ValueError where it is not installed."""
     try:
         import ray
         import ray.data
@@ -58,7 +58,7 @@ class Pool:
         windows: list[TokenisedWindow],
         units: list[list[Batch]],
     ) -> Iterator[Outcome]:
-        """What comes of the units, as they are done; a unit whose worker dies is tried again."""
+        """Yield what comes of the units, as they are done; a unit whose worker dies is tried again."""
         data = self.ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -86,7 +86,7 @@ class Pool:
 
 @contextmanager
 def open_pool(address: str | None, workers: int | None, device: str) -> Iterator[Pool]:
-    """A pool on the cluster at `address`, or on this machine alone.
+    """Open a pool on the cluster at `address`, or on this machine alone.
 
     By default a worker for each GPU where the device is one, else one. Threads: an equal share of the cores.
     """
@@ -106,7 +106,7 @@ def open_pool(address: str | None, workers: int | None, device: str) -> Iterator
 
 
 def pool_of(ray: Any, workers: int | None, device: str) -> Pool:
-    """ValueError for a device that the cluster has not."""
+    """Return the pool that a cluster has room for. ValueError for a device that it has not."""
     gpu, resources = device.startswith("cuda"), ray.cluster_resources()
     count = workers or (int(resources.get("GPU", 0)) if gpu else 1)
     if count < 1:

@@ -59,7 +59,7 @@ class Bar:
 
 @contextmanager
 def cost_progress(windows: Sequence[PlannedWindow], numbers: Iterable[int], quiet: bool) -> Iterator[Bar]:
-    """A bar on a terminal's stderr over some of the windows."""
+    """Show a bar on a terminal's stderr over some of the windows."""
     chosen = list(numbers)
     total = sum(windows[number].cost for number in chosen)
     shape = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
@@ -106,7 +106,7 @@ def work_through(
 
 
 def locally(windows: list[T], compute: Callable[[list[T]], Block]) -> Callable[[list[list[Batch]]], Iterator[Outcome]]:
-    """The engine that computes in this process."""
+    """Return the engine that computes in this process: from units of batches to their outcomes."""
 
     def work(batch: Batch) -> Block:
         return compute(windows[batch.start : batch.stop])

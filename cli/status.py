@@ -60,7 +60,7 @@ def share(done: "Amount", total: "Amount") -> str:
 
 
 def duration(seconds: float) -> str:
-    """`3:02:01`, hours where there are some."""
+    """Return a duration in words of a clock, `3:02:01`, with hours where there are some."""
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

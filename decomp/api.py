@@ -15,7 +15,6 @@ from decomp.corpus.contrast_items import Item, read_items
 from decomp.evaluation import agreement as agreements
 from decomp.evaluation import alignment as alignments
 from decomp.evaluation import faithfulness as curves
-from decomp.evaluation.intervals import estimates, gathered
 from decomp.jobs import Model, check_least, open_contrasting, open_model, open_scoring, open_windows, with_evidence
 from decomp.measures.contrast import scored
 from decomp.measures.functions import find_function
@@ -27,6 +26,7 @@ from decomp.report.page.opening import decompositions_page, open_page, table_pag
 from decomp.report.page.predictions import likely_tokens
 from decomp.runs.stored import placed
 from decomp.runs.tables import open_table_or_run
+from decomp.tables.intervals import estimates, gathered
 from decomp.tables.table import Table
 
 __all__ = [

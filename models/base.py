@@ -35,7 +35,7 @@ SLIDING = "sliding_attention"
 
 
 def model_label(name: str) -> str:
-    """The last part of a model's name, which file names carry."""
+    """Return the last part of a model's name, which file names carry."""
     return Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -59,7 +59,7 @@ def fold_with_gates(model: "DecomposedModel") -> FoldedNetwork:
 
 
 def weights_digest(model: "DecomposedModel") -> str:
-    """SHA-256 of all parameters as they are, shortened."""
+    """Return the SHA-256 of all parameters as they are, shortened."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -247,7 +247,7 @@ class DecomposedModel(PreTrainedModel):
     def hidden_without(
         self, input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T E"]:
-        """Final hidden states where no later position attends to what is removed; positions stay.
+        """Return final hidden states where no later position attends to what is removed; positions stay.
 
         A removed position attends to itself where nothing else is left, so that every row of attention weights has
         an entry. What all texts begin with is computed once.
@@ -316,7 +316,7 @@ class DecomposedModel(PreTrainedModel):
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
-        """Logits at the last position of texts of one length, each stage of the forward pass handed to `patch`."""
+        """Return logits at the last position of texts of one length, where `patch` has a say at every stage."""
         check_ids(input_ids, self.max_length(), self.config.vocab_size)
         with patching(self, self.blocks(), self.sites(), patch):
             logits: Tensor = self(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits
@@ -331,7 +331,7 @@ class DecomposedModel(PreTrainedModel):
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Int[Tensor, " new"]:
-        """A continuation, up to the end of sequence: the likeliest token each time, or sampled.
+        """Return a continuation, up to the end of sequence: the likeliest token each time, or sampled.
 
         ValueError if text and continuation have more tokens than the model has positions, or for a temperature
         that is too low to sample at.
@@ -367,7 +367,7 @@ class DecomposedModel(PreTrainedModel):
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
     ) -> Decomposition:
-        """The exact decomposition of one text's final hidden states (Oh & Schuler 2023).
+        """Return the exact decomposition of one text's final hidden states (Oh & Schuler 2023).
 
         `decomposition_length`: most recent sources kept per target, all by default. `memory`: of the
         buffers, beside the result. ValueError for ids of another shape, non-finite hidden states, a
@@ -403,7 +403,7 @@ class DecomposedModel(PreTrainedModel):
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
     ) -> list[Decomposition]:
-        """One decomposition per text, padding taken off; errors as for `decompose`."""
+        """Return one decomposition per text, padding taken off; errors as for `decompose`."""
         rules = Rules(activation_rule, gate_rule)
         texts = unpad(input_ids, attention_mask, position_ids)
         points = [self.record(ids, places, rules, output_layers) for ids, places in texts]
@@ -429,7 +429,7 @@ class DecomposedModel(PreTrainedModel):
         gate_rule: GateRule = "frozen",
         memory: int | str = DEFAULT_MEMORY,
     ) -> Iterator[Chunk]:
-        """Contributions in chunks of sources, in bounded memory; each chunk is valid until the next."""
+        """Yield contributions in chunks of sources, in bounded memory; each chunk is valid until the next."""
         texts = unpad(input_ids, attention_mask, position_ids)
         points = [self.record(ids, places, Rules(activation_rule, gate_rule)) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
@@ -439,7 +439,7 @@ class DecomposedModel(PreTrainedModel):
 def unpad(
     input_ids: Tensor | Sequence[Tensor], attention_mask: Tensor | None, position_ids: Tensor | None
 ) -> list[tuple[Int[Tensor, " T"], Int[Tensor, " T"] | None]]:
-    """Ids and positions of each text without its padding."""
+    """Return ids and positions of each text without its padding."""
     texts = []
     for b, ids in enumerate(input_ids):
         if ids.ndim != 1:
@@ -465,7 +465,7 @@ def additive_mask(seen: Bool[Tensor, "B T T"], dtype: torch.dtype) -> Float[Tens
 
 
 def shared_length(input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None) -> int:
-    """How many tokens all texts begin with, none of them removed; the last token is every text's own."""
+    """Return how many tokens all texts begin with, none of them removed; the last token is every text's own."""
     differs = (input_ids != input_ids[:1]).any(0)
     if removed is not None:
         differs = differs | removed.any(0)

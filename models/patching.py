@@ -28,7 +28,7 @@ class Hooks:
         self.handles: list[Any] = []
 
     def shaped(self, x: Tensor) -> Float[Tensor, "B T _"]:
-        """Some modules see (B·T, D)."""
+        """Return a value in the shape of another: some modules see (B·T, D)."""
         return x.reshape(*self.rows, x.shape[-1])
 
     def embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -46,7 +46,7 @@ class Hooks:
     def own_input(
         self, stage: int, shared: nn.Module | None, module: nn.Module, args: tuple[Tensor, ...]
     ) -> tuple[Tensor]:
-        """A branch's input, after the norm that it shares with another; the same for all its projections."""
+        """Return a branch's input, after the norm that it shares with another; the same for all its projections."""
         if stage not in self.given:
             stream = args[0] if shared is None else self.stream
             patched = self.patch.input(stage, self.shaped(stream)).view(stream.shape)
@@ -115,7 +115,7 @@ class Hooks:
 
 
 def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, list[tuple[int, Any]]]:
-    """Per module which projections (by number) its output holds, and where."""
+    """Return per module which projections (by number) its output holds, and where."""
     modules: dict[nn.Module, list[tuple[int, Any]]] = {}
     for kind, projection in enumerate(projections):
         modules.setdefault(projection.module, []).append((kind, projection.columns))

@@ -53,7 +53,7 @@ class RunningLogSumExp:
         self.total = torch.zeros(rows, dtype=dtype, device=like.device)
 
     def add(self, rows: slice, tile: Float[Tensor, "rows V"]) -> None:
-        """Takes the tile over: its content is lost."""
+        """Add a tile of logits to the sums of exponentials; the tile's content is lost."""
         tile = tile.to(self.total.dtype)
         before, total = self.maximum[rows], self.total[rows]
         maximum = torch.maximum(before, tile.amax(1))
@@ -68,7 +68,7 @@ class RunningLogSumExp:
 def next_log2_prob(
     hidden: Float[Tensor, "T E"], next_ids: Int[Tensor, " T"], unembedding: Unembedding
 ) -> Float[Tensor, " T"]:
-    """log2 softmax(z[i])[y] of each target's next token, in bits."""
+    """Return log2 softmax(z[i])[y] of each target's next token, in bits."""
     return ablated_log2_prob(
         hidden.new_zeros(len(hidden), hidden.shape[-1]),
         torch.arange(len(hidden), device=hidden.device),
@@ -85,7 +85,7 @@ def ablated_log2_prob(
     next_ids: Int[Tensor, " T"],
     unembedding: Unembedding,
 ) -> Float[Tensor, " pairs"]:
-    """log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i (rising), in bits.
+    """Return log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i (rising), in bits.
 
     Logits exist for `ROWS` pairs and `VOCAB_TILE` entries at a time; every value is finite.
     """

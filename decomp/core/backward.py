@@ -115,7 +115,7 @@ class Backward:
     """The way back through one text's network, frozen (`pull`) or real (`differentiate`)."""
 
     def __init__(self, network: Network, point: OperatingPoint, verb: Verb, memory: int) -> None:
-        """Attention weights are held where a quarter of `memory` bytes is enough for them, else made for each group.
+        """Hold attention weights where a quarter of `memory` bytes is enough for them, else make them for each group.
 
         `differentiate` needs a point that was recorded for gradients.
         """

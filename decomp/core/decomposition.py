@@ -51,23 +51,23 @@ class Decomposition:
         return len(self.input_ids)
 
     def sources(self, target: int) -> range:
-        """The sources kept for one target, oldest first. ValueError for a target outside of the text."""
+        """Return the sources kept for one target, oldest first. ValueError for a target outside of the text."""
         if not 0 <= target < len(self):
             raise ValueError(f"target {target} is not in the text: its targets are 0 to {len(self) - 1}")
         return sources_of(target, self.decomposition_length)
 
     def contributions(self, target: int) -> Float[Tensor, "sources E"]:
-        """One vector per source of one target, a view; `sources(target)` says which."""
+        """Return one vector per source of one target, a view; `sources(target)` says which."""
         count = len(self.sources(target))
         offset = pair_offset(target, self.decomposition_length)
         return self.rows[offset : offset + count].to(self.hidden.dtype)
 
     def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Target and source of each row."""
+        """Return target and source of each row."""
         return pair_indices(len(self), self.decomposition_length)
 
     def dense(self) -> Float[Tensor, "T T E"]:
-        """All contributions as (target, source, hidden); zero where a source is in the future or not kept."""
+        """Return all contributions as (target, source, hidden); zero where a source is in the future or not kept."""
         dense = self.hidden.new_zeros(len(self), len(self), self.hidden.shape[-1])
         for target in range(len(self)):
             sources = self.sources(target)
@@ -75,24 +75,24 @@ class Decomposition:
         return dense
 
     def remainder(self) -> Float[Tensor, "T E"]:
-        """The sum over the sources older than the decomposition length; zero where it covers the text."""
+        """Return the sum over the sources older than the decomposition length; zero where it covers the text."""
         return self.older
 
     def total(self) -> Float[Tensor, "T E"]:
-        """Contributions, bias and remainder added up: what `hidden` must be."""
+        """Return contributions, bias and remainder added up: what `hidden` must be."""
         kept = torch.stack([self.contributions(target).sum(0) for target in range(len(self))])
         return kept + self.bias + self.older
 
     def completeness_gap(self) -> float:
-        """Largest absolute difference between `hidden` and `total()`."""
+        """Return the largest absolute difference between `hidden` and `total()`."""
         return (self.hidden - self.total()).abs().max().item()
 
     def next_log2_prob(self) -> Float[Tensor, "T-1"]:
-        """log2 probability of each target's next token, in bits. ValueError without an unembedding."""
+        """Return the log2 probability of each target's next token, in bits. ValueError without an unembedding."""
         return next_log2_prob(self.hidden[:-1], self.next_ids(), self.need_unembedding())
 
     def delta_lp(self, first_target: int = 0) -> Float[Tensor, "T-1 T"]:
-        """ΔLP of each (target, source) in bits (Oh & Schuler 2023): the log2 probability of the
+        """Return ΔLP of each (target, source) in bits (Oh & Schuler 2023): the log2 probability of the
         target's next token minus that with the source taken away; zero where no source is kept, and for
         targets before `first_target`.
 
@@ -139,7 +139,7 @@ class Decomposition:
         unembedding: Unembedding,
         about: Mapping[str, str],
     ) -> "Decomposition":
-        """From what was propagated: last the final states, before that every layer if asked for."""
+        """Return the decomposition of what was propagated: the final states last, after every layer if asked for."""
         length = min(decomposition_length, len(input_ids))
 
         def at(layer: int, hidden: Tensor, **more: object) -> Decomposition:
@@ -155,7 +155,7 @@ class Decomposition:
 def remainder_of(
     total: Float[Tensor, "T E"], kept: Float[Tensor, "T E"], decomposition_length: int
 ) -> Float[Tensor, "T E"]:
-    """What the kept sources leave of the sum over all sources; zero for targets that keep all of theirs."""
+    """Return what the kept sources leave of the sum over all sources; zero for targets that keep all of theirs."""
     older = total - kept
     older[:decomposition_length] = 0
     return older
@@ -168,7 +168,7 @@ def assemble(
     memory: int,
     every_layer: bool,
 ) -> list[list[Float[Tensor, "pairs _"]]]:
-    """Per text the packed contributions, first of every layer where asked for, then of the final states."""
+    """Return per text the packed contributions, first of every layer where asked for, then of the final states."""
     packed: list[list[Tensor]] = []
     for point in points:
         pairs = pair_offset(len(point), min(decomposition_length, len(point)))

@@ -52,19 +52,19 @@ class Chunk:
         return self.panel.targets
 
     def segments(self) -> Iterator[tuple[range, range, Float[Tensor, "targets sources D"]]]:
-        """Targets, their sources, and the contributions between them (views)."""
+        """Yield targets, their sources, and the contributions between them (views)."""
         for segment in self.panel.segments:
             rows = self.rows[within(segment.rows, self.panel.rows)]
             yield segment.targets, segment.sources, rows.view(*segment.shape, -1)
 
     def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Target and source of each row."""
+        """Return target and source of each row."""
         grids = [torch.cartesian_prod(indices(s.targets), indices(s.sources)).view(-1, 2) for s in self.panel.segments]
         targets, sources = torch.cat(grids).to(self.rows.device).unbind(1)
         return targets.contiguous(), sources.contiguous()
 
     def contributions(self, target: int) -> tuple[range, Float[Tensor, "sources D"]]:
-        """The sources of this chunk that reach one target, and their contributions (a view)."""
+        """Return the sources of this chunk that reach one target, and their contributions (a view)."""
         for targets, sources, rows in self.segments():
             if target in targets:
                 return sources, rows[target - targets.start]
@@ -142,7 +142,7 @@ class Propagation:
                 next(step, None)
 
     def finish(self, rows: Float[Tensor, "pairs D"], panel: Panel) -> Float[Tensor, "pairs E"]:
-        """The final norm and `project_out` of one panel's rows, in place where the width stays."""
+        """Apply the final norm and `project_out` to one panel's rows, in place where the width stays."""
         network, point = self.folded.network, self.points[panel.text]
         if network.final_norm is not None:
             normalise_panels(rows, [panel], network.final_norm, [p.final_norm for p in self.points])
@@ -163,7 +163,7 @@ def normalise_panels(rows: Tensor, panels: Sequence[Panel], norm: Norm, frozen: 
 
 
 def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: OperatingPoint) -> Counter[str]:
-    """Bytes of all rows up to this panel's last, and of each buffer that it passes through."""
+    """Return the bytes of all rows up to this panel's last, and of each buffer that it passes through."""
     hidden = point.embedding.shape[-1]
     network = folded.network
     neurons, width = network.neurons, network.width
@@ -190,14 +190,14 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
 
 
 def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint], memory: int) -> int:
-    """Bytes beside the model and the buffers: folded weights and operating points."""
+    """Return the bytes beside the model and the buffers: folded weights and operating points."""
     return folded.bytes_held(memory) + sum(point.nbytes for point in points)
 
 
 def panel_shape(
     folded: FoldedNetwork, point: OperatingPoint, decomposition_length: int, memory: int
 ) -> tuple[int, int]:
-    """The largest panel width and block rows whose buffers fit into `memory` bytes; ValueError if none do."""
+    """Return the largest panel width and block rows whose buffers fit into `memory` bytes; ValueError if none do."""
     width, block_rows = PANEL_WIDTH, BLOCK_ROWS
     while True:
         largest = make_panel(0, range(min(width, len(point))), len(point), decomposition_length, 0, block_rows)
@@ -215,7 +215,7 @@ def panel_shape(
 def plan(
     folded: FoldedNetwork, points: Sequence[OperatingPoint], decomposition_length: int, memory: int
 ) -> Iterator[Group]:
-    """Groups of panels whose buffers fit into `memory` bytes."""
+    """Return groups of panels whose buffers fit into `memory` bytes."""
     group, sizes = Group((), 1), Counter[str]()
     for text, point in enumerate(points):
         width, block_rows = panel_shape(folded, point, decomposition_length, memory)
@@ -241,7 +241,7 @@ def propagate(
     memory: int,
     observe: Observer | None = None,
 ) -> Iterator[Chunk]:
-    """Contributions to the final hidden states, chunk by chunk, texts and sources in order.
+    """Yield contributions to the final hidden states, chunk by chunk, texts and sources in order.
 
     `memory`: bytes of all that is held beside the model. ValueError if one source at a time does not fit.
     """

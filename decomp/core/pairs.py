@@ -16,18 +16,18 @@ def first_source(target: int, decomposition_length: int) -> int:
 
 
 def sources_of(target: int, decomposition_length: int) -> range:
-    """The sources kept for one target: the most recent `decomposition_length`, the target included."""
+    """Return the sources kept for one target: the most recent `decomposition_length`, the target included."""
     return range(first_source(target, decomposition_length), target + 1)
 
 
 def pair_offset(target: int, decomposition_length: int) -> int:
-    """How many pairs stand before this target's first one."""
+    """Return how many pairs stand before this target's first one."""
     full = min(target, decomposition_length)
     return full * (full + 1) // 2 + (target - full) * decomposition_length
 
 
 def pair_indices(length: int, decomposition_length: int) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Target and source of each pair, in the order of the rows."""
+    """Return target and source of each pair, in the order of the rows."""
     widths = torch.arange(1, length + 1).clamp(max=decomposition_length)
     targets = torch.repeat_interleave(torch.arange(length), widths)
     row_of_target = widths.cumsum(0) - widths
@@ -71,11 +71,11 @@ class Block:
         return range(self.segments[0].sources.start, max(s.sources.stop for s in self.segments))
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return self.rows.stop - self.rows.start
 
     def targets_of(self, segment: Segment) -> slice:
-        """Where a segment is among the block's targets."""
+        """Return where a segment is among the block's targets."""
         return slice(segment.targets.start - self.targets.start, segment.targets.stop - self.targets.start)
 
 
@@ -100,11 +100,11 @@ class Panel:
         return slice(self.blocks[0].rows.start, self.blocks[-1].rows.stop)
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return self.rows.stop - self.rows.start
 
     def strips(self, targets: int) -> Iterator[tuple[Block, ...]]:
-        """Consecutive blocks of about so many targets together."""
+        """Yield consecutive blocks of about so many targets together."""
         strip: list[Block] = []
         for block in self.blocks:
             strip.append(block)
@@ -115,7 +115,7 @@ class Panel:
             yield tuple(strip)
 
     def diagonal(self) -> tuple[list[int], list[int]]:
-        """Row and source of the pairs whose target is their source."""
+        """Return row and source of the pairs whose target is their source."""
         places, sources = [], []
         for segment in self.segments:
             for k in range(
@@ -128,7 +128,7 @@ class Panel:
 
 
 def segment_runs(sources: range, length: int, decomposition_length: int) -> Iterator[tuple[range, range]]:
-    """Runs of targets with the same sources out of `sources`."""
+    """Return runs of targets with the same sources out of `sources`."""
     begin, end = sources.start, min(length, sources.stop - 1 + decomposition_length)
     while begin < end:
         kept = range(max(sources.start, first_source(begin, decomposition_length)), min(sources.stop, begin + 1))
@@ -165,7 +165,7 @@ Stretch = TypeVar("Stretch", Block, Panel)
 
 
 def joined(stretches: Iterable[Stretch], max_rows: int) -> Iterator[tuple[Stretch, ...]]:
-    """Runs of neighbours with at most `max_rows` rows together (or a single one), of several texts too."""
+    """Return runs of neighbours with at most `max_rows` rows together (or a single one), of several texts too."""
     run: list[Stretch] = []
     for stretch in stretches:
         if run and (stretch.rows.start != run[-1].rows.stop or stretch.rows.stop - run[0].rows.start > max_rows):
@@ -181,12 +181,12 @@ def rows_of(run: tuple[Stretch, ...]) -> slice:
 
 
 def within(part: slice, whole: slice) -> slice:
-    """Where a part is, counted from the start of the whole."""
+    """Return where a part is, counted from the start of the whole."""
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def source_ranges(length: int, width: int) -> list[range]:
-    """All sources in ranges of nearly equal width, at most `width`."""
+    """Return all sources in ranges of nearly equal width, at most `width`."""
     count = -(-length // width)
     edges = [length * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(edges)]

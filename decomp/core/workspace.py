@@ -29,7 +29,7 @@ class Workspace:
 def normalise_(
     rows: Float[Tensor, "targets sources D"], norm: Norm, inverse_std: Float[Tensor, " targets"]
 ) -> Float[Tensor, "targets sources D"]:
-    """The linear part of a frozen norm, in place."""
+    """Apply the linear part of a frozen norm, in place."""
     if norm.centred:
         rows.sub_(rows.mean(-1, keepdim=True))
     rows.mul_(inverse_std[:, None, None])

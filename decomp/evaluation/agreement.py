@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from decomp.core.pairs import sources_of
-from decomp.evaluation import intervals
 from decomp.measures.result import Scores
+from decomp.tables import intervals
 
 COLUMNS = ("measure", "other_measure", "metric", "targets", *intervals.COLUMNS)
 Key = tuple[str, ...]

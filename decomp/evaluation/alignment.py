@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from decomp.evaluation import intervals
 from decomp.measures.contrast import Contrast, log2_odds, prompt_scores
 from decomp.measures.result import Scores
+from decomp.tables import intervals
 
 MODEL, RANDOM = "<model>", "<random>"
 """What has metrics and is no measure: the model itself, and scores in random order."""

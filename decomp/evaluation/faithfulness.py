@@ -13,12 +13,12 @@ from torch import Tensor
 
 from decomp.core.pairs import sources_of
 from decomp.corpus.windows import TokenisedWindow
-from decomp.evaluation import intervals
 from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
 from decomp.measures import Measure, Request
 from decomp.measures.functions import AttributedFunction
 from decomp.measures.result import Scores
 from decomp.measures.windows import measure_windows
+from decomp.tables import intervals
 from decomp.tables.blocks import Row
 
 RANDOM = "<random>"

@@ -20,7 +20,7 @@ WIDEST = 6.0
 
 
 def write_subgraph(path: Path, about: Mapping[str, Any], result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> None:
-    """`about`, the nodes in network order, and the edges given."""
+    """Write `about`, the nodes in network order, and the edges given."""
     content = {
         **about,
         "nodes": nodes_of(result, edges),
@@ -31,15 +31,17 @@ def write_subgraph(path: Path, about: Mapping[str, Any], result: EdgeScores, edg
 
 
 def nodes_of(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> list[str]:
-    """The nodes that the edges touch, in network order."""
+    """Return the nodes that the edges touch, in network order."""
     graph = result.graph
     touched = {graph.sources[u] for u in edges[:, 0]} | {graph.destinations[v][0] for v in edges[:, 1]}
     return [name for name in (*graph.sources, "logits") if name in touched]
 
 
 def dot_text(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> str:
-    """Graphviz DOT, embedding below and logits above; an edge is as wide as its score is large, red where ablating it
-    raises the loss, blue where it lowers it."""
+    """Return Graphviz DOT, embedding below and logits above.
+
+    An edge is as wide as its score is large, red where ablating it raises the loss, blue where it lowers it.
+    """
     strongest = max((abs(score) for *_, score in edge_rows(result, edges)), default=0) or 1
     lines = ["digraph edges {", "  rankdir=BT;", '  node [shape=box, fontname="sans-serif"];', "  edge [fontsize=9];"]
     lines += [f'  "{name}";' for name in nodes_of(result, edges)]
@@ -52,7 +54,7 @@ def dot_text(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> str:
 
 
 def check_picture(path: Path) -> None:
-    """ValueError for a suffix that is none of a picture's, or one that needs Graphviz where it is missing."""
+    """Raise ValueError for a suffix that is none of a picture's, or one that needs Graphviz where it is missing."""
     if path.suffix not in (".dot", *RENDERED):
         raise ValueError(f"{path} must be .dot or a picture, {', '.join(RENDERED)}")
     if path.suffix != ".dot" and shutil.which("dot") is None:
@@ -60,7 +62,7 @@ def check_picture(path: Path) -> None:
 
 
 def draw(path: Path, result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> None:
-    """DOT text, or what `dot` makes of it. ValueError where `dot` fails."""
+    """Write DOT text, or what `dot` makes of it. ValueError where `dot` fails."""
     text = dot_text(result, edges)
     with complete_or_absent(path) as beside:
         if path.suffix == ".dot":

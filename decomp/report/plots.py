@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 from jaxtyping import Float, Int
 
-from decomp.evaluation.intervals import bootstrap_interval
 from decomp.io.files import complete_or_absent
 from decomp.locate.facts import OBJECT_ROLES, ROLES
 from decomp.locate.layers.rows import MeanRow
 from decomp.locate.neurons.rows import CountRow
 from decomp.report.readable import one_line
 from decomp.report.texts import ShownText
+from decomp.tables.intervals import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

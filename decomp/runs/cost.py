@@ -20,7 +20,7 @@ class CostModel:
         return pair_offset(tokens, min(tokens, self.decomposition_length or tokens))
 
     def __call__(self, tokens: int) -> int:
-        """Floating-point operations: 20 D² per pair and block (values, output, MLP), 2 V D for its logits;
+        """Return floating-point operations: 20 D² per pair and block (values, output, MLP), 2 V D for its logits;
         24 D² per token and block for the recorded pass, 2 V D for the model's own logits."""
         logits = 2 * self.vocab * self.hidden
         block = self.layers * self.hidden**2

@@ -28,7 +28,7 @@ def manifest_of(run: Run) -> dict[str, Any]:
 
 
 def open_run(folder: Path) -> Run:
-    """ValueError for a folder without a manifest, a damaged one, or one of a newer package."""
+    """Return the run in a folder. ValueError for one without a manifest, a damaged one, or one of a newer package."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
@@ -60,13 +60,13 @@ def run_of(folder: Path, manifest: dict[str, Any]) -> Run:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """The run of this folder, or those beside decompositions. ValueError if there is none."""
+    """Return the run of this folder, or those beside decompositions. ValueError if there is none."""
     folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*{SUFFIX}"))
     return [open_run(f) for f in folders or [folder]]
 
 
 def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
-    """The run in `wanted.folder`, made if it is not there; several processes may do so at once.
+    """Return the run in `wanted.folder`, made if it is not there; several processes may do so at once.
 
     ValueError for another request than the run's, with the difference, or a folder that holds something else.
     """

@@ -43,7 +43,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """`3/8` is the third of eight. ValueError for anything else."""
+    """Return the shard of a text like `3/8`, the third of eight. ValueError for anything else."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     shard = Shard(int(match[1]), int(match[2])) if match else Shard(0, 0)
     if not 1 <= shard.index <= shard.count:
@@ -65,7 +65,7 @@ class Run:
     store: Store
 
     def done(self) -> set[int]:
-        """The windows that need no more work."""
+        """Return the windows that need no more work."""
         done = self.store.done(self.folder)
         return {number for batch in self.batches if done.issuperset(batch) for number in batch}
 
@@ -73,7 +73,7 @@ class Run:
         return sum(self.windows[number].cost for number in windows)
 
     def share(self, shard: Shard) -> list[Batch]:
-        """The batches of one shard: consecutive, and of about the same cost as every other shard's."""
+        """Return the batches of one shard: consecutive, and of about the same cost as every other shard's."""
         total, before, own = self.cost(range(len(self.windows))), 0, []
         for batch in self.batches:
             cost = self.cost(batch)
@@ -83,12 +83,12 @@ class Run:
         return own
 
     def left(self, shard: Shard) -> list[int]:
-        """The windows of one shard that need work."""
+        """Return the windows of one shard that need work."""
         done = self.done()
         return [number for batch in self.share(shard) for number in batch if number not in done]
 
     def units(self, shard: Shard) -> list[list[Batch]]:
-        """What is left to do, in order: consecutive batches that make one part."""
+        """Return what is left to do, in order: consecutive batches that make one part."""
         done = self.done()
         units: list[list[Batch]] = []
         room = 0
@@ -131,7 +131,7 @@ class Run:
         return store.in_order(self.folder)
 
     def remove(self) -> None:
-        """All of it, the manifest last: without one, parts would belong to whoever comes next."""
+        """Remove all of the run, the manifest last: without one, parts would belong to whoever comes next."""
         self.store.remove(self.folder)
         for name in ("journal", "outputs"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -64,7 +64,7 @@ def failures(done: set[int], entries: Sequence[dict[str, Any]]) -> dict[range, s
 
 
 def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:
-    """Pairs and operations per second of the time in which any process worked, lately."""
+    """Return pairs and operations per second of the time in which any process worked, lately."""
     if not parts:
         return None, None
     lately = max(e["time"] for e in parts) - max(RECENT, 3 * max(e["seconds"] for e in parts))
@@ -75,7 +75,7 @@ def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, floa
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """The length of the union."""
+    """Return the length of the union of intervals."""
     total, reached = 1e-9, float("-inf")
     for begin, end in sorted(intervals):
         total += max(0.0, end - max(begin, reached))
@@ -84,7 +84,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def shares(run: Run, done: set[int], entries: Sequence[dict[str, Any]]) -> list[Share]:
-    """Of the shards that anyone began."""
+    """Return how far each shard is that anyone began."""
     last = {entry["shard"]: entry["time"] for entry in entries}
     found = []
     for shard in sorted((parse_shard(text) for text in last), key=lambda shard: (shard.count, shard.index)):

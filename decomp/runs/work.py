@@ -58,7 +58,7 @@ def outcomes(unit: Sequence[Batch], compute: "Callable[[Batch], Block]") -> Iter
 
 
 def describe(error: BaseException) -> str:
-    """A person's mistake in its own words, anything else with its kind."""
+    """Return an error as text: a person's mistake in its own words, anything else with its kind."""
     message = " ".join(str(error).split())
     return message if type(error) is ValueError else f"{type(error).__name__}: {message}"
 
@@ -75,7 +75,7 @@ class Journal:
     shard: Shard
 
     def add(self, **entry: Any) -> None:
-        """CannotWriteError, a ValueError, where there is no room."""
+        """Add a line to the journal. CannotWriteError, a ValueError, where there is no room."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ class Journal:
 
 
 def journal_of(run: Run, shard: Shard, **about: Any) -> Journal:
-    """This process's, begun with the means that it has."""
+    """Return the journal of this process, begun with the means that it has."""
     journal = Journal(run.folder / "journal" / f"{host()}-{os.getpid()}.jsonl", shard)
     journal.add(host=host(), pid=os.getpid(), **about)
     return journal

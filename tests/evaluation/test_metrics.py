@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from decomp.evaluation.agreement import agreement
 from decomp.evaluation.alignment import alignment, random_alignment
-from decomp.evaluation.intervals import bootstrap_interval, estimates
+from decomp.tables.intervals import bootstrap_interval, estimates
 
 
 def mask(*values):

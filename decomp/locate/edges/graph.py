@@ -52,14 +52,14 @@ class Graph:
     """In the order of the forward pass; the logits are the last."""
 
     def edges(self) -> Bool[Tensor, "U V"]:
-        """Which sources each destination reads."""
+        """Return which sources each destination reads."""
         edges = torch.zeros(len(self.sources), len(self.destinations), dtype=torch.bool)
         for stage in self.stages:
             edges[stage.upstream, stage.destinations] = True
         return edges
 
     def places(self) -> Int[Tensor, "edges 2"]:
-        """(source, destination) of every edge, by destination."""
+        """Return the (source, destination) of every edge, by destination."""
         return self.edges().T.nonzero().flip(1)
 
 
@@ -120,7 +120,7 @@ Outputs = Sequence[Float[Tensor, "B T _"]]
 
 
 def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor, "units B T D"]:
-    """What each source of a stage adds to the residual stream; the output projection's bias is no source's."""
+    """Return what each source of a stage adds to the residual stream; the output projection's bias is no source's."""
     if not isinstance(stage.operator, Attention):
         return output[None]
     split, weight = (stage.operator.heads, -1), stage.operator.output.weight
@@ -128,13 +128,13 @@ def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor
 
 
 def vectors(graph: Graph, outputs: Outputs) -> Float[Tensor, "U B T D"]:
-    """The output of every source."""
+    """Return the output of every source."""
     stages = zip(graph.stages, outputs[1:], strict=False)
     return torch.cat([outputs[0][None], *(source_vectors(stage, output) for stage, output in stages)])
 
 
 def streams(graph: Graph, outputs: Outputs) -> list[Float[Tensor, "B T D"]]:
-    """The residual stream that every stage would read if the sources gave these outputs."""
+    """Return the residual stream that every stage would read if the sources gave these outputs."""
     stream, result = outputs[0], list[Tensor]()
     pending, read = stream, None
     for stage, output in zip(graph.stages, [*outputs[1:], None], strict=True):

@@ -133,7 +133,7 @@ class EdgeMasks:
         return self.inputs[0]
 
     def projected(self, stage: int, kind: int, output: Float[Tensor, "B T HV"]) -> Float[Tensor, "B T HV"]:
-        """Each head's projection of its own input."""
+        """Return each head's projection of its own input."""
         place = self.graph.stages[stage]
         projection = place.projections[kind]
         x = self.inputs.split(place.heads)[kind]

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from decomp.evaluation.intervals import bootstrap_interval
 from decomp.locate.facts import OBJECT_ROLES, ROLES, Fact
 from decomp.locate.layers.readings import LayerRequest, places_of
 from decomp.locate.layers.scoring import DirectShares, LayerScores
 from decomp.tables.columns import significant
+from decomp.tables.intervals import bootstrap_interval
 
 
 class LayerRow(NamedTuple):
