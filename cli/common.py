@@ -2,8 +2,6 @@
 
 import io
 import logging
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +19,6 @@ from decomp.io.files import complete_or_absent
 from decomp.jobs import account
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
-from decomp.report.terminal import shown
 from decomp.tables.columns import Writer
 from decomp.tables.files import check_table, format_of, table_file, table_writer
 from decomp.tables.provenance import Made
@@ -66,12 +63,6 @@ def readable(lines: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(
             [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
         ).rstrip()
-
-
-def show(table: Table, measure: str | None = None, target: int | str | None = None, top: int = 10) -> None:
-    """Print a table for a person, in colour on a terminal, unless NO_COLOR is set (no-color.org)."""
-    width = shutil.get_terminal_size().columns
-    click.echo(shown(table, measure, target, top, width), color=False if os.environ.get("NO_COLOR") else None)
 
 
 @contextmanager

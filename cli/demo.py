@@ -22,7 +22,6 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
 
     Does what `decomp decompose` and `decomp deltalp` do, with a demo model (demo-opt or demo-gpt2), offline.
     """
-    from decomp.cli.common import show
     from decomp.models.families import DATA, DEMO_MODELS
     from decomp.report.opening import open_shown
 
@@ -33,7 +32,7 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
     run = {"model": model, "output_dir": output_dir, "overwrite": overwrite}
     ctx.invoke(decompose, input_file=corpus, decomposition_length=LENGTH, **run)
     ctx.invoke(deltalp, identifier=f"{corpus.stem}_{model}", output=table, format_name="tsv", **run)
-    show(open_shown(table))
+    open_shown(table).show()
     click.echo(
         f"\nΔLP of every context token: {table}\nDecompositions: {output_dir}/{corpus.stem}_{model}_*.safetensors"
     )

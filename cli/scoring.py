@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from decomp.cli.common import begun, hush_libraries, open_model, say, show, table
+from decomp.cli.common import begun, hush_libraries, open_model, say, table
 from decomp.cli.options import input_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
@@ -93,7 +93,7 @@ def score_for_a_person(job: Job, asked: Mapping[str, Any]) -> None:
     blocks = job.scoring.blocks_by_window(asked["batch_size"])
     found = Table.from_blocks(job.scoring.columns, blocks, job.request)
     single = len(np.unique(found["position"])) == 1
-    show(found, target="last" if single else None)
+    found.show(target="last" if single else None)
     say("the table itself: -o FILE, or --format tsv", asked["quiet"])
 
 

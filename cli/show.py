@@ -21,7 +21,6 @@ def command(table: Path, target: int | str | None, measure: str | None, articles
     and the predictions that rest most on a distant token. Without colours where NO_COLOR is set, or the output is
     no terminal.
     """
-    from decomp.cli.common import show
     from decomp.report.opening import open_shown
 
-    show(open_shown(table, articles), measure, target, top)
+    open_shown(table, articles).show(measure, target, top)

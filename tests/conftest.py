@@ -1,5 +1,6 @@
 """Where things are, and the commands as a person runs them."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def run(tmp_path, monkeypatch):
     def run(*args):
         return CliRunner().invoke(main, [str(a) for a in args])
 
-    return run
+    yield run
+    # What --quiet hushes would stay hushed in this process.
+    logging.getLogger("decomp").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,10 @@ from decomp.core.engine import propagate
 from decomp.core.folding import FoldedNetwork
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Panel, pair_indices, pair_offset, sources_of
+from decomp.io.views import view
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROWS_READ = 16384
 """Contributions read from a file at once."""
@@ -119,6 +123,24 @@ class Decomposition:
         if self.unembedding is None:
             raise ValueError("this decomposition has no unembedding, which log probabilities need: see decomp.load")
         return self.unembedding
+
+    def _repr_html_(self) -> str | None:
+        """Return the page of ΔLP, for a notebook; None for a long text, or one whose tokens are not known."""
+        shown: str | None = view("frame", self)
+        return shown
+
+    def show(self, target: int | str | None = None, top: int = 10) -> None:
+        """Show ΔLP: in a notebook its page, in a terminal the text in colour and ranked sources.
+
+        `target` is the position of one predicted token (or "last"). ValueError where tokens or the unembedding are
+        not known, and for a target that is not there.
+        """
+        view("show", self, None, target, top)
+
+    def plot(self, kind: str = "heat", **options: Any) -> "Figure":
+        """Return a matplotlib figure of ΔLP: heat, arcs, bars or distance; see `Table.plot`."""
+        figure: Figure = view("plot", self, kind, **options)
+        return figure
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
         """Write the decomposition, and its unembedding beside it if it is not there yet; see `decomp.load`.

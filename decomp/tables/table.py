@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from decomp.io.views import view
 from decomp.tables.blocks import (
     Block,
     Column,
@@ -31,6 +32,7 @@ from decomp.tables.reduction import whole_targets
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,6 +91,28 @@ class Table:
         """Return one line: how many rows, of which measures."""
         measures = f" of {', '.join(self.measures())}" if "measure" in self.data else ""
         return f"Table({len(self):,} rows{measures}; columns {', '.join(self.columns)})"
+
+    def _repr_html_(self) -> str | None:
+        """Return the page of the first text, for a notebook; None for another table, or a long text."""
+        shown: str | None = view("frame", self)
+        return shown
+
+    def show(self, measure: str | None = None, target: int | str | None = None, top: int = 10) -> None:
+        """Show the scores: in a notebook their page, in a terminal the text in colour and ranked sources.
+
+        `measure` is by default the first; `target` the position of one predicted token (or "last"), `top` how many
+        of its sources. ValueError for a table without scores, and a measure or target that it has not.
+        """
+        view("show", self, measure, target, top)
+
+    def plot(self, kind: str = "heat", **options: Any) -> "Figure":
+        """Return a matplotlib figure of the scores, as `decomp plot` draws it: heat, arcs, bars or distance.
+
+        Options are `measure`, `target`, `top`, `min_distance`, `hide_bos`, `seed`. ValueError without matplotlib, for
+        another kind, and where nothing is left to draw.
+        """
+        figure: Figure = view("plot", self, kind, **options)
+        return figure
 
     def column(self, name: str) -> Column:
         """Return a column as it is kept. ValueError for a column that the table lacks."""

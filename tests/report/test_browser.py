@@ -288,3 +288,17 @@ def test_tables_get_tabs(opened, tmp_path):
     assert saved(page, "#save-svg").count("<rect") == 3
     page.click("th >> text=score")
     assert page.locator("#table tbody tr").first.inner_text() == "0\ty\t0.50"
+
+
+def test_a_table_shows_itself_in_a_notebook_s_frame(browser, scored):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    wrong = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.set_content(f"<p>Out[1]:</p>{scored._repr_html_()}")
+    frame = page.frame_locator("iframe")
+    frame.locator('[data-place="9"]').click(timeout=WITHIN_MS)
+    assert frame.locator("#panel .ranked li").count() == 8
+    context.close()
+    assert wrong == []
