@@ -45,7 +45,7 @@ def command(**asked: Any) -> None:
     memory = parse_bytes(asked["memory"])
     model, tokenizer = open_asked(asked)
     check = open_check(model, tokenizer, asked["neurons_file"], asked["items_file"], **found)
-    with progress(len(check.asked), asked["quiet"], "item") as bar:
+    with progress(len(check.items), asked["quiet"], "item") as bar:
         each = begun(check_neurons(model, check, memory=memory, advance=bar.update, **how))
         with written(asked, CheckRow._fields, model) as write:
             for rows in each:

@@ -20,7 +20,7 @@ WIDEST = 6.0
 
 
 def write_subgraph(path: Path, about: Mapping[str, Any], result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> None:
-    """Write `about`, the nodes in network order, and the edges given."""
+    """Write as JSON `about`, the nodes in network order, and the edges given."""
     content = {
         **about,
         "nodes": nodes_of(result, edges),

@@ -16,7 +16,7 @@ import decomp
 from decomp.locate.neurons.checking import random_like, read_neurons, values_with
 from decomp.locate.neurons.completions import Completion, Continuation, changing_neurons
 from decomp.locate.neurons.finding import find_neurons, wider_cuts
-from decomp.locate.neurons.items import Asked, read_asked
+from decomp.locate.neurons.items import Item, read_items
 from decomp.locate.neurons.rows import NeuronRow, found, ranked, shares
 from decomp.locate.neurons.scoring import NeuronRequest, NeuronScores, integrated_gradients
 from decomp.locate.quadrature import linspace, riemann
@@ -245,9 +245,9 @@ def test_pre_activation_neurons_are_changed_before_the_activation():
 )
 def test_bad_requests(options, message):
     _, model = make_pair("opt")
-    asked = Asked(0, "line 1", "0", "", None, COMPLETION, None, True, ("a", "b", "c"))
+    item = Item(0, "line 1", "0", "", None, COMPLETION, None, True, ("a", "b", "c"))
     with pytest.raises(ValueError, match=message):
-        list(find_neurons(model, [asked], NeuronRequest(**options)))
+        list(find_neurons(model, [item], NeuronRequest(**options)))
 
 
 def test_scores_that_are_no_numbers():
@@ -477,14 +477,14 @@ def test_command_several_prompts_of_a_fact(done):
 def test_shipped_edits():
     """What is cut from them can be put back; the levels that are cut wider than asked for."""
     _, tokenizer = decomp.load_model("demo-opt")
-    asked = read_asked(EDITS, tokenizer, 2, 512, ["token", "line", "block"], contrast=False)
+    items = read_items(EDITS, tokenizer, 2, 512, ["token", "line", "block"], contrast=False)
     edits = [json.loads(line) for line in EDITS.read_text("utf-8").splitlines()]
-    for one in asked:
-        assert one.cut.masked.replace("[MASK]", one.cut.old) == edits[one.item]["pre_text"]
-        assert one.cut.masked.replace("[MASK]", one.cut.new) == edits[one.item]["post_text"]
+    for one in items:
+        assert one.cut.masked.replace("[MASK]", one.cut.old) == edits[one.number]["pre_text"]
+        assert one.cut.masked.replace("[MASK]", one.cut.new) == edits[one.number]["post_text"]
         assert tokenizer.decode(one.target.context[1:]) == one.cut.before
         assert tokenizer.decode(one.target.target) == one.cut.new
-    wider = [(one.item, one.level, one.cut.level) for one in asked if one.level != one.cut.level]
+    wider = [(one.number, one.level, one.cut.level) for one in items if one.level != one.cut.level]
     assert wider == [(3, "token", "block"), (3, "line", "block")]
 
 

@@ -10,7 +10,7 @@ from decomp.models.base import DecomposedModel
 from decomp.models.sites import Projection
 
 
-def asked(protocol):
+def members_of(protocol):
     return {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
 
 
@@ -18,7 +18,7 @@ def asked(protocol):
     ("protocol", "kind"), [(Model, DecomposedModel), (Patch, UniformMask), (Patch, EdgeMasks)], ids=str
 )
 def test_methods_take_what_they_are_given(protocol, kind):
-    for name, member in asked(protocol).items():
+    for name, member in members_of(protocol).items():
         if isinstance(member, property):
             assert hasattr(kind, name) or name == "config", name
             continue
@@ -28,4 +28,4 @@ def test_methods_take_what_they_are_given(protocol, kind):
 
 
 def test_a_projection_is_columns_of_a_module():
-    assert set(Projection.__dataclass_fields__) == set(asked(Columns))
+    assert set(Projection.__dataclass_fields__) == set(members_of(Columns))

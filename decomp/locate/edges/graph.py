@@ -59,7 +59,7 @@ class Graph:
         return edges
 
     def places(self) -> Int[Tensor, "edges 2"]:
-        """Return the (source, destination) of every edge, by destination."""
+        """Return every edge as the numbers of its source and destination, ordered by destination."""
         return self.edges().T.nonzero().flip(1)
 
 
@@ -120,7 +120,7 @@ Outputs = Sequence[Float[Tensor, "B T _"]]
 
 
 def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor, "units B T D"]:
-    """Return what each source of a stage adds to the residual stream; the output projection's bias is no source's."""
+    """Return what each source of a stage adds to the residual stream, without the output projection's bias."""
     if not isinstance(stage.operator, Attention):
         return output[None]
     split, weight = (stage.operator.heads, -1), stage.operator.output.weight

@@ -16,7 +16,7 @@ from decomp.io.digests import digest
 from decomp.io.records import Record
 from decomp.locate.limits import check_finite, check_numbers
 from decomp.locate.neurons.completions import Completion, Continuation
-from decomp.locate.neurons.items import Asked, open_items
+from decomp.locate.neurons.items import Item, open_items
 from decomp.locate.neurons.spans import CUTS
 from decomp.locate.tables import check_fits, read_rows
 from decomp.tables.files import truth
@@ -72,15 +72,15 @@ def is_found(record: Record) -> bool:
         raise ValueError(f"{record.place}: found: {error}") from error
 
 
-def check_items_of(path: Path, asked: Sequence[Asked], items: Path) -> None:
+def check_items_of(path: Path, items: Sequence[Item], file: Path) -> None:
     """Raise ValueError for a table of neurons of other items than those of this file, where it matters.
 
     Facts without a name go by the number of their item.
     """
     there = (read_provenance(path) or {}).get("options", {}).get("items_file")
-    if there is None or all(one.named for one in asked):
+    if there is None or all(one.named for one in items):
         return
-    if there[1] != digest([items.read_bytes()]):
+    if there[1] != digest([file.read_bytes()]):
         raise ValueError(
             f"{path} has neurons for other items ({there[0]}), whose facts go by their numbers: give the same items, "
             "or name their facts in a column fact"
@@ -92,9 +92,9 @@ class Check:
     """Neurons that were found, and the completions that they are checked on."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
-    asked: Sequence[Asked]
-    """Items of the facts that have neurons."""
-    unrelated: Sequence[Asked] | None
+    items: Sequence[Item]
+    """Those of the facts that have neurons."""
+    unrelated: Sequence[Item] | None
     """Items of another file, if any."""
 
 
@@ -121,16 +121,16 @@ def open_check(
     return Check(sets, match(every, sets, table), others)
 
 
-def match(asked: Sequence[Asked], sets: Mapping[Key, Tensor], path: Path) -> list[Asked]:
-    """Return what was asked of the facts that have neurons. ValueError for neurons of a fact that is not among them."""
-    keys = {(one.fact, one.level) for one in asked}
+def match(items: Sequence[Item], sets: Mapping[Key, Tensor], path: Path) -> list[Item]:
+    """Return the items of facts that have neurons. ValueError for neurons of a fact that is not among them."""
+    keys = {(one.fact, one.level) for one in items}
     if strangers := [key for key in sets if key not in keys]:
         fact, level = strangers[0]
         raise ValueError(
             f"{path} has neurons of fact {fact!r}{f' at level {level}' if level else ''}, the items have none such: "
             "give the items that the neurons were found for"
         )
-    return [one for one in asked if (one.fact, one.level) in sets]
+    return [one for one in items if (one.fact, one.level) in sets]
 
 
 def index_of(record: Record, column: str, count: int) -> int:
@@ -176,7 +176,7 @@ def multiply(factors: Float[Tensor, "R L F"], layer: int, neurons: Float[Tensor,
 
 def check_items(
     model: Model,
-    asked: Sequence[Asked],
+    items: Sequence[Item],
     sets: Mapping[Key, Bool[Tensor, "L F"]],
     factors: Sequence[float],
     draws: int,
@@ -187,7 +187,7 @@ def check_items(
     """Yield the rows of each item: its fact's neurons, and the random ones, times each factor."""
     generator = torch.Generator().manual_seed(seed)
     random = {key: [random_like(found, generator) for _ in range(draws)] for key, found in sets.items()}
-    for one in asked:
+    for one in items:
         key = (one.fact, one.level)
         changes = [(chosen, factor) for factor in factors for chosen in (sets[key], *random[key])]
         values = values_with(model, one.target, changes, memory, neurons)
@@ -195,7 +195,7 @@ def check_items(
         before, *after = values.split([1, *[1 + draws] * len(factors)])
         rows = []
         for factor, changed in zip(factors, after, strict=True):
-            change, front = changed - before, (one.item, *key, factor)
+            change, front = changed - before, (one.number, *key, factor)
             count, plain = int(sets[key].sum()), before.item()
             rows.append(CheckRow(*front, "found", count, 1, plain, change[0].item(), None))
             rows.append(CheckRow(*front, "random", count, draws, plain, *mean_and_sd(change[1:])))
@@ -209,7 +209,7 @@ def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
 
 def check_unrelated(
     model: Model,
-    others: Sequence[Asked],
+    others: Sequence[Item],
     sets: Mapping[Key, Bool[Tensor, "L F"]],
     factors: Sequence[float],
     own_file: bool,
@@ -220,12 +220,12 @@ def check_unrelated(
     seen: dict[tuple[Key, float], list[tuple[float, float]]] = defaultdict(list)
     for other in others:
         keys = [k for k in sets if not (own_file and k[0] == other.fact) and (k[1] == other.level or not own_file)]
-        asked = [(key, factor) for key in keys for factor in factors]
-        if asked:
+        changes = [(key, factor) for key in keys for factor in factors]
+        if changes:
             before, *after = values_with(
-                model, other.target, [(sets[key], factor) for key, factor in asked], memory, neurons
+                model, other.target, [(sets[key], factor) for key, factor in changes], memory, neurons
             ).tolist()
-            for which, value in zip(asked, after, strict=True):
+            for which, value in zip(changes, after, strict=True):
                 seen[which].append((before, value - before))
     for (key, factor), pairs in seen.items():
         before, change = torch.tensor(pairs, dtype=torch.double).unbind(1)
@@ -253,9 +253,9 @@ def check_neurons(
         rows = [row for each in check_neurons(model, check) for row in each]
     """
     check_numbers("--factor", factors)
-    for rows in check_items(model, check.asked, check.sets, factors, draws, seed, memory, neurons):
+    for rows in check_items(model, check.items, check.sets, factors, draws, seed, memory, neurons):
         yield rows
         advance(1)
     own = check.unrelated is None
-    others = check.asked if check.unrelated is None else check.unrelated
+    others = check.items if check.unrelated is None else check.unrelated
     yield list(check_unrelated(model, others, check.sets, factors, own, memory, neurons))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.locate.neurons.items import Asked
+from decomp.locate.neurons.items import Item
 from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
 from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
 
@@ -17,7 +17,7 @@ from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, Neuron
 class Found:
     """An item's neurons: their scores, those found, and how many of the fact's prompts found each."""
 
-    asked: Asked
+    item: Item
     scores: NeuronScores
     kept: Bool[Tensor, "L F"]
     shared: Float[Tensor, "L F"]
@@ -25,7 +25,7 @@ class Found:
 
 def find_neurons(
     model: Model,
-    asked: Sequence[Asked],
+    items: Sequence[Item],
     request: NeuronRequest = NeuronRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Found]:
@@ -34,13 +34,13 @@ def find_neurons(
     Items of one fact come one after the other. `advance` is called with the number of items done. ValueError as in
     `NeuronRequest.check`, for too little memory, and for scores that are not finite.
 
-        asked = open_items(model, tokenizer, Path("data/facts.jsonl"))
-        for one in find_neurons(model, asked, NeuronRequest(threshold=0.5)):
-            print(one.asked.fact, one.kept.nonzero())
+        items = open_items(model, tokenizer, Path("data/facts.jsonl"))
+        for one in find_neurons(model, items, NeuronRequest(threshold=0.5)):
+            print(one.item.fact, one.kept.nonzero())
     """
     request.check()
-    facts: dict[tuple[str, str], list[Asked]] = {}
-    for one in asked:
+    facts: dict[tuple[str, str], list[Item]] = {}
+    for one in items:
         facts.setdefault((one.fact, one.level), []).append(one)
     for prompts in facts.values():
         results = []
@@ -67,14 +67,14 @@ class NeuronTable:
 
     def of(self, one: Found) -> Iterable[NeuronRow | CountRow]:
         """Return the rows of one item, and count it."""
-        counted = count_rows(one.asked, one.kept)
+        counted = count_rows(one.item, one.kept)
         self.counted += counted
         self.items += 1
         self.incomplete += one.scores.incomplete
         if self.counts:
             return counted
         more = {"everything": self.everything, "per_position": self.per_position}
-        return neuron_rows(one.asked, one.scores, one.kept, one.shared, **more)
+        return neuron_rows(one.item, one.scores, one.kept, one.shared, **more)
 
     def incomplete_line(self) -> str | None:
         """Return a line on the completions whose scores do not add up, None where all do."""
@@ -86,9 +86,9 @@ class NeuronTable:
         )
 
 
-def wider_cuts(asked: Iterable[Asked]) -> str | None:
+def wider_cuts(items: Iterable[Item]) -> str | None:
     """Return a line on the edits that were cut wider than asked for, None where there are none."""
-    edits = [one for one in asked if one.level]
+    edits = [one for one in items if one.level]
     wider = [one for one in edits if one.cut.level != one.level]
     if not wider:
         return None

@@ -24,10 +24,10 @@ MASK_FIELD = "mask"
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """One completion that is asked about, with what it may be contrasted with; an item at one level."""
+class Item:
+    """A completion that neurons are found for, with what it may be contrasted with; an edit at one level."""
 
-    item: int
+    number: int
     """Its place in the file, from 0."""
     place: str
     fact: str
@@ -56,36 +56,37 @@ def open_items(
     levels: Sequence[str] = ("token",),
     contrast: bool = False,
     bos: bool = True,
-) -> list[Asked]:
-    """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_asked`."""
-    return read_asked(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast)
+) -> list[Item]:
+    """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_items`."""
+    return read_items(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast)
 
 
-def read_asked(
+def read_items(
     source: Path | Sequence[Mapping[str, Any]],
     tokenizer: Any,
     bos: int | None,
     positions: int,
     levels: Sequence[str],
     contrast: bool,
-) -> list[Asked]:
+) -> list[Item]:
     """Read items (JSONL, CSV, TSV, CounterFact's JSON, or mappings at hand) as tokens, edits once for each level.
 
     ValueError, with the place, for an item of no known form, an empty or unedited one, or one too long.
     """
     check_once("--mask-level", levels)
     front = [] if bos is None else [bos]
-    asked = [a for n, r in enumerate(read_sources(source)) for a in read_item(n, r, tokenizer, front, levels, contrast)]
-    for one in asked:
+    records = enumerate(read_sources(source))
+    items = [one for n, record in records for one in items_of(n, record, tokenizer, front, levels, contrast)]
+    for one in items:
         for completion in one.completions:
             check_length(one.place, len(completion.context) + len(completion.target) - 1, positions)
-    return asked
+    return items
 
 
-def read_item(
+def items_of(
     number: int, record: Record, tokenizer: Any, front: list[int], levels: Sequence[str], contrast: bool
-) -> Iterator[Asked]:
-    """Yield what an item asks: a prompt once, an edit at each level. ValueError as in `read_asked`."""
+) -> Iterator[Item]:
+    """Yield the items of a row of a file: a prompt once, an edit at each level. ValueError as in `read_items`."""
     form = next((f for f in FORMS if all(record.values.get(name) is not None for name in f)), None)
     if form is None:
         known = "; or ".join(", ".join(columns) for columns in FORMS)
@@ -94,11 +95,11 @@ def read_item(
     if form is FORMS[0]:
         for level in levels if mask in (None, "") else [text_of(record, MASK_FIELD)]:
             found = cut_edit(record, tokenizer, level, contrast)
-            yield ask(number, record, level if level in CUTS else "mask", found, tokenizer, front, contrast)
+            yield make_item(number, record, level if level in CUTS else "mask", found, tokenizer, front, contrast)
     elif mask not in (None, ""):
         raise ValueError(f"{record.place} has a {MASK_FIELD}, which is of edits (pre_text, post_text): leave it out")
     else:
-        yield ask(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
+        yield make_item(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
 
 
 def cut_edit(record: Record, tokenizer: Any, level: str, contrast: bool) -> Cut:
@@ -131,8 +132,10 @@ def cut_prompt(record: Record, tokenizer: Any, contrast: bool) -> Cut:
     return Cut("", before, old, new, "", *(encode(tokenizer, text) for text in (before, old, new)))
 
 
-def ask(number: int, record: Record, level: str, found: Cut, tokenizer: Any, front: list[int], contrast: bool) -> Asked:
-    """Return what an item asks at a level. ValueError, with the place, where nothing precedes, or nothing differs."""
+def make_item(
+    number: int, record: Record, level: str, found: Cut, tokenizer: Any, front: list[int], contrast: bool
+) -> Item:
+    """Return a row of a file at a level. ValueError, with the place, where nothing precedes, or nothing differs."""
     context = front + found.before_ids
     if not context:
         raise ValueError(f"{record.place}: nothing precedes what is predicted: begin with a token (without --no-bos)")
@@ -143,4 +146,4 @@ def ask(number: int, record: Record, level: str, found: Cut, tokenizer: Any, fro
     fact = str(record.values["fact"] if named else number)
     tokens = tuple(tokenizer.convert_ids_to_tokens([*found.new_ids, *(found.old_ids if contrast else [])]))
     foils = foil if contrast else None
-    return Asked(number, record.place, fact, level, found, target, foils, bool(front), tokens, named)
+    return Item(number, record.place, fact, level, found, target, foils, bool(front), tokens, named)

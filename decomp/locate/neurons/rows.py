@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decomp.locate.neurons.items import Asked
+from decomp.locate.neurons.items import Item
 from decomp.locate.neurons.scoring import NeuronScores
 from decomp.tables.columns import significant
 
@@ -64,7 +64,7 @@ def shares(each: Sequence[Bool[Tensor, "L F"]]) -> Float[Tensor, "L F"]:
 
 
 def neuron_rows(
-    asked: Asked,
+    item: Item,
     result: NeuronScores,
     kept: Bool[Tensor, "L F"],
     share: Float[Tensor, "L F"],
@@ -78,11 +78,11 @@ def neuron_rows(
     layers, neurons = (order // total.shape[1]).tolist(), (order % total.shape[1]).tolist()
     by_place = result.scores if per_position else total[:, None]
     scores = significant(by_place.transpose(1, 2).flatten(0, 1)[order].flatten())
-    places = list(zip(positions_of(asked), asked.tokens, strict=True)) if per_position else [(None, None)]
+    places = list(zip(positions_of(item), item.tokens, strict=True)) if per_position else [(None, None)]
     value, *rest = significant(torch.cat([result.value[None], result.effect, result.residual]))
     for n, (rank, layer, neuron) in enumerate(zip(ranks, layers, neurons, strict=True)):
         tail = (float(share[layer, neuron]), value, rest[layer], rest[len(total) + layer])
-        front = (asked.item, asked.fact, asked.level, asked.cut.level, layer, neuron)
+        front = (item.number, item.fact, item.level, item.cut.level, layer, neuron)
         for j, place in enumerate(places):
             score = scores[n * len(places) + j]
             yield NeuronRow(*front, *place, bool(kept[layer, neuron]), rank, score, *tail)
@@ -95,19 +95,19 @@ def ranked(total: Float[Tensor, "L F"], kept: Bool[Tensor, "L F"]) -> tuple[list
     return (places + 1).tolist(), order[places]
 
 
-def positions_of(asked: Asked) -> list[int]:
+def positions_of(item: Item) -> list[int]:
     """Return the positions of the predicted tokens in the text, of the foil's after the target's."""
-    start = len(asked.target.context) - asked.has_bos
-    return [start + place for completion in asked.completions for place in range(len(completion.target))]
+    start = len(item.target.context) - item.has_bos
+    return [start + place for completion in item.completions for place in range(len(completion.target))]
 
 
-def count_rows(asked: Asked, kept: Bool[Tensor, "L F"]) -> list[CountRow]:
+def count_rows(item: Item, kept: Bool[Tensor, "L F"]) -> list[CountRow]:
     """Return how many neurons an item has in each layer."""
-    front = (asked.item, asked.fact, asked.level, asked.cut.level)
+    front = (item.number, item.fact, item.level, item.cut.level)
     return [CountRow(*front, layer, count) for layer, count in enumerate(kept.sum(1).tolist())]
 
 
-def cut_of(one: Asked) -> Mapping[str, Any]:
+def cut_of(one: Item) -> Mapping[str, Any]:
     """Return what a person checks of a cut: the text with `[MASK]`, and what was there."""
-    names = {"item": one.item, "fact": one.fact, "level": one.level, "cut": one.cut.level}
+    names = {"item": one.number, "fact": one.fact, "level": one.level, "cut": one.cut.level}
     return {**names, "masked": one.cut.masked, "old": one.cut.old, "new": one.cut.new}
