@@ -50,14 +50,15 @@ def test_imports_point_one_way(room):
 
 VERBS = """
 Add Apply Ask Begin Call Carry Change Check Choose Close Compute Convert Copy Count Cut Decompose Describe Do
-Draw End Evaluate Fill Find Follow Forget Freeze Give Go Have Hold Hook Keep Lay List Load Make Mark Measure
-Merge Move Multiply Note Open Prepare Print Put Raise Read Record Refuse Register Remove Replace Return Run
-Save Say Score See Set Show Start Stop Store Suppress Take Tell Try Turn Use Wait Warn Work Write Yield
+Draw End Evaluate Fill Find Follow Forget Freeze Give Go Have Hold Hook Import Keep Label Lay List Load Make
+Mark Measure Merge Move Multiply Note Open Prepare Print Put Raise Read Record Refuse Register Remove Rename
+Replace Return Run Save Say Score See Set Show Start Stop Store Suppress Take Tell Tokenise Try Turn Use Wait
+Warn Work Write Yield
 """.split()  # noqa: SIM905
 """What a docstring of a function begins with."""
 
 
-@pytest.mark.parametrize("room", ["core", "models", "runs", "locate", "evaluation", "jobs", "api", "cli"])
+@pytest.mark.parametrize("room", FLOORS)
 def test_docstrings_say_what_functions_do(room):
     for path in files_of(room):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -1,16 +1,20 @@
 """What a model is asked for by those who look into it: any decomposed model of any architecture answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from decomp.core.ablation import Unembedding
+from decomp.core.folding import FoldedNetwork
 from decomp.core.network import Affine, Network
 from decomp.core.operating_point import OperatingPoint
+from decomp.core.rules import GateRule, Rules
+
+T = TypeVar("T")
 
 
 class Patch(Protocol):
@@ -110,8 +114,47 @@ class Model(Protocol):
         """Return the number of layers, and of neurons in each. ValueError where there are none."""
         ...
 
-    def record(self, input_ids: Int[Tensor, " T"]) -> OperatingPoint:
-        """Return everything that is frozen at one ordinary forward pass of one text."""
+    def folded(self, gate_rule: GateRule = ...) -> FoldedNetwork:
+        """Return the network with its norms folded in, with what the gate rule needs of gated MLPs."""
+        ...
+
+    def token_embeddings(self) -> tuple[Float[Tensor, "V E"], Affine | None]:
+        """Return the embedding matrix, and the map that brings it to the hidden width."""
+        ...
+
+    def default_baseline(self, positions: bool) -> str:
+        """Return the baseline that integrated gradients converge from, `zero` or `mean`."""
+        ...
+
+    def until_weights_change(self, make: Callable[[Any], T]) -> T:
+        """Return `make(model)`, made again only after a weight has changed."""
+        ...
+
+    def record(
+        self,
+        input_ids: Int[Tensor, " T"],
+        position_ids: Int[Tensor, " T"] | None = ...,
+        rules: Rules = ...,
+        output_layers: bool = ...,
+        embedding: Float[Tensor, "T D"] | None = ...,
+    ) -> OperatingPoint:
+        """Return everything that is frozen at one ordinary forward pass of one text, or of a changed embedding."""
+        ...
+
+    def hidden_without(
+        self, input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None = ...
+    ) -> Float[Tensor, "B T E"]:
+        """Return final hidden states where no later position attends to what is removed; positions stay."""
+        ...
+
+    def after_attention(
+        self, layer: int, inputs: Float[Tensor, "*rows D"], output: Float[Tensor, "*rows D"]
+    ) -> Float[Tensor, "*rows D"]:
+        """Return a block's output from its inputs and any output of its attention's own projection."""
+        ...
+
+    def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
+        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
         ...
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:

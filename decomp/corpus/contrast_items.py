@@ -10,7 +10,7 @@ from decomp.io.records import Record, read_records, text_of
 
 COLUMNS = ("prompt", "target", "foil")
 BLIMP_COLUMNS = ("one_prefix_prefix", "one_prefix_word_good", "one_prefix_word_bad")
-"""As BLiMP names them (Warstadt et al. 2020); `target`, where it is there, is then the evidence."""
+"""Columns of BLiMP (Warstadt et al. 2020); `target`, where it is there, is then the evidence."""
 BLIMP_NO_EVIDENCE = "NA"
 
 
@@ -21,7 +21,7 @@ class Item:
     place: str
     """`items.csv, line 3`."""
     number: int
-    """In its table, from 0."""
+    """Its row in the table, from 0."""
     name: str
     phenomenon: str
     prompt: str
@@ -65,7 +65,7 @@ class TokenisedItem:
 
     item: Item
     prompt: tuple[int, ...]
-    """With the beginning-of-sequence token, where there is one."""
+    """The prompt's tokens, with the beginning-of-sequence token in front where there is one."""
     target: tuple[int, ...]
     foil: tuple[int, ...]
     evidence: tuple[int, ...]

@@ -15,7 +15,7 @@ class Window:
 
     article: int
     number: int
-    """In its article, from 0."""
+    """Its number in the article, from 0."""
     start: int
     stop: int
     first_scored: int

@@ -33,12 +33,12 @@ class TokenisedArticle:
     """An article as tokens."""
 
     number: int
-    """In its corpus, from 0."""
+    """Its number in the corpus, from 0."""
     id: str
     text: str
     ids: Int[Tensor, " A"]
     places: Places
-    """Of each token."""
+    """Where each token stands."""
     words: Int32[np.ndarray, "words 2"]
     """The characters of each word."""
 

@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 
 WHITE = np.array([chr(code).isspace() for code in range(2**16)])
-"""Of each code point, whether it is white space; none is beyond these."""
+"""Whether each code point is white space; none is beyond these."""
 
 
 def spans_of(spans: Sequence[Span]) -> Int32[np.ndarray, "n 2"]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from decomp.core.model import Model
 from decomp.measures.contrast import Contrast, log2_odds, prompt_scores
 from decomp.measures.result import Scores
 from decomp.tables import intervals
@@ -61,7 +62,7 @@ def random_alignment(evidence: Bool[np.ndarray, " tokens"]) -> Alignment:
 
 
 def alignments(
-    model: Any, contrast: Contrast, scores: Sequence[Scores], decomposition_length: int | None
+    model: Model, contrast: Contrast, scores: Sequence[Scores], decomposition_length: int | None
 ) -> Iterator[tuple[Key, float]]:
     """Yield the metrics of one item for its phenomenon and for all together: the model's, each measure's, random.
 

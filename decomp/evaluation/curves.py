@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.measures.functions import AttributedFunction
 from decomp.measures.occlusion import function_values, hidden_without, texts_at_once
 
@@ -40,7 +40,7 @@ def aopc(curve: Float[Tensor, "*N bins"]) -> Float[Tensor, "*N"]:
 
 
 def values_without(
-    model: Any,
+    model: Model,
     ids: Int[Tensor, " S"],
     next_id: Int[Tensor, ""],
     removed: Bool[Tensor, "R S"],
@@ -65,7 +65,7 @@ def values_without(
 
 @torch.no_grad()
 def perturbation_curves(
-    model: Any,
+    model: Model,
     ids: Int[Tensor, " S"],
     next_id: Int[Tensor, ""],
     rankings: Mapping[str, Int[Tensor, " ranked"]],

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.core.pairs import sources_of
 from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
@@ -71,7 +71,7 @@ def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> Tokenise
 
 
 def curves_of_targets(
-    model: Any,
+    model: Model,
     chosen: Chosen,
     measures: Sequence[Measure],
     request: Request,

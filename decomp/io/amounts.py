@@ -7,7 +7,11 @@ DEFAULT_MEMORY = "1GiB"
 
 
 def parse_bytes(amount: int | str) -> int:
-    """Return the bytes of `"1GiB"`, `"800M"`, `2**30`. ValueError if it is no positive amount."""
+    """Return the bytes of an amount of memory. ValueError if it is no positive amount.
+
+    >>> parse_bytes("1.5KiB"), parse_bytes("800M") == 800 * 2**20
+    (1536, True)
+    """
     if isinstance(amount, int):
         count = amount
     else:
@@ -22,7 +26,11 @@ def parse_bytes(amount: int | str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Return a count of bytes for a person: `1536` is `1.5 KiB`."""
+    """Return a count of bytes as a person writes it.
+
+    >>> format_bytes(1536)
+    '1.5 KiB'
+    """
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding, next_log2_prob
+from decomp.core.model import Model
 from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
 from decomp.core.readout_rows import ReadoutRows
 from decomp.measures.maps import normalise_rows, recorded
@@ -19,7 +19,7 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def alti_rows(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """max(0, ‖y_i‖_1 − ‖y_i − T_i(x_j)‖_1), y_i the sum of residual and attention output (Ferrando et al. 2022)."""
+    """Return max(0, ‖y_i‖_1 − ‖y_i − T_i(x_j)‖_1), y_i residual plus attention output (Ferrando et al. 2022, eq. 8)."""
     whole = step.total[targets.start : targets.stop]
     rest = (whole[:, None] - step.added_and_residual(targets)).abs().sum(-1)
     return (whole.abs().sum(-1, keepdim=True) - rest).clamp(min=0)
@@ -118,7 +118,7 @@ def mlp_logits(step: AttentionStep, stages: Sequence[StageReadout]) -> Float[Ten
 def alti_logit_of(
     point: OperatingPoint, direction: Float[Tensor, "T E"], memory: int
 ) -> tuple[Float[Tensor, "T T"], dict[str, Float[Tensor, " T"]]]:
-    """Σ_l Δlogit^l M^(l−1), M^l = C^l · … · C^1 (Ferrando et al. 2023, section 3.3), and the parts it leaves out.
+    """Return Σ_l Δlogit^l M^(l−1), M^l = C^l · … · C^1, and the parts that it leaves out (Ferrando et al. 2023, 3.3).
 
     Together they are the direction's product with the final hidden states.
     """
@@ -145,9 +145,9 @@ def alti_logit_of(
 def logit_direction(
     text: Text, function: str | None, unembedding: Unembedding
 ) -> tuple[Float[Tensor, "T E"], Float[Tensor, " T"]]:
-    """The row of the unembedding, or difference of rows, that a logit function reads by, and its head bias.
+    """Return the row of the unembedding, or difference of rows, that a logit function reads by, and its head bias.
 
-    Zero for the last target, which predicts nothing. ValueError for logits that are soft-capped.
+    Both are zero for the last target, which predicts nothing. ValueError for logits that are soft-capped.
     """
     unembedding.require_linear("alti_logit")
     bias = unembedding.weight.new_zeros(len(unembedding.weight)) if unembedding.bias is None else unembedding.bias
@@ -160,8 +160,8 @@ def logit_direction(
 
 
 @torch.no_grad()
-def alti_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """What the attention of all layers adds to a logit by way of each source (Ferrando et al. 2023).
+def alti_logit(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield what the attention of all layers adds to a logit by way of each source (Ferrando et al. 2023).
 
     With `<embedding>`, `<mlp>`, `<bias>` and `<remainder>` the scores of a target sum to its logit (or difference).
     """

@@ -1,12 +1,12 @@
 """Attention weights as they are, and rolled out over layers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.measures.maps import (
     LayerMap,
     heads_of,
@@ -23,19 +23,20 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def mean_over_heads(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
+    """Return one layer's attention weights of some targets, averaged over heads."""
     return step.weights(targets).mean(0)
 
 
 def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -> LayerMap:
-    """A^h[i, j] as the model computed it, or its mean over heads."""
+    """Return what gives each layer's A^h[i, j] as the model computed it, or its mean over heads."""
     # The model's own attention function holds scores, masked scores and weights at once.
     numbers = 4 * steps[0].attention.heads
     return blockwise(steps, memory, numbers, AttentionStep.weights if every_head else mean_over_heads)
 
 
 @torch.no_grad()
-def attention(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Attention weights of the last layer, of each, or their mean; heads averaged, or each."""
+def attention(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield attention weights of the last layer, of each, or their mean; heads averaged, or each (Vaswani et al.)."""
     for text, point in recorded(model, texts, request):
         steps = attention_steps(point)
         weights = weight_maps(steps, request.memory, request.attention.heads == "each")
@@ -44,13 +45,13 @@ def attention(model: Any, texts: Sequence[Text], request: Request) -> Iterator[l
 
 
 def with_residual(weights: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
-    """0.5 W + 0.5 I of the mean over heads W, rows summing to 1 (Abnar & Zuidema 2020, section 3)."""
+    """Return (W + 1) / 2 of the mean over heads W, rows summing to 1 (Abnar & Zuidema 2020, section 3)."""
     return normalise_rows(weights + torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
 
 
 @torch.no_grad()
-def attention_rollout(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Products of the layers' attention weights with their residuals (Abnar & Zuidema 2020, eq. 1)."""
+def attention_rollout(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield products of the layers' attention weights with their residuals (Abnar & Zuidema 2020, eq. 1)."""
     refuse_heads("attention_rollout", request)
     for text, point in recorded(model, texts, request):
         steps = attention_steps(point)

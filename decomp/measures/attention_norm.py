@@ -1,12 +1,12 @@
 """Norms of what attention carries, beside its weights (Kobayashi et al. 2020, 2021)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.measures.maps import heads_of, layers_of, recorded, refuse_heads, scored
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -14,22 +14,22 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def norm_of_sum(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """‖Σ_h α^h[i, j] f^h(x_j)‖ (Kobayashi et al. 2020)."""
+    """Return ‖Σ_h α^h[i, j] f^h(x_j)‖ of some targets (Kobayashi et al. 2020)."""
     return step.transformed(targets).norm(dim=-1)
 
 
 def norm_of_heads(step: AttentionStep, targets: range) -> Float[Tensor, "H targets T"]:
-    """‖α^h[i, j] f^h(x_j)‖ of each head (Kobayashi et al. 2020)."""
+    """Return ‖α^h[i, j] f^h(x_j)‖ of each head and some targets (Kobayashi et al. 2020)."""
     outputs = step.attention.output.weight.view(step.attention.heads, -1, step.inputs.shape[-1])
     norms = torch.stack([(v @ o).norm(dim=-1) for v, o in zip(step.values.unbind(1), outputs, strict=True)])
     return step.weights(targets) * norms[:, None]
 
 
 @torch.no_grad()
-def attention_norm(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Norm of the weighted value vectors: of their sum over heads, or of each head (Kobayashi et al. 2020).
+def attention_norm(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield norms of the weighted value vectors: of their sum over heads, or of each head (Kobayashi et al. 2020).
 
-    Of the last layer, of each, or the mean of the layers' norms.
+    They are those of the last layer, of each, or the mean of the layers' norms.
     """
     rows = norm_of_heads if request.attention.heads == "each" else norm_of_sum
     for text, point in recorded(model, texts, request):
@@ -40,7 +40,10 @@ def attention_norm(model: Any, texts: Sequence[Text], request: Request) -> Itera
 
 
 def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ with the linear part of the LayerNorm (Kobayashi et al. 2021)."""
+    """Return ‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ of some targets (Kobayashi et al. 2021).
+
+    Of the LayerNorm, its linear part.
+    """
     vectors, norm = step.added_and_residual(targets), step.stage.norm
     if norm is not None:
         inverse_std = norm.inverse_std[targets.start : targets.stop, None].expand(vectors.shape[:-1])
@@ -49,8 +52,8 @@ def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Te
 
 
 @torch.no_grad()
-def attention_norm_resln(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Norm of what reaches a position through attention, residual and LayerNorm (Kobayashi et al. 2021).
+def attention_norm_resln(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield norms of what reaches a position through attention, residual and LayerNorm (Kobayashi et al. 2021).
 
     In pre-LayerNorm blocks no norm follows the sum: theirs is inside of f.
     """

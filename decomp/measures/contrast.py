@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
+from decomp.core.model import Model
 from decomp.corpus.contrast_items import TokenisedItem
 from decomp.corpus.cutting import Window
 from decomp.measures import Measure, Request, Text, find_measure
@@ -33,12 +34,12 @@ MEASURES = (
 )
 """Asked by default. In log-odds ΔLP is the contrastive decomposition, in bits: the normalisers cancel."""
 COLUMNS = ("item", "phenomenon", "foil", "log2_odds", "prefers_target", "multi_token")
-"""In front of the long table's own."""
+"""Columns that stand in front of the long table's own."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One item as it is asked about: one text whose target has a foil, or the target's text and the foil's."""
+    """An item with the texts that measures score: one whose target has a foil, or the target's and the foil's."""
 
     item: TokenisedItem
     texts: tuple[Text, ...]
@@ -48,7 +49,7 @@ class Contrast:
     foil: tuple[int, ...]
 
     def combine(self, scores: Sequence[Scores]) -> Scores:
-        """One measure's scores of the texts as those of one prediction after the context."""
+        """Return one measure's scores of the texts as those of one prediction after the context."""
         return scores[0] if len(scores) == 1 else difference(*scores)
 
     def prompt_tokens(self, decomposition_length: int | None) -> range:
@@ -59,21 +60,26 @@ class Contrast:
         return range(min(oldest, end), end)
 
     def tokens(self, tokenizer: Any) -> tuple[str, ...]:
-        """The context's, and what is predicted as one."""
+        """Return the strings of the context's tokens and, as one, of what is predicted."""
         context = tokenizer.convert_ids_to_tokens(self.texts[0].ids[: self.context].tolist())
         return (*context, joined(self.target, tokenizer))
 
     def window(self) -> Window:
+        """Return the window of the table that the item has: its context and one prediction."""
         has_bos = self.item.has_bos
         return Window(self.item.item.number, 0, 0, self.context + 1 - has_bos, 0, has_bos)
 
 
 def joined(ids: Sequence[int], tokenizer: Any) -> str:
+    """Return the text of some tokens as one string of the vocabulary."""
     return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.device | None = None) -> Contrast | None:
-    """None where `first` finds no token that differs: target and foil begin alike, and one ends there."""
+    """Return an item with its texts: those of the first token that differs, or of teacher forcing (`sum`).
+
+    None where `first` finds no token that differs: target and foil begin alike, and one ends there.
+    """
 
     def tensor(ids: Sequence[int]) -> Tensor:
         return torch.tensor(ids, dtype=torch.long, device=device)
@@ -112,8 +118,8 @@ def difference(target: Scores, foil: Scores) -> Scores:
     return replace(target, scores=target.scores - foil.scores, extra=extra)
 
 
-def log2_odds(model: Any, contrast: Contrast) -> Float[Tensor, ""]:
-    """log2 P(target) − log2 P(foil) in bits: above 0 where the model prefers the target."""
+def log2_odds(model: Model, contrast: Contrast) -> Float[Tensor, ""]:
+    """Return log2 P(target) − log2 P(foil) in bits: above 0 where the model prefers the target."""
     log2_probs = []
     for text in contrast.texts:
         targets = slice(text.targets.start, text.targets.stop)
@@ -125,7 +131,7 @@ def log2_odds(model: Any, contrast: Contrast) -> Float[Tensor, ""]:
 
 
 def contrastive_request(measure: Measure, request: Request, multi_token: MultiToken) -> Request:
-    """The request with the function by which this measure explains a contrast: that of its default function.
+    """Return the request with the function by which this measure explains a contrast: that of its default function.
 
     ValueError for a function that is no contrast, and for a measure that has none or can't be summed.
     """
@@ -153,7 +159,7 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
 
 
 def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
-    """Those of `MEASURES` that make sense."""
+    """Return those of `MEASURES` that are defined for target and foil of several tokens taken so."""
     if multi_token == "first":
         return MEASURES
     known = {name: find_measure(name) for name in MEASURES}
@@ -161,9 +167,9 @@ def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
 
 
 def contrastive_scores(
-    model: Any, contrasts: Sequence[Contrast], measure: Measure, request: Request
+    model: Model, contrasts: Sequence[Contrast], measure: Measure, request: Request
 ) -> Iterator[list[Scores]]:
-    """One measure on each item, in order; `request` as `contrastive_request` gives it."""
+    """Yield one measure's scores of each item, in order; `request` as `contrastive_request` gives it."""
     results = measure(model, [text for contrast in contrasts for text in contrast.texts], request)
     for contrast in contrasts:
         parts = [next(results) for _ in contrast.texts]
@@ -171,9 +177,9 @@ def contrastive_scores(
 
 
 def scored(
-    model: Any, contrasts: Sequence[Contrast], requests: Sequence[tuple[Measure, Request]], batch_size: int
+    model: Model, contrasts: Sequence[Contrast], requests: Sequence[tuple[Measure, Request]], batch_size: int
 ) -> Iterator[tuple[Contrast, list[Scores]]]:
-    """Each item and what all measures say of it, some items computed together."""
+    """Yield each item and what all measures say of it, `batch_size` items computed together."""
     for first in range(0, len(contrasts), batch_size):
         batch = contrasts[first : first + batch_size]
         asking = (contrastive_scores(model, batch, *request) for request in requests)

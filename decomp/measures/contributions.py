@@ -5,7 +5,6 @@ every (target, source); readouts of few targets are pulled back, a row for every
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from torch import Tensor
 from decomp.core.backward import Backward, rows_of
 from decomp.core.decomposition import remainder_of
 from decomp.core.engine import bytes_held, propagate
+from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import pair_offset
 from decomp.measures.readout import LINEAR, Readout
@@ -26,7 +26,7 @@ PULL_ADVANTAGE = 2
 """How many times fewer rows the way back must have: the way forward skips inactive neurons and has larger products."""
 
 
-def delta_lp(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+def delta_lp(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Return F(z[i]) − F(z[i] − U n[i, k]) of every (target, source).
 
     For `log2_prob` this is ΔLP in bits (Oh & Schuler 2023).
@@ -34,12 +34,14 @@ def delta_lp(model: Any, texts: Sequence[Text], request: Request) -> Iterator[li
     return scored(model, texts, request, "delta_lp", additive=False)
 
 
-def decomposed_logit(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+def decomposed_logit(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Return n[i, k] · u_y (contrastive: u_y − u_foil); with bias, head bias, remainder rows sum to the function."""
     return scored(model, texts, request, "decomposed_logit", additive=True)
 
 
-def scored(model: Any, texts: Sequence[Text], request: Request, measure: str, additive: bool) -> Iterator[list[Scores]]:
+def scored(
+    model: Model, texts: Sequence[Text], request: Request, measure: str, additive: bool
+) -> Iterator[list[Scores]]:
     """Yield the scores of each text, by the direction that costs less."""
     for group in recorded_together(model, texts, request):
         if request.function in LINEAR and all(pull_pays(text, request) for text, _ in group):
@@ -57,7 +59,7 @@ def pull_pays(text: Text, request: Request) -> bool:
 
 
 def pulled_scores(
-    model: Any, text: Text, point: OperatingPoint, request: Request, measure: str, additive: bool
+    model: Model, text: Text, point: OperatingPoint, request: Request, measure: str, additive: bool
 ) -> Scores:
     """Return each source's share in a linear function of the targets: its embedding times the pulled readout."""
     readout = Readout.of(text, point.hidden, request.function, model.unembedding())
@@ -78,8 +80,8 @@ def pulled_scores(
     return Scores(measure, text.targets, text.units, readout.log2_prob, scores, extra)
 
 
-def recorded_together(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
-    """Texts in order, as many at a time as keep their operating points within half of the memory."""
+def recorded_together(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
+    """Yield texts in order, as many at a time as keep their operating points within half of the memory."""
     group: list[Recorded] = []
     for text in texts:
         point = model.record(text.ids, rules=request.rules)
@@ -95,9 +97,9 @@ def recorded_together(model: Any, texts: Sequence[Text], request: Request) -> It
 
 
 def score_group(
-    model: Any, group: list[Recorded], request: Request, measure: str, additive: bool
+    model: Model, group: list[Recorded], request: Request, measure: str, additive: bool
 ) -> Iterator[list[Scores]]:
-    """What contributions are worth: their share in the function (`additive`), or its change without them."""
+    """Yield each text's scores from contributions: shares in the function (`additive`), or its change without them."""
     texts, points = zip(*group, strict=True)
     length = max(tokens_reached(text, request) for text in texts)
     readouts = [Readout.of(text, point.hidden, request.function, model.unembedding()) for text, point in group]
@@ -131,7 +133,7 @@ def score_group(
 
 
 def extra_vectors(point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int) -> dict[str, Float[Tensor, "T E"]]:
-    """The bias, and the sum of all older sources, of which the first `covered` targets have none."""
+    """Return the bias, and the sum of all older sources, of which the first `covered` targets have none."""
     *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
     *_, total = point.carry(point.embedding, with_bias=False)
     return {"<bias>": bias, "<remainder>": remainder_of(total, kept, covered)}

@@ -12,9 +12,9 @@ class Convention:
 
     name: str
     line: str
-    """Whose it is."""
+    """Whose convention it is."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """By the name of the field, or of the setting `bos`."""
+    """Values by the name of an option, or of the setting `bos`."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """What measures attribute where no function is asked for; contrasted, the contrast of the same."""
     differs: str = ""
@@ -75,7 +75,7 @@ CONVENTIONS = {
         ),
     )
 }
-"""By name."""
+"""Every convention, by name."""
 
 
 def find_convention(name: str) -> Convention:

@@ -9,23 +9,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
+from decomp.core.model import Model
 from decomp.measures.registry import Measure, add_measure
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
 ScoreText = Callable[[Any, Text, Request], Float[Tensor, "T-1 T"]]
-"""From the model, a text of T tokens and the request to scores (target, source)."""
+"""A function of the model, a text of T tokens and the request that gives scores (target, source)."""
 
 
 @dataclass(frozen=True)
 class TextByText:
-    """A measure of one text as one of several, whatever is no past source of its target left out."""
+    """Calls a measure of one text on several, and leaves out whatever is no past source of its target."""
 
     name: str
     score: ScoreText
 
     @torch.no_grad()
-    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    def __call__(self, model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
         """Yield the scores of each text. ValueError for scores of another shape than (T − 1, T)."""
         for text in texts:
             scores, length = torch.as_tensor(self.score(model, text, request), device=text.ids.device), len(text.ids)

@@ -1,29 +1,29 @@
 """Monotone paths from words to a baseline through embeddings of other words (Sanyal & Ren 2021)."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.measures.request import GradientOptions
 
 STRATEGIES = ("greedy", "maxcount")
 
 
 class Neighbors:
-    """The nearest words of words, by Euclidean distance of their embeddings; each is looked for once."""
+    """Finds the nearest words of words, by Euclidean distance of their embeddings; looks for each once."""
 
     def __init__(self, embeddings: Float[Tensor, "V E"]) -> None:
         self.embeddings = embeddings
         self.known: dict[tuple[int, int], Int[Tensor, " K"]] = {}
 
     @classmethod
-    def of_model(cls, model: Any) -> "Neighbors":
+    def of_model(cls, model: Model) -> "Neighbors":
+        """Return the finder for a model's token embeddings."""
         return cls(model.token_embeddings()[0])
 
     def __call__(self, words: Int[Tensor, " N"], count: int) -> Int[Tensor, "N K"]:
-        """The `count` nearest other words of each, or all there are."""
+        """Return the `count` nearest other words of each, or all there are."""
         count = min(count, len(self.embeddings) - 1)
         dtype = torch.promote_types(self.embeddings.dtype, torch.float32)
         embeddings = self.embeddings.to(dtype)
@@ -38,14 +38,14 @@ class Neighbors:
 
 
 def between(x: Float[Tensor, "*N E"], start: Float[Tensor, "*N E"], end: Float[Tensor, "*N E"]) -> Bool[Tensor, "*N E"]:
-    """Where a path from start to end may go through x without turning back."""
+    """Return where a path from start to end may go through x without turning back."""
     return (x >= torch.minimum(start, end)) & (x <= torch.maximum(start, end))
 
 
 def monotonise(
     x: Float[Tensor, "*N E"], start: Float[Tensor, "*N E"], end: Float[Tensor, "*N E"], steps: int
 ) -> Float[Tensor, "*N E"]:
-    """x, with one step of the straight line instead where it lies beyond start or end."""
+    """Return x, with one step of the straight line instead where it lies beyond start or end."""
     return torch.where(between(x, start, end), x, start - (start - end) / steps)
 
 
@@ -58,7 +58,7 @@ def next_words(
     strategy: str,
     steps: int,
 ) -> Int[Tensor, " N"]:
-    """The best candidate of each word, −1 where none is allowed.
+    """Return the best candidate of each word, −1 where none is allowed.
 
     `greedy`: the one nearest to its monotonised self. `maxcount`: the one with most monotone dimensions.
     """

@@ -9,41 +9,42 @@ from torch import Tensor
 AttributedFunction = Callable[
     [Float[Tensor, "*batch V"], Int[Tensor, "*batch"], Int[Tensor, "*batch"] | None], Float[Tensor, "*batch"]
 ]
-"""From logits, predicted token and foil (for the contrastive ones) to one number a prediction."""
+"""A function of logits, predicted token and foil (for the contrastive ones) that gives one number a prediction."""
 
 
 NO_FOIL = "a contrastive function needs a foil beside the predicted token: give one"
 
 
 def pick(values: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return the value of each prediction's token."""
     return values.gather(-1, token[..., None])[..., 0]
 
 
 def logit(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """z[y]."""
+    """Return z[y]."""
     return pick(logits, token)
 
 
 def log2_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """log2 softmax(z)[y], in bits."""
+    """Return log2 softmax(z)[y], in bits."""
     return (pick(logits, token) - logits.logsumexp(-1)) / math.log(2)
 
 
 def prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """softmax(z)[y]."""
+    """Return softmax(z)[y]."""
     return (pick(logits, token) - logits.logsumexp(-1)).exp()
 
 
 def contrast_logit(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
+    """Return z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
     if foil is None:
         raise ValueError(NO_FOIL)
     return pick(logits, token) - pick(logits, foil)
@@ -52,7 +53,7 @@ def contrast_logit(
 def contrast_log2_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """log2 softmax(z)[y] − log2 softmax(z)[foil], in bits: the normalisers cancel. ValueError without a foil."""
+    """Return log2 softmax(z)[y] − log2 softmax(z)[foil], in bits: normalisers cancel. ValueError without a foil."""
     return contrast_logit(logits, token, foil) / math.log(2)
 
 
@@ -76,7 +77,7 @@ FUNCTIONS: dict[str, AttributedFunction] = {
 
 
 def find_function(name: str) -> AttributedFunction:
-    """ValueError, with the known ones, for an unknown name."""
+    """Return the attributed function of a name. ValueError, with the known ones, for an unknown name."""
     if name not in FUNCTIONS:
         raise ValueError(f"unknown function {name!r}: choose one of {', '.join(FUNCTIONS)}")
     return FUNCTIONS[name]

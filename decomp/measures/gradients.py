@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.backward import Backward
+from decomp.core.model import Model
 from decomp.core.network import Affine
 from decomp.core.workspace import bytes_of
 from decomp.io.amounts import format_bytes
@@ -35,8 +35,8 @@ Path = Callable[[], Iterator[tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]]]
 """Points at which gradients are taken, each with what they are multiplied by."""
 
 
-def gradient_norm(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """‖∂F/∂x_k‖ (Simonyan et al. 2014)."""
+def gradient_norm(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield ‖∂F/∂x_k‖ of every target and source (Simonyan et al. 2014), per unit of embedding."""
 
     def score(x: Embedded) -> Scored:
         return x.along(lambda: iter([(x.inputs, torch.ones_like(x.inputs))]), "norm"), {}
@@ -44,8 +44,8 @@ def gradient_norm(model: Any, texts: Sequence[Text], request: Request) -> Iterat
     return score_texts("gradient_norm", score, model, texts, request)
 
 
-def input_x_gradient(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """x_k · ∂F/∂x_k (Denil et al. 2014)."""
+def input_x_gradient(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield x_k · ∂F/∂x_k of every target and source (Denil et al. 2014)."""
 
     def score(x: Embedded) -> Scored:
         return x.along(lambda: iter([(x.inputs, x.inputs)]), request.gradients.reduce), {}
@@ -53,8 +53,11 @@ def input_x_gradient(model: Any, texts: Sequence[Text], request: Request) -> Ite
     return score_texts("input_x_gradient", score, model, texts, request)
 
 
-def integrated_gradients(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """(x_k − b_k) · ∫ ∂F/∂x_k along the straight line from the baseline (Sundararajan et al. 2017)."""
+def integrated_gradients(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield (x_k − b_k) · ∫ ∂F/∂x_k along the straight line from the baseline b (Sundararajan et al. 2017).
+
+    What the finite sum misses of F(x) − F(b) is `<residual>`.
+    """
     nodes = quadrature(request.gradients.quadrature, request.gradients.steps)
 
     def score(x: Embedded) -> Scored:
@@ -66,8 +69,8 @@ def integrated_gradients(model: Any, texts: Sequence[Text], request: Request) ->
     return score_texts("integrated_gradients", score, model, texts, request)
 
 
-def discretized_ig(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Σ ∂F/∂x_k · step along a monotone path from the baseline through embeddings of words (Sanyal & Ren 2021).
+def discretized_ig(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield Σ ∂F/∂x_k · step along a monotone path from the baseline through words' embeddings (Sanyal & Ren 2021).
 
     ValueError with `positions`: the path goes through words.
     """
@@ -87,8 +90,9 @@ def discretized_ig(model: Any, texts: Sequence[Text], request: Request) -> Itera
 
 @torch.no_grad()
 def score_texts(
-    measure: str, score: "Callable[[Embedded], Scored]", model: Any, texts: Sequence[Text], request: Request
+    measure: str, score: "Callable[[Embedded], Scored]", model: Model, texts: Sequence[Text], request: Request
 ) -> Iterator[list[Scores]]:
+    """Yield the scores of each text that `score` makes of its embeddings, under the measure's name."""
     for text in texts:
         embedded = Embedded.of(model, text, request)
         scores, extra = score(embedded)
@@ -99,7 +103,7 @@ def score_texts(
 class Embedded:
     """One text with the embeddings that its gradients are taken with respect to."""
 
-    model: Any
+    model: Model
     text: Text
     request: Request
     hidden: Float[Tensor, "T E"]
@@ -108,10 +112,11 @@ class Embedded:
     inputs: Float[Tensor, "T E"]
     """Token embeddings, or with `positions` the state."""
     project: Affine | None
-    """From the width of `inputs` to that of the state, where they differ."""
+    """The map from the width of `inputs` to that of the state, where they differ."""
 
     @classmethod
-    def of(cls, model: Any, text: Text, request: Request) -> "Embedded":
+    def of(cls, model: Model, text: Text, request: Request) -> "Embedded":
+        """Return a text with what its gradients are taken with respect to, by the request."""
         point = model.record(text.ids)
         embeddings, project_in = model.token_embeddings()
         if request.gradients.positions:
@@ -119,12 +124,15 @@ class Embedded:
         return cls(model, text, request, point.hidden, point.embedding, embeddings[text.ids], project_in)
 
     def state_at(self, inputs: Float[Tensor, "T E"]) -> Float[Tensor, "T D"]:
-        """What the blocks are given at other inputs."""
+        """Return what the blocks are given at other inputs."""
         step = inputs - self.inputs
         return self.state + (step if self.project is None else self.project(step, with_bias=False))
 
     def baseline(self) -> Float[Tensor, "T E"]:
-        """The chosen vector at every position; it has no position itself."""
+        """Return the request's baseline at every position; it has no position itself.
+
+        ValueError for a baseline that is neither `auto`, `zero` or `mean`, nor a token id.
+        """
         options = self.request.gradients
         chosen = self.model.default_baseline(options.positions) if options.baseline == "auto" else options.baseline
         embeddings, project_in = self.model.token_embeddings()
@@ -140,16 +148,17 @@ class Embedded:
         return vector.expand_as(self.inputs)
 
     def readout(self, hidden: Float[Tensor, "T E"]) -> Readout:
+        """Return the attributed function of each target, as seen from final hidden states."""
         return Readout.of(self.text, hidden, self.request.function, self.model.unembedding())
 
     def values(self, hidden: Float[Tensor, "T E"]) -> Float[Tensor, "T-1"]:
-        """The attributed function of each target; zero where none is asked for."""
+        """Return the attributed function of each target; zero where none is asked for."""
         values, targets = hidden.new_zeros(len(hidden) - 1), self.text.targets
         values[targets.start : targets.stop], _ = self.readout(hidden).gradients(targets, self.request.memory // 2)
         return values
 
     def shares(self, measure: str, path: Path, baseline: Float[Tensor, "T E"]) -> Scored:
-        """Scores along a path from the baseline, which sum to F(x) − F(baseline) but for the residual."""
+        """Return scores along a path from the baseline, which sum to F(x) − F(baseline) but for the residual."""
         reduce = self.request.gradients.reduce
         scores = self.along(path, reduce)
         if reduce == "norm":
@@ -168,7 +177,7 @@ class Embedded:
     def gradients(
         self, inputs: Float[Tensor, "T E"], targets: range, memory: int
     ) -> Iterator[tuple[range, Float[Tensor, "targets sources E"]]]:
-        """Of the attributed function at some inputs, group by group of targets."""
+        """Yield gradients of the attributed function at some inputs, group by group of targets."""
         point = self.model.record(self.text.ids, embedding=self.state_at(inputs))
         backward = Backward(self.model.network(), point, "differentiate", memory)
         memory -= backward.bytes_held()
@@ -178,7 +187,7 @@ class Embedded:
             yield group, g if self.project is None else g @ self.project.weight.T
 
     def along(self, path: Path, reduce: str) -> Float[Tensor, "T-1 T"]:
-        """Σ over the path of gradient ⊙ step, summed over hidden, or its norm."""
+        """Return Σ over the path of gradient ⊙ step, summed over hidden, or its norm."""
         length, width = self.inputs.shape
         dtype = torch.promote_types(self.inputs.dtype, torch.float32)
         scores = self.inputs.new_zeros(length - 1, length, dtype=dtype)
@@ -196,7 +205,7 @@ class Embedded:
         return scores
 
     def blocks(self, reduce: str) -> Iterator[tuple[range, int]]:
-        """Targets whose path is followed together, with the memory left: norms need whole gradients until its end."""
+        """Yield targets whose path is followed together, with the memory left: norms need gradients to its end."""
         targets, memory = self.text.targets, self.request.memory
         if reduce == "sum":
             yield targets, memory

@@ -1,23 +1,23 @@
 """Token-by-token maps of a text's layers, and how they become scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
+from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
 LayerMap = Callable[[int, range], Float[Tensor, "*H T T"]]
-"""From a layer and the targets wanted to its map; rows of other targets may be anything."""
+"""A function that gives the map of a layer for the targets wanted; rows of other targets may be anything."""
 
 
-def recorded(model: Any, texts: Sequence[Text], request: Request) -> Iterator[tuple[Text, OperatingPoint]]:
-    """Each text's operating point with the states of every layer.
+def recorded(model: Model, texts: Sequence[Text], request: Request) -> Iterator[tuple[Text, OperatingPoint]]:
+    """Yield each text with its operating point and the states of every layer.
 
     ValueError for a model that does not record its attention weights.
     """
@@ -31,7 +31,7 @@ def recorded(model: Any, texts: Sequence[Text], request: Request) -> Iterator[tu
 
 
 def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -> dict[str, Float[Tensor, "*H T T"]]:
-    """The map of the last layer, the mean over layers, or each layer's, by label."""
+    """Return the map of the last layer, the mean over layers, or each layer's, by label."""
     layers = request.attention.layers
     if layers == "last":
         return {str(count - 1): compute(count - 1, targets)}
@@ -40,6 +40,7 @@ def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -
 
 
 def mean(maps: Iterable[Tensor], count: int) -> Tensor:
+    """Return the mean of `count` maps, which are taken one at a time."""
     total, *rest = (m / count for m in maps)
     for m in rest:
         total += m
@@ -47,27 +48,27 @@ def mean(maps: Iterable[Tensor], count: int) -> Tensor:
 
 
 def heads_of(maps: Mapping[str, Float[Tensor, "*H T T"]], request: Request) -> Mapping[str, Float[Tensor, "T T"]]:
-    """Each head's map labelled `layer.head`, where heads are asked for one by one."""
+    """Return each head's map labelled `layer.head`, where heads are asked for one by one."""
     if request.attention.heads == "mean":
         return maps
     return {f"{label}.{head}": one for label, m in maps.items() for head, one in enumerate(m)}
 
 
 def refuse_heads(measure: str, request: Request) -> None:
-    """ValueError where scores of each head are asked of a measure that has none."""
+    """Raise ValueError where scores of each head are asked of a measure that has none."""
     if request.attention.heads == "each":
         raise ValueError(f"{measure} takes all heads of a layer together: ask for it without --heads each")
 
 
 def scored(
     measure: str,
-    model: Any,
+    model: Model,
     text: Text,
     point: OperatingPoint,
     request: Request,
     maps: Mapping[str, Float[Tensor, "T T"]],
 ) -> list[Scores]:
-    """One result per map, named `measure[label]`, or `measure` for what is asked for by default."""
+    """Return one result per map, named `measure[label]`, or `measure` for what is asked for by default."""
     log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], model.unembedding())
     plain = request.attention.layers == "last" and request.attention.heads == "mean"
     return [
@@ -77,14 +78,14 @@ def scored(
 
 
 def normalise_rows(scores: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
-    """Rows that sum to 1; a row of zeros says that its target rests on itself."""
+    """Return rows that sum to 1; a row of zeros says that its target rests on itself."""
     total = scores.sum(-1, keepdim=True)
     itself = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
     return torch.where(total > 0, scores / total.where(total > 0, 1), itself)
 
 
 def rollout(maps: Iterable[Float[Tensor, "T T"]]) -> Iterator[Float[Tensor, "T T"]]:
-    """M^l = C^l · … · C^1 after each layer (Abnar & Zuidema 2020, eq. 1)."""
+    """Yield M^l = C^l · … · C^1 after each layer (Abnar & Zuidema 2020, eq. 1)."""
     through = None
     for m in maps:
         through = m if through is None else m @ through
@@ -92,6 +93,6 @@ def rollout(maps: Iterable[Float[Tensor, "T T"]]) -> Iterator[Float[Tensor, "T T
 
 
 def rollouts_of(maps: Iterable[Float[Tensor, "T T"]], targets: range, request: Request) -> dict[str, Tensor]:
-    """The rollout through all layers, the mean of the rollouts through 1, 2, … layers, or each of these."""
+    """Return the rollout through all layers, the mean of the rollouts through 1, 2, … layers, or each of these."""
     every = list(rollout(maps))
     return layers_of(len(every), targets, request, lambda layer, _: every[layer])

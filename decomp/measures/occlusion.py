@@ -1,13 +1,13 @@
 """Occlusion: what a prediction loses when a source is not there (Li et al. 2016; Yin & Neubig 2022)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding, next_log2_prob
+from decomp.core.model import Model
 from decomp.core.network import Network
 from decomp.measures.functions import AttributedFunction, find_function
 from decomp.measures.request import Request, Text
@@ -20,7 +20,7 @@ WORKING_SET = 2**26
 
 
 def hidden_without(
-    model: Any, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
+    model: Model, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
 ) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
     """Return the hidden state that predicts after each target without what is removed, and where no context is left.
 
@@ -52,7 +52,7 @@ def function_values(
     function: AttributedFunction,
     memory: int,
 ) -> Float[Tensor, " N"]:
-    """The function of each prediction; an empty context predicts every token alike."""
+    """Return the function of each prediction; an empty context predicts every token alike."""
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     step = max(1, memory // (4 * len(unembedding.weight) * dtype.itemsize))
     values = hidden.new_empty(len(hidden), dtype=dtype)
@@ -64,28 +64,30 @@ def function_values(
 
 
 def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> int:
-    """How many texts one eager forward pass takes within `memory` bytes, about; at least one."""
+    """Return how many texts one eager forward pass takes within `memory` bytes, about; at least one."""
     row = 4 * network.heads * length + 2 * length + 3 * network.neurons + 10 * network.hidden
     each = itemsize * length * row
     return max(1, min(memory, WORKING_SET) // each)
 
 
 def sources_asked(text: Text, decomposition_length: int) -> range:
-    """Every source that some target of the text keeps."""
+    """Return every source that some target of the text keeps."""
     return range(max(0, text.targets.start - decomposition_length + 1), text.targets.stop)
 
 
 @torch.no_grad()
-def occlusion(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """F(x) − F(x without k) for each source k of each target, masked or replaced (see `hidden_without`).
+def occlusion(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield F(x) − F(x without k) for each source k of each target, hidden or replaced (see `hidden_without`).
 
     The first token alone has no context left without itself: it is compared with the uniform distribution.
+    Sources: Li et al. 2016; Yin & Neubig 2022.
     """
     for text in texts:
         yield [occlusion_of(model, text, request)]
 
 
-def occlusion_of(model: Any, text: Text, request: Request) -> Scores:
+def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
+    """Return one text's scores, its sources occluded as many at a time as fit into the memory."""
     function, unembedding = find_function(request.function or "log2_prob"), model.unembedding()
     length = request.decomposition_length or len(text.ids)
     ids, next_ids = text.ids[: text.targets.stop], text.ids[1 : text.targets.stop + 1]

@@ -9,13 +9,13 @@ Nodes = list[tuple[float, float]]
 
 
 def gauss_legendre(steps: int) -> Nodes:
-    """Exact for polynomials up to degree 2·steps − 1."""
+    """Return the nodes and weights that are exact for polynomials up to degree 2·steps − 1."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     return list(zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
 def trapezoid(steps: int) -> Nodes:
-    """Both ends among the nodes, with half weight. ValueError for less than two."""
+    """Return evenly spaced nodes, both ends among them with half weight. ValueError for less than two."""
     if steps < 2:
         raise ValueError("the trapezoid rule has both ends among its nodes: use 2 steps or more")
     inner = 1 / (steps - 1)
@@ -23,7 +23,7 @@ def trapezoid(steps: int) -> Nodes:
 
 
 def riemann(offset: float) -> Callable[[int], Nodes]:
-    """One node in each of equal parts."""
+    """Return the rule with one node in each of equal parts, `offset` (0 to 1) of the way through it."""
     return lambda steps: [((i + offset) / steps, 1 / steps) for i in range(steps)]
 
 
@@ -37,7 +37,13 @@ RULES: dict[str, Callable[[int], Nodes]] = {
 
 
 def quadrature(rule: str, steps: int) -> Nodes:
-    """ValueError, with the known ones, for an unknown rule; for no steps."""
+    """Return the nodes and weights of a rule over [0, 1].
+
+    ValueError, with the known ones, for an unknown rule; for no steps.
+
+    >>> quadrature("right", 2)
+    [(0.5, 0.5), (1.0, 0.5)]
+    """
     if rule not in RULES:
         raise ValueError(f"unknown quadrature {rule!r}: choose one of {', '.join(RULES)}")
     if steps < 1:

@@ -28,13 +28,13 @@ class Readout:
 
     @classmethod
     def of(cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding) -> "Readout":
-        """Of all targets of a text that predict a token."""
+        """Return the readout of all targets of a text that predict a token."""
         assert function is not None
         return cls(function, unembedding, hidden[: len(text.ids) - 1], text.ids[1:], text.foils)
 
     @cached_property
     def log2_prob(self) -> Float[Tensor, " N"]:
-        """Of the next token, in bits, whatever the function."""
+        """Return the log2 probability of each next token, in bits, whatever the function."""
         return next_log2_prob(self.hidden, self.next_ids, self.unembedding)
 
     @cached_property
@@ -45,21 +45,18 @@ class Readout:
 
     @cached_property
     def linear(self) -> Float[Tensor, "N E"]:
-        """Return the vectors whose products with the hidden states are a linear function, but for the head's bias.
-
-        ValueError for logits that are soft-capped.
-        """
+        """Return the vectors whose products with the hidden states are a linear function, but for the head's bias."""
         self.unembedding.require_linear(f"the share of a source in {self.function}")
         return self.contrast(self.unembedding.weight)
 
     @property
     def head_bias(self) -> Float[Tensor, " N"] | None:
-        """What the head's bias adds to a linear function, where there is one."""
+        """Return what the head's bias adds to a linear function, None where there is no bias."""
         bias = self.unembedding.bias
         return None if bias is None else self.contrast(bias)
 
     def contrast(self, values: Float[Tensor, "V *E"]) -> Float[Tensor, "N *E"]:
-        """`values` of the next token, minus those of the foil, in bits: what the function makes of the vocabulary."""
+        """Return `values` of the next token, minus those of the foil where there is one, in the function's unit."""
         chosen = values[self.next_ids]
         if self.function != "logit":
             assert self.foils is not None
@@ -67,7 +64,7 @@ class Readout:
         return chosen / math.log(2) if self.function == "contrast_log2_prob" else chosen
 
     def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """F(z[i]) − F(z[i] − U v) for each vector v taken away from its target i (rising)."""
+        """Return F(z[i]) − F(z[i] − U v) for each vector v taken away from its target i (rising)."""
         if self.function in LINEAR and self.unembedding.softcap is None:
             return self.product(vectors, targets)
         if self.function in LINEAR:
@@ -98,13 +95,13 @@ class Readout:
         return value / math.log(2) if self.function == "contrast_log2_prob" else value
 
     def product(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """The share of each vector in a linear function of its target."""
+        """Return the share of each vector in a linear function of its target."""
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         parts = zip(vectors.split(ROWS), targets.split(ROWS), strict=True)
         return torch.cat([torch.linalg.vecdot(v.to(dtype), self.linear[i].to(dtype)) for v, i in parts])
 
     def gradients(self, targets: range, memory: int) -> tuple[Float[Tensor, " n"], Float[Tensor, "n E"]]:
-        """Values of some targets, and their gradients with respect to the hidden states."""
+        """Return the values of some targets, and their gradients with respect to the hidden states."""
         vocab = len(self.unembedding.weight)
         # Logits, their exponentials, and the gradients of both.
         block = max(1, memory // (4 * vocab * self.hidden.element_size()))

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from decomp.measures.request import Request, ScoreFunction, Text
 
 if TYPE_CHECKING:
+    from decomp.core.model import Model
     from decomp.measures.result import Scores
 
 PLAIN_FUNCTIONS = ("logit", "log2_prob", "prob")
@@ -19,7 +20,7 @@ CONTRAST_FUNCTIONS = ("contrast_logit", "contrast_log2_prob", "contrast_prob")
 FUNCTION_NAMES = (*PLAIN_FUNCTIONS, *CONTRAST_FUNCTIONS)
 """All of `decomp.measures.functions`."""
 CHAINED = ("log2_prob", "contrast_log2_prob")
-"""Those that add up over tokens that are predicted one after the other."""
+"""Attributed functions that add up over tokens that are predicted one after the other."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Measure:
     """How tokens are taken together as words: sources by the measure itself (`own`), or by adding up (`sum`); only
     targets add up (`targets`); None where nothing does."""
 
-    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Scores of each text, in order, named `measure:function` where the function is not the default.
+    def __call__(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
+        """Yield the scores of each text, in order, named `measure:function` where the function is not the default.
 
         ValueError for a function that it does not take, a contrastive one without foils, or words or spans
-        where they are not defined.
+        where they are not defined; for scores that are not finite.
         """
         function = self.function_of(request)
         check_foils(function, all(text.foils is not None for text in texts))
@@ -60,8 +61,8 @@ class Measure:
             named = [replace(s, measure=s.measure + label) for s in scores]
             yield [finite(in_units(s, text, request, **units), text.place) for s in named]
 
-    def compute(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Scores with single tokens as targets, and also as sources but where the measure has words itself."""
+    def compute(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
+        """Yield scores with single tokens as targets, and also as sources but where the measure has words itself."""
         from decomp.measures.units import tokens_reached  # imports torch
 
         if self.together != "own" and request.decomposition_length is not None:
@@ -77,7 +78,7 @@ class Measure:
         return getattr(import_module(f"decomp.measures.{module}"), name)
 
     def function_of(self, request: Request) -> str | None:
-        """The attributed function asked for. ValueError for one that the measure does not take."""
+        """Return the attributed function asked for. ValueError for one that the measure does not take."""
         if request.function is None:
             return request.usual.get(self.name, self.default)
         if request.function in self.functions:
@@ -95,7 +96,7 @@ class Measure:
         return self.together == "sum" and request.gradients.reduce == "sum"
 
     def check_together(self, request: Request, sources: bool) -> None:
-        """ValueError where the measure is not defined for words and spans as targets, or words as `sources`."""
+        """Raise ValueError where the measure is not defined for words and spans as targets, or words as `sources`."""
         if not (self.together == "own" or self.adds_up(request) or (self.together == "targets" and not sources)):
             raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
         if self.function_of(request) not in CHAINED:
@@ -105,7 +106,7 @@ class Measure:
 
 
 def check_foils(function: str | None, given: bool) -> None:
-    """ValueError for a contrastive function where no foils are given."""
+    """Raise ValueError for a contrastive function where no foils are given."""
     if function is not None and function.startswith("contrast") and not given:
         raise ValueError(f"{function} contrasts the next token with a foil, and there is none: see decomp contrast")
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
+    from decomp.core.model import Model
     from decomp.core.rules import ActivationRule, GateRule, Rules
     from decomp.measures.result import Scores
 
@@ -19,9 +20,9 @@ class GradientOptions:
     """How gradients are taken, and along which path to the baseline."""
 
     positions: bool = False
-    """With respect to the sum of token and position embedding, not to the token embedding alone."""
+    """Whether gradients are with respect to token plus position embedding, not to the token embedding alone."""
     reduce: Literal["sum", "norm"] = "sum"
-    """Over hidden: the signed sum, or the norm."""
+    """How gradients become one number a source: by their signed sum over hidden, or their norm."""
     norm: Literal["l1", "l2"] = "l2"
     steps: int = 20
     """Nodes of the path from baseline to input."""
@@ -40,7 +41,7 @@ class GradientOptions:
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """Which attention weights count."""
+    """Which layers and heads attention measures are of."""
 
     layers: Literal["last", "mean", "each"] = "last"
     heads: Literal["mean", "each"] = "mean"
@@ -59,7 +60,7 @@ class OcclusionOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What every measure is asked with."""
+    """What a measure is computed with: the same for all measures of a table."""
 
     decomposition_length: int | None = None
     activation_rule: "ActivationRule" = "tangent"
@@ -70,7 +71,7 @@ class Request:
     function: str | None = None
     """The attributed function by name (see `decomp.measures.functions`); None for the measure's own default."""
     usual: Mapping[str, str] = field(default_factory=dict)
-    """By measure, the attributed function where none is asked for and a convention has another than the measure."""
+    """The attributed function of measures where none is asked for and a convention has another than the measure."""
     span: int = 1
     """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
     own: bool = False
@@ -86,7 +87,7 @@ class Request:
 
         return Rules(self.activation_rule, self.gate_rule)
 
-    def resolved(self, model: Any, tokenizer: Any) -> "Request":
+    def resolved(self, model: "Model", tokenizer: Any) -> "Request":
         """Return the request with what is chosen by model or tokenizer as it is for these."""
         named = self.with_token_ids(tokenizer)
         if named.gradients.baseline != "auto":
@@ -95,7 +96,10 @@ class Request:
         return replace(named, gradients=replace(named.gradients, baseline=baseline))
 
     def with_token_ids(self, tokenizer: Any) -> "Request":
-        """Baseline and replacement that are named by a token, as its id."""
+        """Return the request with baseline and replacement as ids, where they are named by a token.
+
+        ValueError for a name that is no single token of the tokenizer.
+        """
         gradients, occlusion = self.gradients, self.occlusion
         return replace(
             self,
@@ -128,7 +132,7 @@ def token_id(name: str | int, tokenizer: Any, kept: Sequence[str]) -> str | int:
 
 @dataclass(frozen=True)
 class Text:
-    """What is scored: the tokens, and the targets whose next token counts."""
+    """A text as measures take it: its tokens, and the targets whose next token is scored."""
 
     ids: "Int[Tensor, ' T']"
     targets: range
@@ -146,12 +150,15 @@ class Text:
 
     @property
     def units(self) -> int:
-        """Words, or tokens."""
+        """Return the number of words, or of tokens where words do not count."""
         return len(self.ids) if self.words is None else int(self.words[-1]) + 1
 
 
 class ScoreFunction(Protocol):
-    """From a decomposed model, texts and the request to the scores of each text, in order: usually one,
-    several where a measure is asked for in parts (heads). The request's function is never None."""
+    """A function that computes a measure."""
 
-    def __call__(self, model: Any, texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]": ...
+    def __call__(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
+        """Yield the scores of each text, in order: usually one, several where a measure is in parts (heads).
+
+        The request's function is None only for measures that take none.
+        """

@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """One measure on one window. Each of the `targets` predicts the next token."""
+    """The scores of one measure on one window, each of whose `targets` predicts the next token."""
 
     measure: str
     targets: range
     decomposition_length: int
     log2_prob: Float[Tensor, "T-1"]
-    """Of the next token, in bits."""
+    """The log2 probability of the next token, in bits."""
     scores: Float[Tensor, "T-1 T"]
     """(target, source), in the measure's unit."""
     extra: dict[str, Float[Tensor, "T-1"]]

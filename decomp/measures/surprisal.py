@@ -16,14 +16,14 @@ TARGETS = 64
 
 
 def next_log_probs(hidden: Float[Tensor, "T E"], unembedding: Unembedding) -> Iterator[Float[Tensor, "t V"]]:
-    """Natural logarithms of the next token's distribution, a few targets at a time."""
+    """Yield natural logarithms of the next token's distribution, a few targets at a time."""
     for part in hidden.split(TARGETS):
         logits = unembedding.logits(part)
         yield logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def next_entropy(hidden: Float[Tensor, "T E"], unembedding: Unembedding) -> Float[Tensor, " T"]:
-    """Of the next token's distribution, in bits."""
+    """Return the entropy of the next token's distribution, in bits."""
     entropies = [torch.special.entr(log_prob.exp()).sum(-1) for log_prob in next_log_probs(hidden, unembedding)]
     return torch.cat(entropies) / math.log(2)
 
@@ -31,13 +31,13 @@ def next_entropy(hidden: Float[Tensor, "T E"], unembedding: Unembedding) -> Floa
 def next_log2_mass(
     hidden: Float[Tensor, "T E"], unembedding: Unembedding, members: Bool[Tensor, " V"]
 ) -> Float[Tensor, " T"]:
-    """log2 probability that the next token is one of some, in bits."""
+    """Return the log2 probability that the next token is one of some, in bits."""
     masses = [log_prob[:, members].logsumexp(-1) for log_prob in next_log_probs(hidden, unembedding)]
     return torch.cat(masses) / math.log(2)
 
 
 def begins_word(tokenizer: Any, vocab: int) -> Bool[Tensor, " V"]:
-    """Which tokens can't go on a word: those that begin with white space, and the special ones."""
+    """Return which tokens can't go on a word: those that begin with white space, and the special ones."""
     special = set(tokenizer.all_special_ids)
     texts = tokenizer.batch_decode([[index] for index in range(len(tokenizer))], clean_up_tokenization_spaces=False)
     begins = [text[:1].isspace() or index in special for index, text in enumerate(texts)]
@@ -47,9 +47,10 @@ def begins_word(tokenizer: Any, vocab: int) -> Bool[Tensor, " V"]:
 def boundary_correction(
     log2_boundary: Float[Tensor, " T"], words: Int[Tensor, " T"], first: int
 ) -> Float[Tensor, " words"]:
-    """What makes each word's log2 probability that of the whole word: it gains the probability that the word ends
-    after it, and loses that the word before it ends, which the space of its first token has counted already
-    (Pimentel & Meister 2024, theorem 2). Nothing comes before the word `first`, which begins the text.
+    """Return what makes each word's log2 probability that of the whole word (Pimentel & Meister 2024, theorem 2).
+
+    A word gains the probability that it ends after its last token, and loses that the word before it ends, which the
+    space of its first token has counted already. Nothing comes before the word `first`, which begins the text.
     """
     last = torch.searchsorted(words, torch.arange(int(words[-1]) + 1, device=words.device), right=True) - 1
     ended = log2_boundary[last]

@@ -13,7 +13,7 @@ from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoin
 from decomp.measures.maps import LayerMap
 
 StepRows = Callable[["AttentionStep", range], Float[Tensor, "*H targets T"]]
-"""From one layer and a run of targets to these rows of its map."""
+"""A function that gives some targets' rows of one layer's map."""
 
 
 @dataclass(frozen=True)

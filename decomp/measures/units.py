@@ -19,12 +19,12 @@ Rows = tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, "pairs 
 
 
 def units_reached(text: Text, request: Request) -> int:
-    """How many units back from the first one of a span, or from the single one, a source is kept at most."""
+    """Return how many units back from the first one of a span, or from the single one, a source is kept at most."""
     return min(request.decomposition_length or text.units, text.units)
 
 
 def tokens_reached(text: Text, request: Request) -> int:
-    """The decomposition length, in tokens, that holds all tokens of the kept units of every target."""
+    """Return the decomposition length, in tokens, that holds all tokens of the kept units of every target."""
     length = units_reached(text, request) + request.span - 1
     if text.words is None:
         return length
@@ -34,17 +34,17 @@ def tokens_reached(text: Text, request: Request) -> int:
 
 
 def targets_covered(text: Text, reach: int) -> int:
-    """How many targets, from the first, have no source of more than `reach` units back."""
+    """Return how many targets, from the first, have no source of more than `reach` units back."""
     return reach if text.words is None else int((next_words(text.words) <= reach).sum())
 
 
 def next_words(words: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
-    """The word of the token that each target predicts; a new one after the last."""
+    """Return the word of the token that each target predicts; a new one after the last."""
     return torch.cat([words[1:], words[-1:] + 1])
 
 
 class WordSums:
-    """Contributions of whole words: the sums over their tokens, of which two chunks may have a part each."""
+    """Contributions of whole words: sums over their tokens, of which two chunks may have a part each."""
 
     def __init__(self, words: Int[Tensor, " T"], reach: int) -> None:
         self.words, self.next_words, self.reach = words, next_words(words), reach
@@ -52,7 +52,7 @@ class WordSums:
         """Words that the chunks so far did not end, for every target."""
 
     def add(self, chunk: Chunk) -> Iterator[Rows]:
-        """The words that are complete with this chunk, for the targets that they reach."""
+        """Yield the words that are complete with this chunk, for the targets that they reach."""
         targets, sources = chunk.pairs()
         words, count = self.words[sources], int(self.words[-1]) + 1
         last, *after = self.words[chunk.sources.stop - 1 : chunk.sources.stop + 1].tolist()
@@ -71,18 +71,19 @@ class WordSums:
             yield self.reaching(targets, torch.full_like(targets, word), rows[targets])
 
     def keep(self, word: int, targets: Int[Tensor, " pairs"], rows: Float[Tensor, "pairs E"]) -> None:
+        """Add rows to those of a word that later chunks go on with."""
         if word not in self.parted:
             self.parted[word] = rows.new_zeros(len(self.words), rows.shape[-1])
         self.parted[word].index_add_(0, targets, rows)
 
     def reaching(self, targets: Int[Tensor, " pairs"], words: Int[Tensor, " pairs"], rows: Tensor) -> Rows:
-        """Pairs no more words apart than are kept; nearer than that, all tokens of a word are."""
+        """Return pairs no more words apart than are kept; nearer than that, all tokens of a word are."""
         near = self.next_words[targets] - words <= self.reach
         return targets[near], words[near], rows[near]
 
 
 def whole_targets(targets: Int[Tensor, " pairs"], rows: int) -> Iterator[slice]:
-    """Slices of about so many pairs (targets rising), none of which parts a target."""
+    """Yield slices of about so many pairs (targets rising), none of which parts a target."""
     start = 0
     while start < len(targets):
         last = min(start + rows, len(targets)) - 1
@@ -139,7 +140,7 @@ def sources_by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
 
 
 def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
-    """Targets summed by word; a word counts if all of its tokens are predicted."""
+    """Return scores whose targets are words, summed over tokens; a word counts if all of its tokens are predicted."""
     predicted, count = words[1:], int(words[-1])
     inside = predicted > 0
 
@@ -157,7 +158,7 @@ def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
 
 
 def words_predicted(targets: range, words: Int[Tensor, " T"]) -> range:
-    """The words (less one, as a target stands before what it predicts) all of whose tokens the targets predict."""
+    """Return the words (less one, as a target stands before what it predicts) whose tokens are all predicted."""
     if not targets:
         return targets
     first, last = targets.start + 1, targets.stop
@@ -168,7 +169,7 @@ def words_predicted(targets: range, words: Int[Tensor, " T"]) -> range:
 
 
 def by_span(result: Scores, span: int) -> Scores:
-    """Targets summed with the `span` − 1 after them."""
+    """Return scores whose targets are summed with the `span` − 1 after them."""
 
     def summed(values: Tensor) -> Tensor:
         return values.unfold(0, span, 1).sum(-1) if len(values) >= span else values[:0]

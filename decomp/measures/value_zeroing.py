@@ -1,12 +1,12 @@
 """Value zeroing: how much a layer's output turns when one token's value vectors are zero (Mohebbi et al. 2023)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.measures.maps import LayerMap, layers_of, normalise_rows, recorded, refuse_heads, rollouts_of, scored
 from decomp.measures.request import Request, Text
@@ -15,13 +15,13 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def cosine_distance(x: Float[Tensor, "*rows D"], y: Float[Tensor, "*rows D"]) -> Float[Tensor, " *rows"]:
-    """1 − cos(x, y), as half the squared distance of the unit vectors: small ones are not lost in rounding."""
+    """Return 1 − cos(x, y), as half the squared distance of the unit vectors: small ones are not lost in rounding."""
     unit = torch.nn.functional.normalize
     return (unit(x, dim=-1) - unit(y, dim=-1)).square().sum(-1) / 2
 
 
-def zeroed_rows(model: Any, step: AttentionStep, targets: range, final_norm: bool) -> Float[Tensor, "targets T"]:
-    """1 − cos of the block's output with and without the value vectors of j, in all heads (Mohebbi et al. 2023, eq. 4).
+def zeroed_rows(model: Model, step: AttentionStep, targets: range, final_norm: bool) -> Float[Tensor, "targets T"]:
+    """Return 1 − cos of a block's output with and without the values of j in all heads (Mohebbi et al. 2023, eq. 4).
 
     The block's input is the model's own; its output is taken before the final norm, or after it with `final_norm`.
     """
@@ -39,8 +39,8 @@ def zeroed_rows(model: Any, step: AttentionStep, targets: range, final_norm: boo
     return rows.tril(targets.start)
 
 
-def zeroing_maps(model: Any, point: OperatingPoint, request: Request) -> LayerMap:
-    """The rows of each layer's map, which sum to 1."""
+def zeroing_maps(model: Model, point: OperatingPoint, request: Request) -> LayerMap:
+    """Return what gives the rows of each layer's map, which sum to 1."""
     network, final_norm = model.network(), request.attention.final_norm
     numbers = 6 * point.embedding.shape[-1] + (network.inputs + 1) * network.neurons
     compute = blockwise(
@@ -50,8 +50,8 @@ def zeroing_maps(model: Any, point: OperatingPoint, request: Request) -> LayerMa
 
 
 @torch.no_grad()
-def value_zeroing(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Value zeroing in the last layer, in each, or the mean over layers (Mohebbi et al. 2023)."""
+def value_zeroing(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield value zeroing in the last layer, in each, or the mean over layers (Mohebbi et al. 2023)."""
     refuse_heads("value_zeroing", request)
     for text, point in recorded(model, texts, request):
         maps = layers_of(len(point.blocks), text.targets, request, zeroing_maps(model, point, request))
@@ -59,8 +59,8 @@ def value_zeroing(model: Any, texts: Sequence[Text], request: Request) -> Iterat
 
 
 @torch.no_grad()
-def value_zeroing_rollout(model: Any, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Products of the layers' maps; they hold the residual already (Mohebbi et al. 2023, section 3)."""
+def value_zeroing_rollout(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield products of the layers' maps; they hold the residual already (Mohebbi et al. 2023, section 3)."""
     refuse_heads("value_zeroing_rollout", request)
     for text, point in recorded(model, texts, request):
         zeroing, every = zeroing_maps(model, point, request), range(len(point))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.registry import Measure
@@ -19,7 +20,7 @@ def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token") -> Text:
 
 
 def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", span: int = 1) -> None:
-    """ValueError where no window predicts a single unit (token or word), or `span` of them."""
+    """Raise ValueError where no window predicts a single unit (token or word), or `span` of them."""
     units = [window.in_words() if unit == "word" else window for window in windows]
     counts = [len(each.window.targets) for each in units]
     if max(counts, default=0) == 0:
@@ -29,7 +30,7 @@ def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", sp
 
 
 def measure_windows(
-    model: Any,
+    model: Model,
     windows: Sequence[TokenisedWindow],
     measures: Sequence[Measure],
     request: Request,

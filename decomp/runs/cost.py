@@ -1,8 +1,8 @@
 """What a window costs, predicted from its length: the arithmetic of its (target, source) pairs and of its tokens."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from decomp.core.model import Model
 from decomp.core.pairs import pair_offset
 
 
@@ -27,7 +27,8 @@ class CostModel:
         return self.pairs(tokens) * (20 * block + logits) + tokens * (24 * block + logits)
 
 
-def cost_model(model: Any, decomposition_length: int | None, with_logits: bool = True) -> CostModel:
+def cost_model(model: Model, decomposition_length: int | None, with_logits: bool = True) -> CostModel:
+    """Return what windows cost under a model, with the logits that ΔLP needs or without."""
     config = model.config
     vocab = config.vocab_size if with_logits else 0
     return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)

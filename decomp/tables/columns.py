@@ -32,7 +32,7 @@ Writer = Callable[[Iterable[Row] | Block], None]
 
 
 def significant(values: Tensor) -> list[float]:
-    """The shortest decimals that come back as the same numbers."""
+    """Return the shortest decimals that come back as the same numbers."""
     exact = values if values.dtype == torch.float64 else values.float()
     return [float(digits) for digits in exact.cpu().numpy().astype(str)]
 
@@ -88,16 +88,20 @@ class LineFeeds:
     file: TextIO
 
     def write(self, row: str) -> None:
+        """Write a row with a line feed for its end."""
         self.file.write(row[:-2] + "\n")
 
 
 def write_delimited(file: TextIO, delimiter: str, columns: Sequence[str]) -> Writer:
+    """Write the header of a delimited table, and return what writes rows."""
     writer = csv.writer(LineFeeds(file), delimiter=delimiter)
     writer.writerow(columns)
     return lambda table: writer.writerows(as_rows(table))
 
 
 def write_jsonl(file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
+    """Return what writes rows as JSON objects, one a line."""
+
     def write(table: Iterable[Row] | Block) -> None:
         rows = as_rows(table)
         file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
@@ -111,9 +115,10 @@ def as_rows(table: Iterable[Row] | Block) -> Iterable[Row]:
 
 
 class Format(Protocol):
-    """Opened on a file (the header is written at once), called with rows as they come."""
+    """A format of text tables."""
 
-    def __call__(self, file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer: ...
+    def __call__(self, file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
+        """Write the header to a file, and return what writes rows as they come."""
 
 
 FORMATS: dict[str, Format] = {

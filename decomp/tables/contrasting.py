@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from decomp.core.model import Model
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
@@ -36,7 +37,7 @@ class Contraster:
         return self.reduction.columns(CONTRAST_COLUMNS)
 
     def rows_by_item(
-        self, model: Any, tokenizer: Any, contrasts: Sequence[Contrast], batch_size: int
+        self, model: Model, tokenizer: Any, contrasts: Sequence[Contrast], batch_size: int
     ) -> Iterator[ItemBlock]:
         """Yield the rows of one item after the other, `batch_size` items computed together."""
         for contrast, results in scored(model, contrasts, self.requests, batch_size):

@@ -201,6 +201,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def reader_of(path: Path) -> str:
+    """Return the name of a table's format, by its suffix. ValueError for a suffix that is no format's."""
     name = suffix_of(path)[1:]
     if name not in FORMAT_NAMES:
         raise ValueError(f"{path} must be one of {', '.join(FORMAT_NAMES)}, by its suffix")
@@ -228,6 +229,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def read_delimited(path: Path) -> Iterator[Sequence[Any]]:
+    """Yield the columns of a CSV or TSV table, then its rows. ValueError where it is malformed."""
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(read_lines(path), delimiter=DELIMITERS[suffix_of(path)], strict=True)
     try:
@@ -237,6 +239,7 @@ def read_delimited(path: Path) -> Iterator[Sequence[Any]]:
 
 
 def read_json(path: Path) -> Iterator[Sequence[Any]]:
+    """Yield the columns of a JSONL table, then its rows. ValueError for a line that is no object with these."""
     columns: tuple[str, ...] = ()
     for number, line in enumerate(read_lines(path), 1):
         row = parse_json(line, f"{path}, line {number}")

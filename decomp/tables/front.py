@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decomp.core.model import Model
 from decomp.corpus.places import Place
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.result import Scores
@@ -27,12 +27,13 @@ class Front:
     span: int = 1
     article_ids: bool = False
     entropy: bool = False
-    """Of the distribution that the first token of the unit or span is predicted from, in bits."""
+    """Whether there is the entropy, in bits, of the distribution that a unit's first token is predicted from."""
     boundaries: Bool[Tensor, " V"] | None = None
     """Tokens that can't go on a word: corrects the log2 probabilities of words for them."""
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Return the columns of the table: those in front, then the long table's own."""
         asked = {
             "article_id": self.article_ids,
             "span": self.span > 1,
@@ -43,7 +44,7 @@ class Front:
         }
         return (*(name for name, is_asked in asked.items() if is_asked), *COLUMNS)
 
-    def blocks(self, model: Any, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Block]:
+    def blocks(self, model: Model, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Block]:
         """Yield the rows of one window, those of one result after the other."""
         units = window.in_words() if self.unit == "word" else window
         asked, count = self.asked(model, window), len(units.tokens)
@@ -62,8 +63,8 @@ class Front:
             yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]})
 
     @torch.no_grad()
-    def asked(self, model: Any, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
-        """Per predicted unit, from one more pass of the model: entropy, and what corrects the log2 probability."""
+    def asked(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
+        """Return the entropy of every predicted unit, and what corrects its log2 probability, from one more pass."""
         if not self.entropy and self.boundaries is None:
             return {}
         hidden, unembedding = model.record(window.ids.to(model.device)).hidden, model.unembedding()

@@ -21,7 +21,7 @@ Made = Mapping[str, Any]
 
 SUFFIX = ".meta.json"
 METADATA_KEY = b"decomp"
-"""Of Parquet files."""
+"""The key of how a table was made in the metadata of a Parquet file."""
 VERSION = 1
 FREE = {"format", "torch", "transformers", "options.measures", "options.memory", "options.batch_size"}
 """What may differ between tables that belong together."""

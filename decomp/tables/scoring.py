@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from decomp.core.model import Model
 from decomp.corpus.windows import TokenisedWindow
 from decomp.measures import Measure, Request
 from decomp.measures.windows import measure_windows
@@ -27,7 +27,7 @@ class Scorer:
         return self.reduction.columns(self.front.columns)
 
     def blocks_by_window(
-        self, model: Any, windows: Sequence[TokenisedWindow], batch_size: int | None = None
+        self, model: Model, windows: Sequence[TokenisedWindow], batch_size: int | None = None
     ) -> Iterator[Block]:
         """Yield the rows of one window after the other, computed when they are asked for."""
         for window, results in measure_windows(
@@ -35,6 +35,6 @@ class Scorer:
         ):
             yield concatenate([self.reduction(block) for block in self.front.blocks(model, window, results)])
 
-    def part(self, model: Any, batch: Sequence[TokenisedWindow]) -> Block:
+    def part(self, model: Model, batch: Sequence[TokenisedWindow]) -> Block:
         """Return the piece of the table that belongs to these windows."""
         return concatenate(list(self.blocks_by_window(model, batch, len(batch))))
