@@ -103,7 +103,7 @@ def table(
 
 NOT_ASKED = {
     *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
-    *("num_workers", "ray_address", "overwrite", "quiet"),
+    *("num_workers", "ray_address", "overwrite", "quiet", "plan"),
 }
 """Parameters that change no result, or that the account of how it was made has in a better form."""
 
@@ -126,6 +126,25 @@ def command_name(context: click.Context) -> str:
         context = context.parent
         names.insert(0, context.info_name or "")
     return " ".join(names)
+
+
+def command_line(context: click.Context, without: Iterable[str], **other: str) -> list[str]:
+    """Return the words that ask for the running command again: what was given, less some options, and others."""
+    arguments, given = list[str](), list[str]()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not click.core.ParameterSource.COMMANDLINE or parameter.name in without:
+            continue
+        value = context.params[str(parameter.name)]
+        if isinstance(parameter, click.Argument):
+            arguments.append(str(value))
+        elif isinstance(value, bool):
+            given.append(parameter.opts[0] if value else (*parameter.secondary_opts, parameter.opts[0])[0])
+        else:
+            for one in value if isinstance(value, tuple | list) else [value]:
+                given.append(f"{max(parameter.opts, key=len)}={one}")
+    more = [f"--{name}={value}" for name, value in other.items()]
+    return ["decomp", *command_name(context).split(), *arguments, *given, *more]
 
 
 def begun(items: Iterable[T]) -> Iterator[T]:

@@ -140,6 +140,12 @@ run_options = together(
     click.option("--ray-address", help="Ray cluster to join (auto, ray://HOST:10001).  [default: this machine alone]"),
 )
 
+plan = click.option(
+    "--plan",
+    is_flag=True,
+    help="Compute one window, say what all will take (rows, disk, memory, time), print a script for Slurm, and stop.",
+)
+
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 
 

@@ -17,6 +17,7 @@ from decomp.cli import options
 @options.model_options
 @options.window_options
 @options.run_options
+@options.plan
 @options.manners
 def command(**asked: Any) -> None:
     """Score every context token of every word of INPUT_FILE under MODEL.
@@ -32,10 +33,19 @@ def command(**asked: Any) -> None:
     With --run, whatever stops the command, the same command goes on where it stopped; -o then makes the table
     from the run's parts when all are there, as decomp table does.
     """
-    from decomp.cli.scoring import is_for_a_person, open_job, score_for_a_person, score_in_run, score_into_table
+    from decomp.cli.scoring import (
+        is_for_a_person,
+        open_job,
+        say_plan,
+        score_for_a_person,
+        score_in_run,
+        score_into_table,
+    )
 
     job = open_job(asked)
-    if asked["run_folder"] is not None:
+    if asked["plan"]:
+        say_plan(job, asked)
+    elif asked["run_folder"] is not None:
         score_in_run(job, asked)
     elif is_for_a_person(asked):
         score_for_a_person(job, asked)

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
-from decomp.cli.common import begun, hush_libraries, open_model, say, table
+from decomp.cli.common import begun, command_line, hush_libraries, open_model, say, table
 from decomp.cli.options import input_of
 from decomp.cli.pool import open_pool
 from decomp.cli.running import cost_progress, locally, planned, request_of_run, work_through
@@ -22,6 +23,7 @@ from decomp.runs.cost import CostModel, cost_model
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, is_own
 from decomp.runs.parts import TableParts
+from decomp.runs.plan import longest, plan, sample, written_pairs
 from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard
 from decomp.runs.tables import write_table
 from decomp.tables.blocks import Block
@@ -63,7 +65,18 @@ class Job:
 
 ELSEWHERE = {
     *("input_file", "text", "model", "input_format", "text_field", "id_field", "word_list", "output", "format_name"),
-    *("run_folder", "shard", "engine", "num_workers", "ray_address", "batch_size", "overwrite", "quiet", "device"),
+    *(
+        "run_folder",
+        "shard",
+        "engine",
+        "num_workers",
+        "ray_address",
+        "batch_size",
+        "overwrite",
+        "quiet",
+        "device",
+        "plan",
+    ),
 }
 """Options that are no settings of `open_scoring`, or that it has by another name."""
 
@@ -139,6 +152,21 @@ def score_in_run(job: Job, asked: Mapping[str, Any]) -> None:
         part = partial(scorer.part, scoring.model)
         work_through(run, shard, locally(scoring.windows, part), quiet, engine=engine, threads=torch.get_num_threads())
     finish(run, output, format_of(output, asked["format_name"]), quiet)
+
+
+def say_plan(job: Job, asked: Mapping[str, Any]) -> None:
+    """Show what the job will take, by one of its windows, and on standard output a script for Slurm."""
+    number, length = longest(job.plan), job.scoring.scorer.request.decomposition_length
+    part = partial(job.scoring.scorer.part, job.scoring.model, [job.scoring.windows[number]])
+    found = plan(job.plan, sample(job.plan[number], part), partial(written_pairs, decomposition_length=length))
+    click.echo("\n".join(found.lines()), err=True)
+    form = "parquet" if asked["output"] is None else format_of(asked["output"], asked["format_name"])
+    if warning := found.warning(form):
+        click.echo(f"Warning: {warning}", err=True)
+    run = str(asked["run_folder"] or "runs/score")
+    context = click.get_current_context()
+    click.echo(found.sbatch(command_line(context, ("plan", "shard", "run_folder", "output", "format_name"), run=run)))
+    click.echo(f"# when all have ended: decomp table {run} -o {asked['output'] or 'FILE.parquet'}")
 
 
 def check_output(asked: Mapping[str, Any], source: Path | str, model: str) -> None:

@@ -1,5 +1,6 @@
 """`decomp status`: how runs are getting on."""
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,23 +11,34 @@ if TYPE_CHECKING:
     from decomp.runs.run import Run
     from decomp.runs.status import Amount
 
+WATCHED = 5
+"""Seconds between two looks of --watch."""
 SHOWN = 20
 """Failures listed at most."""
 
 
 @click.command("status")
 @click.argument("folder", type=click.Path(path_type=Path))
-def command(folder: Path) -> None:
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done.")
+def command(folder: Path, watch: bool) -> None:
     """Show what is done in a run, how fast, what is left, and what failed.
 
     FOLDER is what --run was given, or the --output-dir of decomp decompose.
     """
     from decomp.runs.manifest import runs_in
 
-    click.echo("\n\n".join("\n".join(report(run)) for run in runs_in(folder)))
+    while True:
+        runs = runs_in(folder)
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo("\n\n".join("\n".join(report(run)) for run in runs))
+        if not watch or all(len(run.done()) == len(run.windows) for run in runs):
+            return
+        time.sleep(WATCHED)
 
 
 def report(run: "Run") -> list[str]:
+    from decomp.runs.plan import duration
     from decomp.runs.status import status_of
 
     status = status_of(run)
@@ -57,13 +69,6 @@ def share(done: "Amount", total: "Amount") -> str:
     percent = int(100 * done.cost / max(1, total.cost))
     windows, tokens = f"{done.windows:,} of {total.windows:,}", f"{done.targets:,} of {total.targets:,}"
     return f"{windows} windows, {tokens} tokens, {percent} % of the work"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words of a clock, `3:02:01`, with hours where there are some."""
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def printable(text: str) -> str:

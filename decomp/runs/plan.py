@@ -1,0 +1,149 @@
+"""What a large job will take, before it is begun: rows, disk, memory and time, from one window that is computed."""
+
+import io
+import math
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from decomp.io.amounts import format_bytes
+from decomp.runs.run import PlannedWindow
+from decomp.tables.blocks import Block, length
+from decomp.tables.columns import FORMATS
+from decomp.tables.parquet import parquet_writer
+
+LARGE = 50 * 10**9
+"""Bytes of a table that are warned of."""
+SHARD_SECONDS = 3600
+"""That each shard is to take, about."""
+MOST_SHARDS = 1000
+SPARE = 1.5
+"""Times the memory and the time that were measured, as nodes of a cluster are not this machine."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of a job, computed."""
+
+    window: PlannedWindow
+    seconds: float
+    rows: int
+    disk: dict[str, int]
+    """Bytes of its rows in each format."""
+    memory: int
+    """Most bytes that the process has held, the model included."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job will take."""
+
+    windows: int
+    tokens: int
+    """Predicted ones."""
+    rows: int
+    disk: dict[str, int]
+    memory: int
+    seconds: float
+
+    @property
+    def shards(self) -> int:
+        """Return how many shards take about an hour each."""
+        return max(1, min(math.ceil(self.seconds / SHARD_SECONDS), self.windows, MOST_SHARDS))
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a person is told."""
+        yield f"{self.windows:,} windows, {self.tokens:,} predicted tokens, about {self.rows:,} rows"
+        yield "disk    " + ", ".join(f"{name} {format_bytes(size)}" for name, size in self.disk.items())
+        yield f"memory  {format_bytes(self.memory)} at most, in each process"
+        yield f"time    {duration(self.seconds)} in one process like this one, by one window of the longest"
+
+    def warning(self, format_name: str) -> str | None:
+        """Return what is said of a table that is too large to be of use, None of a smaller one."""
+        size = self.disk[format_name]
+        if size <= LARGE:
+            return None
+        return (
+            f"the {format_name} table will take {format_bytes(size)}: reduce it while it is written (--top, --min-abs, "
+            "--max-distance, --digits), or write Parquet"
+        )
+
+    def sbatch(self, command: Sequence[str]) -> str:
+        """Return a script for Slurm that runs the command in shards and makes the table when all have ended."""
+        minutes = math.ceil(SPARE * self.seconds / self.shards / 60) + 5
+        memory = max(1, math.ceil(SPARE * self.memory / 2**30))
+        shard = "" if self.shards == 1 else f' --shard "$SLURM_ARRAY_TASK_ID/{self.shards}"'
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                f"#SBATCH --array=1-{self.shards}",
+                "#SBATCH --cpus-per-task=1",
+                f"#SBATCH --mem={memory}G",
+                f"#SBATCH --time={minutes // 60}:{minutes % 60:02}:00",
+                "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK",
+                f"{shlex.join(command)}{shard}",
+            ]
+        )
+
+
+def sample(window: PlannedWindow, compute: Callable[[], Block]) -> Sample:
+    """Compute one window and return what that took."""
+    began = time.perf_counter()
+    block = compute()
+    seconds = time.perf_counter() - began
+    disk = {"parquet": parquet_size(block)} | {name: text_size(block, name) for name in FORMATS}
+    return Sample(window, seconds, length(block), disk, most_memory())
+
+
+def plan(windows: Sequence[PlannedWindow], one: Sample, targets: Callable[[PlannedWindow], int]) -> Plan:
+    """Return what all windows take by what one of them took; `targets` counts the (target, source) pairs of a window
+    that are written, if all sources are kept."""
+    pairs = sum(map(targets, windows))
+    ratio = pairs / max(1, targets(one.window))
+    cost = sum(window.cost for window in windows) / max(1, one.window.cost)
+    disk = {name: round(size * ratio) for name, size in one.disk.items()}
+    tokens = sum(window.targets for window in windows)
+    return Plan(len(windows), tokens, round(one.rows * ratio), disk, one.memory, one.seconds * cost)
+
+
+def longest(windows: Sequence[PlannedWindow]) -> int:
+    """Return the number of the window that costs most."""
+    return max(range(len(windows)), key=lambda number: windows[number].cost)
+
+
+def written_pairs(window: PlannedWindow, decomposition_length: int | None) -> int:
+    """Return the (target, source) pairs of a window's targets, the last ones of its tokens."""
+    first = window.tokens - 1 - window.targets
+    kept = decomposition_length or window.tokens
+    return sum(min(target + 1, kept) for target in range(first, window.tokens - 1))
+
+
+def parquet_size(block: Block) -> int:
+    """Return the bytes of rows as Parquet."""
+    file = io.BytesIO()
+    with parquet_writer(file, list(block), None) as write:
+        write(block)
+    return file.tell()
+
+
+def text_size(block: Block, format_name: str) -> int:
+    """Return the bytes of rows as text."""
+    file = io.StringIO(newline="")
+    FORMATS[format_name](file, list(block))(block)
+    return len(file.getvalue().encode())
+
+
+def most_memory() -> int:
+    """Return the most bytes that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `3:02:01`, hours where there are some."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
