@@ -57,9 +57,7 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
     ValueError for a config whose residual connections begin after the norms, or whose projections are sliced.
     """
 
-    unsupported: ClassVar[dict[str, str]] = {
-        "position_ids": "their attention knows the distance between tokens alone; leave them out"
-    }
+    unsupported: ClassVar[dict[str, str]] = {"position_ids": "attention knows distances alone; leave them out"}
 
     def __init__(self, config: BloomConfig) -> None:
         if config.apply_residual_connection_post_layernorm:
@@ -72,8 +70,7 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
                 f"BLOOM with slow_but_exact=True and pretraining_tp={config.pretraining_tp} is not supported: its "
                 "output projections are computed in slices, without their biases; set slow_but_exact=False"
             )
-        if not hasattr(config, "max_position_embeddings"):
-            # ALiBi has no last position.
+        if not hasattr(config, "max_position_embeddings"):  # ALiBi has no last position
             config.max_position_embeddings = getattr(config, "seq_length", TRAINED_LENGTH)
         super().__init__(config)
         self.transformer.__class__ = DecomposedBloomModel

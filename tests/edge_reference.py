@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from transformers import OPTForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from tests.reference import Block, LayerNorm, embed, gpt2_blocks, layer_norm, opt_blocks
+from tests.reference import Block, LayerNorm, layer_norm, network_of
 
 
 def normalise(norm: LayerNorm | None, x: Tensor) -> Tensor:
@@ -23,19 +23,17 @@ class EdgeForward:
 
     def __init__(self, model: PreTrainedModel, ids: Tensor, masks=None, difference=None, replaced=None) -> None:
         self.masks, self.difference, self.replaced = masks, difference, replaced or {}
-        opt = isinstance(model, OPTForCausalLM)
-        self.stream = self.replaced.get("embedding", embed(model, ids))
+        network = network_of(model)
+        self.stream = self.replaced.get("embedding", network.embed(ids))
         self.outputs = {"embedding": self.stream}
         self.upstream = ["embedding"]
-        for number, block in enumerate(opt_blocks(model) if opt else gpt2_blocks(model)):
+        for number, block in enumerate(network.blocks):
             self.attention(block, number)
             self.mlp(block, number)
-        decoder = model.model.decoder if opt else None
-        final = decoder.final_layer_norm if opt else model.transformer.ln_f
         x = self.read("logits", "input")
-        x = x if final is None else normalise(layer_norm(final), x)
-        if opt and decoder.project_out is not None:
-            x = decoder.project_out(x)
+        x = x if network.final_norm is None else normalise(layer_norm(network.final_norm), x)
+        if network.project_out is not None:
+            x = network.project_out(x)
         self.logits = model.lm_head(x)[-1]
 
     def read(self, node: str, name: str) -> Tensor:

@@ -4,10 +4,11 @@ Reads weights from the plain transformers models and runs its own forward pass; 
 the package.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, OPTForCausalLM, PreTrainedModel
 
 
@@ -203,13 +204,46 @@ def add(one: Parts, other: Parts) -> Parts:
     )
 
 
-def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    if isinstance(model, OPTForCausalLM):
-        decoder = model.model.decoder
+@dataclass
+class Network:
+    """What the loops read of a plain model."""
+
+    embed: Callable[[Tensor], Tensor]
+    layers: Sequence[nn.Module]
+    blocks: Sequence[Block]
+    values: Sequence[nn.Module]
+    """Modules whose last outputs are the value vectors."""
+    final_norm: nn.Module | None
+    project_out: nn.Linear | None = None
+
+
+def opt_network(model: OPTForCausalLM) -> Network:
+    decoder = model.model.decoder
+
+    def embed(ids: Tensor) -> Tensor:
         x = decoder.embed_tokens(ids)
         x = x if decoder.project_in is None else decoder.project_in(x)
         return x + decoder.embed_positions.weight[torch.arange(len(ids)) + 2]
-    return model.transformer.wte(ids) + model.transformer.wpe.weight[: len(ids)]
+
+    values = [layer.self_attn.v_proj for layer in decoder.layers]
+    return Network(embed, decoder.layers, opt_blocks(model), values, decoder.final_layer_norm, decoder.project_out)
+
+
+def gpt2_network(model: GPT2LMHeadModel) -> Network:
+    base = model.transformer
+
+    def embed(ids: Tensor) -> Tensor:
+        return base.wte(ids) + base.wpe.weight[: len(ids)]
+
+    return Network(embed, base.h, gpt2_blocks(model), [layer.attn.c_attn for layer in base.h], base.ln_f)
+
+
+READERS = {OPTForCausalLM: opt_network, GPT2LMHeadModel: gpt2_network}
+
+
+def network_of(model: PreTrainedModel) -> Network:
+    (reader,) = (reader for kind, reader in READERS.items() if isinstance(model, kind))
+    return reader(model)
 
 
 @torch.no_grad()
@@ -217,13 +251,13 @@ def decompose_by_loops(
     model: PreTrainedModel, ids: Tensor, rule: str
 ) -> list[tuple[Tensor, dict[tuple[int, int], Tensor], Tensor]]:
     """After the embedding, after each block, and at the end: hidden, contributions by pair, bias."""
-    x = list(embed(model, ids))
+    network = network_of(model)
+    x = list(network.embed(ids))
     zero = torch.zeros_like(x[0])
     n = {(i, k): (x[i] if i == k else zero) for i in range(len(ids)) for k in range(i + 1)}
     parts: Parts = (x, n, [zero for _ in x])
     layers = [parts]
-    opt = isinstance(model, OPTForCausalLM)
-    for block in opt_blocks(model) if opt else gpt2_blocks(model):
+    for block in network.blocks:
         inner = norm_step(block.attention_norm, parts) if block.norm_first else parts
         parts = add(parts, attention_step(block, inner))
         parts = parts if block.norm_first else norm_step(block.attention_norm, parts)
@@ -231,11 +265,9 @@ def decompose_by_loops(
         parts = add(parts, mlp_step(block, inner, rule))
         parts = parts if block.norm_first else norm_step(block.mlp_norm, parts)
         layers.append(parts)
-    final = model.model.decoder.final_layer_norm if opt else model.transformer.ln_f
-    if final is not None:
-        parts = norm_step(layer_norm(final), parts)
-    if opt and model.model.decoder.project_out is not None:
-        project = model.model.decoder.project_out
+    if network.final_norm is not None:
+        parts = norm_step(layer_norm(network.final_norm), parts)
+    if (project := network.project_out) is not None:
         parts = (
             [project(v) for v in parts[0]],
             {p: project(v) for p, v in parts[1].items()},

@@ -15,7 +15,7 @@ from decomp.measures.attention_norm import norm_of_heads, norm_of_sum, norm_with
 from decomp.measures.maps import normalise_rows, rollout
 from decomp.measures.transformed import AttentionStep
 from decomp.measures.value_zeroing import cosine_distance
-from tests.reference import gpt2_blocks, layer_norm, opt_blocks
+from tests.reference import layer_norm, network_of
 from tests.variants import make_pair, random_ids
 
 VARIANTS = ["opt", "opt-post-norm", "opt-pre-norm-projected", "opt-gelu", "gpt2", "gpt2-inverse-layer"]
@@ -46,18 +46,11 @@ def plain_attention(plain, ids):
         return [a[0] for a in plain(ids[None], output_attentions=True).attentions]
 
 
-def blocks_of(plain):
-    opt = plain.config.model_type == "opt"
-    layers = plain.model.decoder.layers if opt else plain.transformer.h
-    return layers, opt_blocks(plain) if opt else gpt2_blocks(plain)
-
-
 @torch.no_grad()
 def plain_blocks(plain, ids, hooks=()):
     """Input and output of every block of the plain model."""
-    layers, _ = blocks_of(plain)
     inputs, outputs, handles = [], [], list(hooks)
-    for layer in layers:
+    for layer in network_of(plain).layers:
         handles.append(
             layer.register_forward_pre_hook(
                 lambda module, args, kwargs: inputs.append((args[0] if args else kwargs["hidden_states"])[0]),
@@ -192,11 +185,12 @@ def transformed_by_loops(block, weights, x):
 def test_norms_by_loops(variant):
     plain, model = make_pair(variant)
     ids = random_ids(LENGTH)
+    network = network_of(plain)
     inputs, _ = plain_blocks(plain, ids)
     each = scores_of("attention_norm", model, ids, "each")
     heads = scores_of("attention_norm", model, ids, "each", "each")
     resln = scores_of("attention_norm_resln", model, ids, "each")
-    for layer, (block, weights) in enumerate(zip(blocks_of(plain)[1], plain_attention(plain, ids), strict=True)):
+    for layer, (block, weights) in enumerate(zip(network.blocks, plain_attention(plain, ids), strict=True)):
         vectors = transformed_by_loops(block, weights, inputs[layer])
         assert_close(each[f"attention_norm[{layer}]"], vectors.sum(0).norm(dim=-1)[:-1], **EXACT)
         for h in range(4):
@@ -212,43 +206,40 @@ def test_norms_by_loops(variant):
 
 
 def zero_values(plain, layer, j):
-    """A hook that zeroes the value vectors of token j in one layer."""
-    attention = layer.self_attn if plain.config.model_type == "opt" else layer.attn
-    values = attention.v_proj if plain.config.model_type == "opt" else attention.c_attn
+    """A hook that zeroes the value vectors of token j in one layer, counted from 0."""
 
     def zero(module, args, output):
         output = output.clone()
         output[:, j, -plain.config.hidden_size :] = 0
         return output
 
-    return values.register_forward_hook(zero)
+    return network_of(plain).values[layer].register_forward_hook(zero)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_value_zeroing_by_hooks(variant):
     plain, model = make_pair(variant)
     ids = random_ids(LENGTH)
-    layers, _ = blocks_of(plain)
     _, outputs = plain_blocks(plain, ids)
     each = scores_of("value_zeroing", model, ids, "each")
     through = torch.eye(LENGTH, dtype=torch.float64)
-    for number, layer in enumerate(layers):
+    for number in range(len(outputs)):
         distances = torch.zeros(LENGTH, LENGTH, dtype=torch.float64)
         for j in range(LENGTH):
-            _, changed = plain_blocks(plain, ids, [zero_values(plain, layer, j)])
+            _, changed = plain_blocks(plain, ids, [zero_values(plain, number, j)])
             distances[:, j] = 1 - torch.cosine_similarity(changed[number], outputs[number], dim=-1)
         distances = (distances / distances.sum(-1, keepdim=True)).tril()
         through = distances @ through
         assert_close(each[f"value_zeroing[{number}]"], distances[:-1], **EXACT)
     assert_close(scores_of("value_zeroing", model, ids)["value_zeroing"], distances[:-1], **EXACT)
     for j in range(LENGTH):
-        hook = zero_values(plain, layers[-1], j)
+        hook = zero_values(plain, -1, j)
         changed = plain.base_model(ids[None]).last_hidden_state[0].detach()
         hook.remove()
         distances[:, j] = 1 - torch.cosine_similarity(changed, plain.base_model(ids[None]).last_hidden_state[0], dim=-1)
     distances = (distances / distances.sum(-1, keepdim=True)).tril().detach()
     normed = scores_of("value_zeroing", model, ids, "each", final_norm=True)
-    assert_close(normed[f"value_zeroing[{len(layers) - 1}]"], distances[:-1], **EXACT)
+    assert_close(normed[f"value_zeroing[{len(outputs) - 1}]"], distances[:-1], **EXACT)
     assert_close(normed["value_zeroing[0]"], each["value_zeroing[0]"], rtol=0, atol=0)
     rolled = scores_of("value_zeroing_rollout", model, ids)["value_zeroing_rollout"]
     assert_close(rolled, through[:-1], **EXACT)
@@ -327,14 +318,14 @@ def test_a_layer_without_attention_is_refused(name, monkeypatch):
 
 def alti_logit_by_loops(plain, ids, direction):
     """Scores and left-out parts, every vector pushed to the end of the network on its own."""
-    opt = plain.config.model_type == "opt"
+    network = network_of(plain)
     inputs, outputs = plain_blocks(plain, ids)
     length = len(ids)
     stages = []  # (output-bearing norm, σ per position) of each sublayer, in order
     pieces = []  # (stage, kind, target, source, vector)
     mixing = torch.eye(length, dtype=torch.float64)
     mixed = {}
-    for layer, (block, weights) in enumerate(zip(blocks_of(plain)[1], plain_attention(plain, ids), strict=True)):
+    for layer, (block, weights) in enumerate(zip(network.blocks, plain_attention(plain, ids), strict=True)):
         x = inputs[layer]
         vectors = transformed_by_loops(block, weights, x).sum(0)
         y = x + vectors.sum(1) + block.output[1]
@@ -364,12 +355,11 @@ def alti_logit_by_loops(plain, ids, direction):
         if not block.norm_first:
             pieces += [(len(stages), "<bias>", i, None, y[i] * 0 + norm.constant()) for i in range(length)]
     pieces += [(0, "<embedding>", i, None, inputs[0][i]) for i in range(length)]
-    module = plain.model.decoder.final_layer_norm if opt else plain.transformer.ln_f
-    if module is not None:
-        norm = layer_norm(module)
+    if network.final_norm is not None:
+        norm = layer_norm(network.final_norm)
         stages.append((norm, [norm.sigma(v) for v in outputs[-1]]))
         pieces += [(len(stages), "<bias>", i, None, inputs[0][i] * 0 + norm.constant()) for i in range(length)]
-    project = plain.model.decoder.project_out if opt else None
+    project = network.project_out
     matrix = project.weight.T.detach() if project is not None else torch.eye(inputs[0].shape[1], dtype=torch.float64)
     scores = torch.zeros(length, length, dtype=torch.float64)
     extra = {name: torch.zeros(length, dtype=torch.float64) for name in ("<embedding>", "<mlp>", "<bias>")}
