@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from decomp.measures import SCORES
     from decomp.measures.custom import register_measure
     from decomp.models import load_model, register
+    from decomp.tables.inseq import load_inseq, write_inseq
     from decomp.tables.table import Table
 
 PUBLIC = {
@@ -20,6 +21,7 @@ PUBLIC = {
     **dict.fromkeys(("score", "contrast", "decompose", "load_table", "write_report"), "decomp.api"),
     **dict.fromkeys(("faithfulness", "alignment", "agreement"), "decomp.api"),
     "load": "decomp.core.decomposition",
+    **dict.fromkeys(("load_inseq", "write_inseq"), "decomp.tables.inseq"),
     "load_model": "decomp.models",
     "read_articles": "decomp.corpus.articles",
     "register": "decomp.models",
@@ -38,6 +40,7 @@ __all__ = [
     "decompose",
     "faithfulness",
     "load",
+    "load_inseq",
     "load_model",
     "load_table",
     "read_articles",
@@ -45,6 +48,7 @@ __all__ = [
     "register_measure",
     "score",
     "windows_of",
+    "write_inseq",
     "write_report",
 ]
 
