@@ -14,7 +14,7 @@ from decomp.locate.edges.scoring import EdgeRequest, score_edges
 from decomp.locate.facts import Fact, Object
 from decomp.locate.layers.readings import COMPONENTS, LayerRequest
 from decomp.locate.layers.scoring import direct_shares, gradient_x_activation
-from decomp.locate.neurons.completions import Completion
+from decomp.locate.neurons.completions import Completion, Continuation
 from decomp.locate.neurons.scoring import NeuronRequest, integrated_gradients
 from decomp.measures import SCORES, AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
@@ -413,6 +413,27 @@ def test_neurons_are_gradients_along_the_way_to_zero(pair):
         assert_close(scores, kept["w"] * torch.stack(gradients).mean(0), **EXACT)
         assert_close(result.without[layer], values[0], **EXACT)
         assert_close(result.value, values[-1], **EXACT)
+
+
+def test_neurons_before_their_activation(pair):
+    """Every activation here is 0 at 0: without what it is given, an MLP has no neurons."""
+    if "neurons" in pair[1].unsupported:
+        return
+    requests = [NeuronRequest(steps=1, neurons=kind) for kind in ("activation", "pre-activation")]
+    after, before = (integrated_gradients(pair[1], COMPLETION, request) for request in requests)
+    assert_close(before.without, after.without, **EXACT)
+    assert_close(before.value, after.value, **EXACT)
+    assert (before.scores - after.scores).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_completions_go_on_after_contexts_longer_than_windows(pair):
+    ids = random_ids(30)
+    if "neurons" in pair[1].unsupported:
+        return
+    logits = Continuation(pair[1], Completion(ids[:25], ids[25:])).logits(2, lambda layer, neurons: neurons)
+    expected = logits_of(pair[0], ids[:-1])[24:]
+    assert_close(logits, expected.expand(2, -1, -1), **EXACT)
 
 
 # Edges
