@@ -133,6 +133,16 @@ def test_residual_shrinks_at_the_order_of_the_rule(variant):
     assert_close(residual("gauss-legendre", 48), torch.zeros_like(coarse), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("variant", ["olmo2", "gemma2"])
+def test_norms_after_mlps_want_other_nodes(variant):
+    """Such a norm leaps at zero: equal weights that begin there give scores that mean nothing."""
+    _, model = make_pair(variant)
+    for nodes, low, high in ((("riemann", 20), 1, 1e3), (("gauss-legendre", 200), 0, 1e-2)):
+        result = integrated_gradients(model, COMPLETION, NeuronRequest(quadrature=nodes[0], steps=nodes[1]))
+        assert low <= result.residual.abs().max() / result.effect.abs().max() < high
+        assert result.incomplete == bool(low)
+
+
 def test_residual_shrinks_with_kinks():
     """ReLU's slopes jump along the path: no rule does better than its spacing."""
     _, model = make_pair("opt")
