@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,17 @@ def test_closed_standard_output(monkeypatch, tmp_path):
         pass
     with destination(tmp_path / "table.tsv") as file:
         file.write("a row")
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    """As `| head` after its last line: no message, exit code 1."""
+    seen, written = os.pipe()
+    os.close(seen)
+    command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "measures"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, stdout=written, stderr=subprocess.PIPE, check=False)
+    os.close(written)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_output_file_and_quiet(done, run):
