@@ -15,14 +15,30 @@ from decomp.corpus.contrast_items import Item, read_items
 from decomp.evaluation import agreement as agreements
 from decomp.evaluation import alignment as alignments
 from decomp.evaluation import faithfulness as curves
-from decomp.jobs import Model, check_least, open_contrasting, open_model, open_scoring, open_windows, with_evidence
+from decomp.jobs import (
+    Model,
+    Scoring,
+    check_least,
+    open_contrasting,
+    open_model,
+    open_scoring,
+    open_windows,
+    with_evidence,
+)
 from decomp.measures.contrast import scored
 from decomp.measures.functions import find_function
 from decomp.measures.request import token_id
 from decomp.measures.windows import measure_windows
 from decomp.models.loading import load_model
 from decomp.report.page.document import Page, check_page, write_page
-from decomp.report.page.opening import decompositions_page, open_page, table_page, underlined, with_predictions
+from decomp.report.page.opening import (
+    decompositions_page,
+    open_page,
+    table_page,
+    underlined,
+    with_gap,
+    with_predictions,
+)
 from decomp.report.page.predictions import likely_tokens
 from decomp.runs.stored import placed
 from decomp.runs.tables import open_table_or_run
@@ -48,6 +64,8 @@ FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".gz")
 """What a text without spaces ends with when a file was meant."""
 OF_FILES = {"text": None, "input_format": None, "text_field": "text", "id_field": "id"}
 """How `decomp score` reads a file when nothing is said."""
+MOST_CHECKED = 128
+"""Tokens of a text whose decomposition is checked on its page."""
 BAR_DELAY = 1
 """Seconds after which a bar is shown."""
 
@@ -340,7 +358,16 @@ def text_page(
     page = table_page(Table.from_blocks(scoring.columns, each, made), title or shortened(text))
     if settings.get("unit", "token") != "token" or settings.get("span", 1) != 1:
         return page
-    return with_predictions(page, likely_tokens(scoring.model, scoring.windows, scoring.tokenizer))
+    page = with_predictions(page, likely_tokens(scoring.model, scoring.windows, scoring.tokenizer))
+    return with_gap(page, completeness_gap(scoring)) if len(scoring.windows[0].ids) <= MOST_CHECKED else page
+
+
+def completeness_gap(scoring: Scoring) -> float:
+    """Return how far the sum of a short text's contributions and bias is from the model's own hidden states."""
+    request, ids = scoring.scorer.request, scoring.windows[0].ids.to(scoring.model.device)
+    rule, gate_rule = request.activation_rule, request.gate_rule
+    result = scoring.model.decompose(ids[None], activation_rule=rule, gate_rule=gate_rule, memory=request.memory)
+    return result.completeness_gap()
 
 
 def shortened(text: str, most: int = 48) -> str:

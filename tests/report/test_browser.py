@@ -33,7 +33,7 @@ DRAWN = """() => {
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
@@ -170,6 +170,8 @@ def test_the_address_reproduces_the_view(opened, golden):
     again = opened(golden, page.url[page.url.index("#") :])
     assert again.inner_html("#panel") == page.inner_html("#panel")
     assert again.locator(".pane").count() == 2
+    headings = again.locator("#panel h3").all_inner_texts()
+    assert headings[:2] == ["Rests on · delta_lp", "Rests on · attention"]
     assert again.is_checked("#bos")
     assert min(int(far) for far in again.locator(".ranked .far").all_inner_texts()) >= 2
     opened(golden, "#pin=999&measure=-3&unit=line&view=none&limit=x&second=1&text=2")

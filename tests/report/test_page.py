@@ -148,6 +148,7 @@ def test_reports_from_python(scored, pair, tmp_path):
     assert about["texts"][0]["gap"] == pytest.approx(result.completeness_gap())
     text = unpacked(decomp.write_report("The old keeper said.", tmp_path / "text.html", model=pair).read_text())
     assert text["texts"][0]["pieces"] == about["texts"][0]["pieces"]
+    assert text["texts"][0]["gap"] == pytest.approx(result.completeness_gap())
     (likely, *_) = text["texts"][0]["predictions"]
     assert len(likely) == 5
     assert [share for _, share in likely] == sorted((share for _, share in likely), reverse=True)

@@ -46,7 +46,7 @@ function profile(view, measure, filters, chosen) {
   own.forEach((found, number) => {
     for (const { distance, score } of found) svg.append(drawn("circle", { cx: x(distance), cy: y(score), r: 3.2, fill: "none", stroke: number ? "var(--soft)" : "var(--ink)", "stroke-width": 1.2 }));
   });
-  const names = chosen.map((unit, number) => `${number ? "grey" : "dark"} circles: ${view.label(unit, 24)}`);
+  const names = chosen.map((unit, number) => `${number ? "grey circles" : "circles"}: ${view.label(unit, 24)}`);
   const note = element("p", { class: "note", text: [`Mean ${view.text.measures[measure].name} over targets, with 95 % intervals; the beginning of sequence left out.`, ...names].join(" · ") });
   return element("div", {}, note, svg);
 }

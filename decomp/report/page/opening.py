@@ -105,3 +105,9 @@ def with_predictions(page: Page, likely: Mapping[int, Sequence[tuple[str, float]
     (text,) = page.texts
     predictions = [likely.get(position, ()) for position in text.positions[text.targets].tolist()]
     return replace(page, texts=[replace(text, predictions=predictions)])
+
+
+def with_gap(page: Page, gap: float) -> Page:
+    """Return the page of one text with its decomposition's completeness gap."""
+    (text,) = page.texts
+    return replace(page, texts=[replace(text, completeness_gap=gap)])

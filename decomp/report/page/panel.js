@@ -58,7 +58,10 @@ function restsOn(unit, context) {
     ["entropy", isNaN(view.entropy[unit]) ? null : `${view.entropy[unit].toFixed(2)} bits`],
   ]));
   parts.push(...predictions(unit, context));
-  parts.push(element("h3", { text: `Rests on · ${text.measures[measure].name}` }), ranked(strongest(all), context));
+  for (const each of context.measures) {
+    const found = view.related(unit, each, false, context.filters);
+    parts.push(element("h3", { text: `Rests on · ${text.measures[each].name}` }), ranked(strongest(found), context));
+  }
   parts.push(element("h3", { text: "Beside these" }), list([
     [`all ${all.length} sources shown`, signed(sum)],
     ["beginning of sequence", ofBos(unit, context)],
