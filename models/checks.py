@@ -47,6 +47,40 @@ def check_config(config: Any) -> None:
             raise ValueError(f"the config's {name} {value!r} is unknown: expected one of {', '.join(sorted(ACT2FN))}")
 
 
+def check_unpacked(config: Any, options: Mapping[str, Any]) -> None:
+    """Raise ValueError, which names the method, for weights that are packed into a few bits.
+
+    They are in the files as the config says, or `options` of `from_pretrained` ask for it.
+    """
+    asked = next((name for name in ("load_in_8bit", "load_in_4bit") if options.get(name)), None)
+    packed = options.get("quantization_config") or getattr(config, "quantization_config", None)
+    if packed is None and asked is None:
+        return
+    told = packed if isinstance(packed, Mapping) else getattr(packed, "to_dict", dict)()
+    bits = told.get("bits") or {"load_in_8bit": 8, "load_in_4bit": 4}.get(asked or "") or packed_bits(told)
+    method = str(getattr(told.get("quant_method"), "value", told.get("quant_method") or "bitsandbytes"))
+    raise ValueError(
+        f"its weights are packed by {method}{f' into {bits} bits' if bits else ''}, and contributions need them as "
+        "they are: use the weights before they were packed (dtype bfloat16 halves them), or a GGUF file, which is "
+        "unpacked when it is read"
+    )
+
+
+def packed_bits(told: Mapping[str, Any]) -> int | None:
+    """Return into how many bits weights are packed by what bitsandbytes calls it."""
+    return next((bits for bits in (8, 4) if told.get(f"load_in_{bits}bit")), None)
+
+
+def check_placed(model: PreTrainedModel) -> None:
+    """Raise ValueError for weights that a `device_map` has spread over several devices, or left on the disk."""
+    devices = sorted({"the disk" if p.is_meta else str(p.device) for p in model.parameters()})
+    if len(devices) > 1 or "the disk" in devices:
+        raise ValueError(
+            f"device_map has put its weights on {' and '.join(devices)}: all have to be on one device; give device_map "
+            "that device alone (cpu, cuda:0), and dtype bfloat16 where they are too large for it"
+        )
+
+
 def check_loaded(info: Mapping[str, Iterable[Any]]) -> None:
     """Refuse weights that are not the config's own, from what `from_pretrained` says of its loading.
 

@@ -14,7 +14,9 @@ from decomp.models.checks import (
     check_config,
     check_finite_weights,
     check_loaded,
+    check_placed,
     check_tokenizer,
+    check_unpacked,
     parse_device,
     parse_dtype,
     warn_if_untested,
@@ -44,10 +46,13 @@ def load_model(
     with named(name):
         model_class = class_of(config)
         check_config(config)
+        if not source_of(name).gguf_file:
+            check_unpacked(config, options)
     model, info = load_weights(source_of(name), model_class, config, dtype=dtype, revision=revision, **options)
     tokenizer = load_tokenizer(name, revision)
     with named(name):
         check_loaded(info)
+        check_placed(model)
         check_finite_weights(model)
         check_tokenizer(tokenizer, len(model.get_input_embeddings().weight))
     return model if place is None else model.to(place), tokenizer

@@ -186,9 +186,14 @@ class StageSite:
 
 
 def affine(module: nn.Module) -> Affine:
-    """Return the map of a Linear (weights transposed, a view) or a Conv1D."""
+    """Return the map of a Linear (weights transposed, a view) or a Conv1D. ValueError for packed weights."""
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"expected a Linear or Conv1D, got {type(module).__name__}")
+    if not module.weight.is_floating_point():
+        raise ValueError(
+            f"weights of the model are packed ({type(module).__name__} of {module.weight.dtype}), and contributions "
+            "need them as they are: load it without quantisation"
+        )
     weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
     return Affine(weight.detach(), None if module.bias is None else module.bias.detach())
 

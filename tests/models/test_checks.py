@@ -8,13 +8,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
 from transformers import AutoTokenizer, GPT2LMHeadModel, OPTForCausalLM
 
 from decomp.models import load_model
 from decomp.models.checks import in_order
 from decomp.models.families import DATA
 from tests.commands import refused
-from tests.variants import config_of, roughen
+from tests.variants import config_of, make_pair, roughen
 
 TOKENIZER = DATA / "demo-gpt2"
 SMALL = {"bos_token_id": 0, "eos_token_id": 0}
@@ -263,6 +264,55 @@ def test_devices_that_are_not_there(device, monkeypatch):
     with pytest.raises(ValueError, match=rf"device '{device}' can't be used here in float32 \(use cpu\): ") as caught:
         load_model("demo-gpt2", device=device)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes into 8 bits"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes into 4"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq into 4 bits"),
+        ({"quant_method": "awq", "bits": 4}, "awq into 4 bits"),
+        ({"quant_method": "fp8"}, "fp8, and contributions"),
+    ],
+)
+def test_packed_weights_are_refused(model_of, run, told, method):
+    folder = model_of()
+    change_config(folder, quantization_config=told)
+    with pytest.raises(ValueError, match=f"my-gpt2.*packed by {method}.*use the weights before they were packed"):
+        load_model(str(folder))
+    assert f"packed by {method}" in refused(run("score", "--text", "A", folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "bits"),
+    [({"load_in_8bit": True}, 8), ({"load_in_4bit": True}, 4), ({"quantization_config": {"load_in_4bit": True}}, 4)],
+)
+def test_packing_is_refused_when_it_is_asked_for(model_of, options, bits):
+    with pytest.raises(ValueError, match=f"packed by bitsandbytes into {bits} bits"):
+        load_model(str(model_of()), **options)
+
+
+def test_models_that_others_have_packed():
+    _, model = make_pair("opt")
+    packed = torch.zeros(model.lm_head.weight.shape, dtype=torch.uint8)
+    model.model.decoder.layers[1].fc1.weight = torch.nn.Parameter(packed, requires_grad=False)
+    with pytest.raises(ValueError, match=r"packed \(Linear of torch.uint8\).*load it without quantisation"):
+        model.decompose(torch.tensor([2, 5, 7]))
+
+
+def test_device_maps_of_one_device(model_of):
+    folder = str(model_of())
+    plain, mapped = (load_model(folder, **options)[0] for options in ({}, {"device_map": "cpu"}))
+    ids = torch.tensor([2, 5, 7])
+    assert_close(mapped.decompose(ids).dense(), plain.decompose(ids).dense(), rtol=0, atol=0)
+
+
+def test_device_maps_of_several_devices_are_refused(model_of, tmp_path):
+    folder, spread = str(model_of()), {"transformer.h.0": "cpu", "transformer.h.1": "disk", "transformer.h.2": "cpu"}
+    spread |= {f"transformer.{name}": "cpu" for name in ("wte", "wpe", "ln_f")} | {"lm_head": "cpu"}
+    with pytest.raises(ValueError, match="device_map has put its weights on cpu and the disk: all have to be on one"):
+        load_model(folder, device_map=spread, offload_folder=str(tmp_path))
 
 
 def test_layers_are_named_in_order():
