@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from decomp.models import load_model
 from decomp.models.loading import load_tokenizer
 from decomp.models.sources import Source, source_of
+from decomp.tables.provenance import read_provenance
 from tests.commands import refused
 from tests.variants import make_pair, roughen
 
@@ -191,6 +193,8 @@ def test_gguf_in_a_command(written, done):
     path, _, _ = written
     rows = done("score", "--text", "She said", path).splitlines()
     assert len(rows) > 2
+    done("score", "--text", "She said", path, "-o", "table.tsv")
+    assert read_provenance(Path("table.tsv"))["model"]["weights_note"] == "dequantised from GGUF"
 
 
 @needs_gguf
