@@ -9,15 +9,21 @@ from decomp.cli import options
 
 
 @click.command("contrast")
-@click.argument("items", type=click.Path(path_type=Path))
-@options.model
+@click.argument("items", type=click.Path(path_type=Path), required=False, metavar="[ITEMS]")
+@click.argument("model", required=False, metavar="MODEL")
+@click.option("--prompt", help="Score this prompt instead of a file of items, with --target and --foil.")
+@click.option("--target", help="What follows --prompt,")
+@click.option("--foil", help="and what does not.")
 @options.results
 @options.contrast_options
 @options.model_options
 @options.manners
 def command(
-    items: Path,
-    model: str,
+    items: Path | None,
+    model: str | None,
+    prompt: str | None,
+    target: str | None,
+    foil: str | None,
     output: Path | None,
     format_name: str | None,
     limit: int | None,
@@ -28,19 +34,21 @@ def command(
 ) -> None:
     """Score every token of a prompt for what it does for a target against a foil (Yin & Neubig 2022).
 
-    ITEMS is a table (.csv, .tsv, .jsonl) with the columns prompt, target, foil, and if you like item, phenomenon,
-    evidence; or a BLiMP file as it is. A space is put between the prompt and what follows it, unless the prompt
-    ends with whitespace or what follows begins with no letter or digit.
+    ITEMS is a table (.csv, .tsv, .jsonl, .parquet, .arrow) with the columns prompt, target, foil, and if you like
+    item, phenomenon, evidence; or a BLiMP file as it is. A single item is --prompt, --target and --foil. A space is
+    put between the prompt and what follows it, unless the prompt ends with whitespace or what follows begins with
+    no letter or digit.
 
     Writes the table of decomp score with, in front, the item, its phenomenon, the foil, log2 P(target) −
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     """
+    from decomp.api import items_of
     from decomp.cli.common import begun, hush_libraries, made_now, progress, say, table
-    from decomp.corpus.contrast_items import read_items
     from decomp.jobs import open_contrasting
     from decomp.tables.files import check_table
 
-    read = read_items(items)[:limit]
+    items, model = items_and_model(items, model, prompt, target, foil)
+    read = items_of(items or str(prompt), target, foil, limit)
     check_table(output, format_name, inputs=(items, model), overwrite=overwrite)
     hush_libraries()
     opened = open_contrasting(read, model, **settings)
@@ -53,3 +61,22 @@ def command(
             preferred += item.log2_odds > 0
             bar.update()
     say(f"The model prefers the target in {preferred} of {count} items.", quiet)
+
+
+def items_and_model(
+    items: Path | None, model: str | None, prompt: str | None, target: str | None, foil: str | None
+) -> tuple[Path | None, str]:
+    """Return the file of items, None where the prompt is given, and the model's name.
+
+    UsageError where both are given, or none, or a part of a prompt's three texts.
+    """
+    given = [text is not None for text in (prompt, target, foil)]
+    if any(given) and not all(given):
+        raise click.UsageError("--prompt, --target and --foil go together: give all three")
+    if all(given) and items is not None and model is None:
+        return None, items.as_posix()
+    if all(given) and items is not None:
+        raise click.UsageError("give either ITEMS or --prompt, --target and --foil, not both")
+    if items is None or model is None:
+        raise click.UsageError("missing argument: expected ITEMS MODEL, or --prompt … --target … --foil … MODEL")
+    return items, model

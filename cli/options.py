@@ -199,7 +199,7 @@ def convention(*names: str) -> Callable[[F], F]:
 input_options = together(
     choice(
         "--input-format",
-        ["text", "csv", "tsv", "jsonl"],
+        ["text", "csv", "tsv", "jsonl", "parquet", "arrow"],
         None,
         "Of INPUT_FILE.  [default: what its suffix says, else text]",
     ),

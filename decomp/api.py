@@ -60,7 +60,7 @@ __all__ = [
 T = TypeVar("T")
 Source = str | Path | Sequence[str]
 """One text, a file or folder of them, or several texts."""
-FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".gz")
+FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".gz")
 """What a text without spaces ends with when a file was meant."""
 OF_FILES = {"text": None, "input_format": None, "text_field": "text", "id_field": "id"}
 """How `decomp score` reads a file when nothing is said."""

@@ -1,11 +1,11 @@
-"""The articles of a corpus: `!ARTICLE` text, plain text, JSONL, CSV or TSV; in a file, a folder, or standard input."""
+"""The articles of a corpus: `!ARTICLE` text, plain text, or tables; in a file, a folder, or standard input."""
 
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from decomp.io.records import SUFFIXES, Record, table_rows
+from decomp.io.records import COLUMNAR, SUFFIXES, Record, parse_json, rows_in
 from decomp.io.texts import STDIN, check_unicode, read_text, suffix_of
 
 HEADER = "!ARTICLE"
@@ -51,12 +51,15 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
 
     A text file is a sequence of articles if it has a line `!ARTICLE` (a title may follow, which becomes the
     article's id), and one article if not. A table has an article in each row, a folder those of all its files that
-    are not hidden, in order of name. `-` is standard input; `.gz` is unpacked.
+    are not hidden, in order of name; one that `datasets` saved those of the data set. `-` is standard input; `.gz`
+    is unpacked.
 
     ValueError for a file that is missing, not UTF-8, malformed, too large, or without text.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and (saved := dataset_files(path)) is not None:
+        articles = [article for file in saved for article in read_file(file, form)]
+    elif path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         articles = [article for file in files for article in read_file(file, form, default_id=file.name)]
     else:
@@ -73,11 +76,33 @@ def corpus_name(path: Path) -> str:
 
 def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Article]:
     """Return the articles of one file; `default_id` is for those that have none of their own."""
-    text = read_text(path)
     suffix = suffix_of(path) if form.name is None else f".{form.name}"
+    if suffix in COLUMNAR and str(path) == STDIN:
+        raise ValueError(f"{suffix[1:].title()} can't be read from standard input: give the file")
     if suffix in SUFFIXES:
-        return [table_article(record, form, default_id) for record in table_rows(path, text, suffix)]
-    return text_articles(text, str(path), default_id)
+        return [table_article(record, form, default_id) for record in rows_in(path, suffix)]
+    return text_articles(read_text(path), str(path), default_id)
+
+
+def dataset_files(folder: Path) -> list[Path] | None:
+    """Return the files of a data set that the library `datasets` saved in a folder, in order; None for other folders.
+
+    ValueError for one of several splits, of which one has to be chosen, and for one that is damaged.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
+        raise ValueError(
+            f"{folder} has the splits {', '.join(splits)}: give one of them, such as {folder / splits[0]}"
+            if splits
+            else f"{folder} is a data set without a split: save it again"
+        )
+    if not (folder / "state.json").is_file():
+        return None
+    state = parse_json(read_text(folder / "state.json"), str(folder / "state.json"))
+    try:
+        return [folder / Path(file["filename"]).name for file in state["_data_files"]]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{folder / 'state.json'} names no files of a data set: save it again") from error
 
 
 def text_articles(text: str, name: str = "the text", default_id: str = "") -> list[Article]:

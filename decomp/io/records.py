@@ -1,4 +1,4 @@
-"""Rows of tables that people bring (CSV, TSV or JSONL, chosen by the file's suffix)."""
+"""Rows of tables that people bring (CSV, TSV, JSONL, Parquet or Arrow, chosen by the file's suffix)."""
 
 import csv
 import io
@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decomp.io.texts import check_unicode, read_text, suffix_of
+from decomp.io.amounts import format_bytes
+from decomp.io.texts import LARGEST_FILE, check_unicode, read_text, suffix_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*DELIMITERS, ".jsonl")
+COLUMNAR = (".parquet", ".arrow")
+SUFFIXES = (*DELIMITERS, ".jsonl", *COLUMNAR)
 LONGEST_FIELD = 2**31 - 1
 """Characters: a field may be a whole article."""
+ROWS_AT_ONCE = 1024
+"""Of a Parquet file that are read."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def read_records(path: Path, required: Sequence[str], *others: Sequence[str]) ->
     """
     if suffix_of(path) not in SUFFIXES:
         raise ValueError(f"{path} must be one of {', '.join(SUFFIXES)}, not {path.suffix or 'without a suffix'!r}")
-    records = list(table_rows(path, read_text(path), suffix_of(path)))
+    records = list(rows_in(path))
     if not records:
         raise ValueError(f"{path} has no rows: expected columns {', '.join(required)}")
     for record in records:
@@ -40,6 +44,61 @@ def read_records(path: Path, required: Sequence[str], *others: Sequence[str]) ->
         if missing := [name for name in form if record.values.get(name) is None]:
             raise ValueError(f"{record.place} lacks {', '.join(missing)}: it has {', '.join(map(str, record.values))}")
     return records
+
+
+def rows_in(path: Path, suffix: str | None = None) -> Iterator[Record]:
+    """Yield the rows of a table in a file, of the kind that its suffix (or `suffix`) says.
+
+    ValueError for a file that is missing, malformed or too large.
+    """
+    suffix = suffix or suffix_of(path)
+    return columnar_rows(path, suffix) if suffix in COLUMNAR else table_rows(path, read_text(path), suffix)
+
+
+def columnar_rows(path: Path, suffix: str) -> Iterator[Record]:
+    """Yield the rows of a Parquet or Arrow file. ValueError as for `rows_in`."""
+    import pyarrow
+
+    number = 0
+    try:
+        for batch in batches_of(path, suffix):
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(f"{path}, row {number}", values)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, after row {number}, is not UTF-8: write it again") from error
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise ValueError(f"{path} is truncated or no {suffix[1:].title()} file ({str(error)[:100]})") from error
+
+
+def batches_of(path: Path, suffix: str) -> Iterator[Any]:
+    """Yield the record batches of a Parquet or Arrow file. ValueError for more than `LARGEST_FILE` bytes."""
+    import pyarrow.ipc
+    import pyarrow.parquet
+
+    if suffix == ".parquet":
+        with pyarrow.parquet.ParquetFile(path) as parquet:
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            refuse_large(path, sum(group.total_byte_size for group in groups))
+            yield from parquet.iter_batches(ROWS_AT_ONCE)
+    else:
+        with pyarrow.OSFile(str(path)) as file:
+            refuse_large(path, file.size())
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            if is_file:
+                reader = pyarrow.ipc.open_file(file)
+                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                yield from pyarrow.ipc.open_stream(file)
+
+
+def refuse_large(path: Path, size: int) -> None:
+    """Raise ValueError for a table of more than `LARGEST_FILE` bytes."""
+    if size > LARGEST_FILE:
+        raise ValueError(f"{path} has more than {format_bytes(LARGEST_FILE)}: split it into several files")
 
 
 def text_of(record: Record, column: str, *, may_be_blank: bool = False) -> str:

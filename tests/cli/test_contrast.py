@@ -230,3 +230,23 @@ def test_blimp_as_it_is(run):
     assert result.exit_code == 0, result.output
     assert "ioi_dataset: 5 items" in result.stdout
     assert "<all>: " in result.stdout
+
+
+def test_one_item_inline(run, done):
+    texts = ("--prompt", "The keys to the cabinet", "--target", "were", "--foil", "was")
+    Path("items.csv").write_text("prompt,target,foil\nThe keys to the cabinet,were,was\n")
+    inline, from_file = (
+        done("contrast", *source, MODEL, "--measure", "delta_lp", "-q").splitlines()
+        for source in (texts, ["items.csv"])
+    )
+    assert [line.split("\t")[2:] for line in inline] == [line.split("\t")[2:] for line in from_file]
+    for arguments, said in (
+        ((*texts[:4], MODEL), "--prompt, --target and --foil go together"),
+        ((*texts, "items.csv", MODEL), "give either ITEMS or --prompt"),
+        ((MODEL,), "missing argument: expected ITEMS MODEL"),
+        (texts, "missing argument: expected ITEMS MODEL"),
+        ((*texts[:5], "were", MODEL), "target and foil are both 'were'"),
+    ):
+        result = run("contrast", *arguments)
+        assert result.exit_code == 2, arguments
+        assert said in result.stderr

@@ -26,7 +26,7 @@ def test_every_kind(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.xml", "", r"a.xml must be one of .csv, .tsv, .jsonl, not '.xml'"),
+        ("a.xml", "", r"a.xml must be one of .csv, .tsv, .jsonl, .parquet, .arrow, not '.xml'"),
         ("a", "", r"not 'without a suffix'"),
         ("a.csv", "", r"a.csv has no rows: expected columns prompt, target"),
         ("a.csv", "prompt,foil\nx,y\n", r"a.csv, line 2 lacks target: it has prompt, foil"),
