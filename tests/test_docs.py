@@ -81,6 +81,17 @@ def test_the_readme_s_links_exist():
     assert [link for link in links if not ((ROOT / link).exists() or (ROOT / "docs" / link).exists())] == []
 
 
+def test_the_page_on_looking_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "looking.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert len(names["same"]) == len(names["table"])
+    known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "docs" / "commands.md").read_text("utf-8")))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= known
+
+
 def test_the_readme_s_places_exist():
     _, _, end = (ROOT / "README.md").read_text("utf-8").partition("## Where to look")
     places = re.findall(r"`([\w/.-]+)`", end)
