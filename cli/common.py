@@ -108,12 +108,17 @@ NOT_ASKED = {
 """Parameters that change no result, or that the account of how it was made has in a better form."""
 
 
-def made_now(model: Mapping[str, str]) -> dict[str, Any]:
-    """Return how the results of the running command are made, by a model's `about()`: what their bytes depend on."""
+def made_now(model: Mapping[str, str], baseline: Callable[[bool], str] | None = None) -> dict[str, Any]:
+    """Return how the results of the running command are made, by a model's `about()`: what their bytes depend on.
+
+    `baseline`: what `--baseline auto` stands for, by `--positions`.
+    """
     context = click.get_current_context()
     options = {name: value for name, value in context.params.items() if name not in NOT_ASKED}
     if "device" in options:
         options["device"] = torch.device(options["device"]).type
+    if baseline is not None and options.get("baseline") == "auto":
+        options["baseline"] = baseline(options["positions"])
     return account(command_name(context), model, options)
 
 
@@ -173,5 +178,6 @@ def evaluate(
     found = evaluation(source, model, progress=False if quiet else None, **settings)
     click.echo("\n".join(shown(found)))
     if output is not None:
-        with table(output, format_name, found.columns, made_now(found.about["model"])) as write:
+        made = made_now(found.about["model"], lambda positions: found.about["options"]["baseline"])
+        with table(output, format_name, found.columns, made) as write:
             write(found)

@@ -54,7 +54,7 @@ def command(
     opened = open_contrasting(read, model, **settings)
     count, preferred = len(opened.contrasts), 0
     each = begun(opened.rows_by_item(batch_size))
-    made = made_now(opened.model.about())
+    made = made_now(opened.model.about(), opened.model.default_baseline)
     with table(output, format_name, opened.contraster.columns, made) as write, progress(count, quiet, "item") as bar:
         for item in each:
             write(item.rows)

@@ -23,7 +23,7 @@ def request_of_run(
     model: DecomposedModel, articles: Sequence[object], windows: Sequence[TokenisedWindow]
 ) -> dict[str, Any]:
     """Return all that the bytes of this command's results depend on: contents by their digests, versions, options."""
-    return {**made_now(model.about()), **contents(articles, windows)}
+    return {**made_now(model.about(), model.default_baseline), **contents(articles, windows)}
 
 
 def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[PlannedWindow]:
