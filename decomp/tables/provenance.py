@@ -64,10 +64,17 @@ def read_provenance(table: Path) -> Made | None:
 
 
 def parquet_provenance(table: Path) -> Made | None:
-    """Return how a Parquet table was made, None where its metadata do not say."""
+    """Return how a Parquet table was made, None where its metadata do not say.
+
+    ValueError for a file that can't be read, or is no Parquet table.
+    """
     import pyarrow.parquet
 
-    content = (pyarrow.parquet.read_schema(table).metadata or {}).get(METADATA_KEY)
+    try:
+        schema = pyarrow.parquet.read_schema(table)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise ValueError(f"can't read {table}: {str(error).splitlines()[0][:100]}") from error
+    content = (schema.metadata or {}).get(METADATA_KEY)
     return None if content is None else json.loads(content)["made"]
 
 

@@ -188,6 +188,13 @@ def test_nothing_is_left_behind(run, monkeypatch):
     assert "can't write into none" in refused(run("edges", PROMPTS, MODEL, "--mask-value", 0, "-o", "none/e.tsv"))
 
 
+def test_tables_that_are_none(run):
+    Path("bad.parquet").write_text("source")
+    for name in ("none.parquet", "bad.parquet"):
+        for arguments in (("edges", "check", name, PROMPTS, MODEL), ("neurons", "check", PROMPTS, MODEL, name)):
+            assert f"can't read {name}: " in refused(run(*arguments))
+
+
 def test_refusals(run):
     assert "more than the memory of 1 KiB: give more (--memory)" in refused(
         run("edges", PROMPTS, MODEL, "--mask-value", 0, "--memory", "1KiB")
