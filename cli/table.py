@@ -37,7 +37,9 @@ from decomp.cli import options
     help="Columns of --join and here that are the same, here shifted: zone=word+1.",
 )
 @click.option("--on-word", metavar="THEIRS", help="Column of --join with the words, to be compared.")
-@click.option("--mixed", is_flag=True, help="Merge tables of other models, corpora or options, too.")
+@click.option(
+    "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
+)
 @options.overwrite
 def command(
     tables: tuple[Path, ...],
@@ -84,7 +86,7 @@ def command(
     from decomp.tables.blocks import block_of, concatenate
     from decomp.tables.files import check_table
     from decomp.tables.joining import join, parse_key, read_other
-    from decomp.tables.operations import merge
+    from decomp.tables.operations import merge, with_models
     from decomp.tables.predictors import Predictors, zipf_frequency
     from decomp.tables.provenance import check_alike, made_together
     from decomp.tables.reduction import Reduction, rounded
@@ -104,6 +106,7 @@ def command(
     made = [table.made() for table in opened]
     if not mixed:
         check_alike(list(zip(tables, made, strict=True)))
+    opened = with_models(opened, made)
     columns = reduction.columns(opened[0].columns)
     done = {name: value for name, value in {**kept, "summary": summary, "predictors": predictors}.items() if value}
     made_of_all = made_together(made, done)

@@ -2,16 +2,43 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
-from decomp.tables.blocks import TYPES, Block, Row, changes, length, rows_of, take
+from decomp.tables.blocks import TYPES, Block, Row, changes, constant, length, rows_of, take
 from decomp.tables.files import TableFile
+from decomp.tables.provenance import Made
 from decomp.tables.reduction import OF_SOURCES, first_rows, whole_targets
 
 Place = tuple[int, int]
 """Article and window."""
+
+
+@dataclass(frozen=True)
+class ModelTable(TableFile):
+    """A table with a column in front that says which model it is of."""
+
+    table: TableFile
+    model: str
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows of the table, with the model."""
+        for block in self.table.blocks():
+            yield {"model": constant(self.model, length(block)), **block}
+
+
+def with_models(tables: Sequence[TableFile], made: Sequence[Made | None]) -> list[TableFile]:
+    """Return tables of several models with a column `model`; those of one, and of which not all say theirs, as they
+    are."""
+    names = [None if one is None else one.get("model", {}).get("model") for one in made]
+    if None in names or len(set(names)) < 2 or any("model" in table.columns for table in tables):
+        return list(tables)
+    return [
+        ModelTable(table.path, ("model", *table.columns), table, str(name))
+        for table, name in zip(tables, names, strict=True)
+    ]
 
 
 def merge(tables: Sequence[TableFile]) -> Iterator[Block]:

@@ -78,16 +78,15 @@ class Predictors:
         found = dict(block)
         words = np.array(texts(block["token"]), dtype=object)
         found["length"] = lengths(block, words)
-        measure, position = block["measure"], numbers(block["position"])
+        position, (_, measure) = numbers(block["position"]), np.unique(measures(block), return_inverse=True)
         found["sentence"], found["position_in_sentence"] = sentences(position, words)
         if self.frequency is not None:
             known = {word: self.frequency(word) for word in dict.fromkeys(words)}
             found["frequency"] = np.array([known[word] for word in words])
         found = {name: found[name] for name in self.columns_without_lags(block)}
-        assert isinstance(measure, Texts)
         lagged = [name for name in found if name in LAGGED]
         for lag in range(1, self.spillover + 1):
-            rows = earlier(measure.codes, position, lag)
+            rows = earlier(measure, position, lag)
             for name in lagged:
                 found[f"{name}_{lag}"] = np.where(rows < 0, np.nan, numbers(found[name]).astype(np.float64)[rows])
         return found
@@ -113,7 +112,7 @@ class Sources:
 def segments(blocks: Iterable[Block]) -> Iterator[Block]:
     """Yield whole targets of one article, window and measure each."""
     for block in blocks:
-        names = [name for name in ("item", "article", "window", "measure") if name in block]
+        names = [name for name in ("model", "item", "article", "window", "measure") if name in block]
         borders = np.any([changes(block[name]) for name in names], axis=0).nonzero()[0] + 1
         for start, stop in pairwise([0, *borders.tolist(), length(block)]):
             if stop > start:
@@ -142,7 +141,7 @@ def of_segment(block: Block, distal: int, before: dict[tuple[int, str], Sources]
     highest = np.full(count, -np.inf)
     np.maximum.at(highest, group[is_far], score[is_far])
     targets = numbers(block["position"])[first]
-    key = (int(numbers(block["article"])[0]), texts(take({"m": block["measure"]}, slice(0, 1))["m"])[0] or "")
+    key = (int(numbers(block["article"])[0]), measures(take(block, slice(0, 1)))[0])
     change, manhattan = from_word_to_word(before.get(key), targets, own, position[is_source], shares, normalised)
     last = own == count - 1
     before[key] = Sources(int(targets[-1]), position[is_source][last], shares[last], float(normalised[-1]))
@@ -213,6 +212,16 @@ def share_of(
 ) -> Numbers:
     """Return the share of these rows in the sum of all absolute scores of their target."""
     return divided(np.bincount(group[rows], np.abs(score[rows]), len(whole)), whole)
+
+
+def measures(block: Block) -> list[str]:
+    """Return what each row is a measure by: its measure, of its model where there are several."""
+    names = texts(block["measure"])
+    return (
+        [f"{model} {name}" for model, name in zip(texts(block["model"]), names, strict=True)]
+        if "model" in block
+        else names
+    )
 
 
 def texts(column: Column) -> list[Any]:

@@ -323,3 +323,17 @@ def test_the_command_refuses(run, words):
         assert not Path("out.csv").exists()
     result = run("table", words, "--predictors", "--join", "rts.csv", "--on", "item=article", "-o", "rts.csv")
     assert "rts.csv is an input" in result.stderr
+
+
+def test_tables_of_two_models(run, done):
+    """A column says which model a row is of, and predictors are those of each model alone."""
+    Path("c.txt").write_text(TEXT)
+    for model, name in ((MODEL, "a"), ("demo-opt", "b")):
+        done("score", "c.txt", model, "--unit", "word", "-o", f"{name}.parquet")
+        done("table", f"{name}.parquet", "--predictors", "--spillover", 1, "-o", f"{name}.csv")
+    assert "model.model" in run("table", "a.parquet", "b.parquet").stderr
+    done("table", "a.parquet", "b.parquet", "--mixed", "--predictors", "--spillover", 1, "-o", "both.csv")
+    alone, both = [Path(f"{name}.csv").read_text().splitlines() for name in "ab"], Path("both.csv").read_text()
+    header, *rows = both.splitlines()
+    assert header == f"model,{alone[0][0]}"
+    assert rows == [f"opt-tiny-pre,{row}" for row in alone[0][1:]] + [f"demo-opt,{row}" for row in alone[1][1:]]
