@@ -112,8 +112,13 @@ def score_for_a_person(job: Job, asked: Mapping[str, Any]) -> None:
 
 def is_for_a_person(asked: Mapping[str, Any]) -> bool:
     """Return whether a text's scores would go to a terminal, and no format was asked for."""
-    to_terminal = asked["output"] is None and asked["format_name"] is None and sys.stdout.isatty()
-    return asked["text"] is not None and to_terminal
+    unsaid = asked["output"] is None and asked["format_name"] is None
+    return asked["text"] is not None and unsaid and on_terminal()
+
+
+def on_terminal() -> bool:
+    """Return whether a person looks at standard output."""
+    return sys.stdout.isatty()
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Tables for pages: long ones, and ones of tokens that mean harm."""
 
+from functools import cache
+
 import numpy as np
 
 from decomp.tables.columns import COLUMNS
@@ -18,6 +20,7 @@ HOSTILE = (
 )
 
 
+@cache
 def long_table(tokens, width, measures):
     """A table of random scores, most of them small, as those of models are."""
     random = np.random.default_rng(0)

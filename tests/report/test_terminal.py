@@ -1,9 +1,6 @@
 """Tables in a terminal: what is ranked, what is coloured, and when nothing is."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -16,7 +13,6 @@ from decomp.report.texts import texts_of
 from decomp.tables.columns import COLUMNS
 from decomp.tables.table import Table
 from tests.commands import CORPUS, MODEL, refused, table
-from tests.conftest import ROOT
 from tests.report.pages import HOSTILE, table_of
 
 
@@ -99,35 +95,19 @@ def test_refused(run):
     assert "other.csv lacks the columns" in refused(run("show", "other.csv"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_text_is_shown_on_a_terminal_and_a_table_elsewhere(done):
+def test_a_text_is_shown_on_a_terminal_and_a_table_elsewhere(done, monkeypatch):
     asked = ("score", "--text", "The cat sat.", MODEL, "-q")
     assert np.isfinite([float(row["score"]) for row in table(done(*asked))]).all()
-    on_terminal = in_terminal(*asked)
-    assert "rests on (ΔLP in bits" in on_terminal
-    assert "\x1b[" in on_terminal
-    assert "\x1b[" not in in_terminal(*asked, NO_COLOR="1")
-
-
-def in_terminal(*args, **environment):
-    """What a command prints on a terminal."""
-    import pty
-
-    code = "import sys; from decomp.cli.main import main; main(sys.argv[1:])"
-    leader, follower = pty.openpty()
-    try:
-        environment = {**os.environ, "TERM": "xterm-256color", **environment}
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *args], cwd=ROOT, stdout=follower, stderr=subprocess.DEVNULL, env=environment
-        )
-        os.close(follower)
-        pieces = []
-        try:
-            while piece := os.read(leader, 2**16):
-                pieces.append(piece)
-        except OSError:  # the other end is closed
-            pass
-        assert process.wait() == 0
-        return b"".join(pieces).decode()
-    finally:
-        os.close(leader)
+    monkeypatch.setattr("decomp.cli.scoring.on_terminal", lambda: True)
+    printed = []
+    monkeypatch.setattr(click, "echo", lambda text="", **options: printed.append((text, options.get("color"))))
+    done(*asked)
+    done(*asked, "--target", "last")
+    monkeypatch.setenv("NO_COLOR", "1")
+    done(*asked)
+    (every, last, plain_one) = printed
+    assert "rests on (ΔLP in bits" in every[0]
+    assert "back  source" in last[0]
+    assert every[1] is None  # click then looks whether the output is a terminal
+    assert plain_one == (every[0], False)
+    assert "log2_prob\tmeasure" in done(*asked, "--format", "tsv")
