@@ -14,7 +14,7 @@ from decomp.locate.edges.prompts import open_prompts
 from decomp.locate.edges.scoring import EdgeRequest, score_edges
 from decomp.locate.layers.readings import LayerRequest
 from decomp.locate.layers.table import open_facts, score_layers
-from decomp.locate.neurons.checking import check_neurons
+from decomp.locate.neurons.checking import Check, check_neurons
 from decomp.locate.neurons.finding import find_neurons
 from decomp.locate.neurons.items import open_items
 from decomp.locate.neurons.scoring import NeuronRequest
@@ -114,11 +114,11 @@ def test_direct_shares_of_layers_add_up_and_name_one(pair, facts):
 
 
 def test_neurons_that_a_capital_rests_on(pair, facts):
-    asked = open_items(*pair, facts[:1])
-    (found,) = find_neurons(pair[0], asked, NeuronRequest(steps=3))
+    items = open_items(*pair, facts[:1])
+    (found,) = find_neurons(pair[0], items, NeuronRequest(steps=3))
     assert 0 < found.kept.sum() < 100
-    sets = {(found.asked.fact, found.asked.level): found.kept}
-    rows = [row for each in check_neurons(pair[0], asked, sets, [], (0.0,), 3) for row in each]
+    check = Check({(found.item.fact, found.item.level): found.kept}, items, [])
+    rows = [row for each in check_neurons(pair[0], check, (0.0,), draws=3) for row in each]
     change = {row.group: row.change for row in rows}
     assert change["found"] < min(change["random"], -0.5)
 
