@@ -9,7 +9,7 @@ from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
 from decomp.locate.layers.readings import LayerRequest, readings_of
 from decomp.locate.layers.rows import LayerRow, direct_rows, gradient_rows
-from decomp.locate.layers.scoring import gradient_x_activation, summed_shares
+from decomp.locate.layers.scoring import check_memory, gradient_x_activation, summed_shares
 
 
 def open_facts(
@@ -36,6 +36,7 @@ def score_layers(
     request.check()
     for one in (reading for fact in facts for reading in readings_of(fact, request)):
         check_length(one.place, len(one.ids), model.max_length())
+        check_memory(model, len(one.ids), request.memory)
     if "gradient_x_activation" in request.measures:
         for item, scores in enumerate(gradient_x_activation(model, facts, request)):
             yield list(gradient_rows(item, facts[item], scores, request))
