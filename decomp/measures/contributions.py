@@ -43,8 +43,10 @@ def scored(
     model: Model, texts: Sequence[Text], request: Request, measure: str, additive: bool
 ) -> Iterator[list[Scores]]:
     """Yield the scores of each text, by the direction that costs less."""
+    # A change of soft-capped logits is not linear in what is taken away; a share in them is refused where it is read.
+    linear = request.function in LINEAR and (additive or model.unembedding().softcap is None)
     for group in recorded_together(model, texts, request):
-        if request.function in LINEAR and all(pull_pays(text, request) for text, _ in group):
+        if linear and all(pull_pays(text, request) for text, _ in group):
             yield from ([pulled_scores(model, *each, request, measure, additive)] for each in group)
         else:
             yield from score_group(model, group, request, measure, additive)

@@ -98,7 +98,9 @@ def test_texts_together_are_texts_alone(name):
 
 @pytest.mark.parametrize("function", ["contrast_logit", "contrast_log2_prob", "logit"])
 @pytest.mark.parametrize("kept", [None, 3])
-@pytest.mark.parametrize("variant", ["opt-pre-norm-projected", *FAMILIES])
+@pytest.mark.parametrize(
+    "variant", ["opt-pre-norm-projected", "gemma2-uncapped", *(name for name in FAMILIES if name != "gemma2")]
+)
 def test_pulled_back_is_carried_forward(variant, kept, function, monkeypatch):
     _, model = make_pair(variant)
     ids = random_ids(11)
@@ -118,6 +120,19 @@ def test_pulled_back_is_carried_forward(variant, kept, function, monkeypatch):
         assert one.extra.keys() >= other.extra.keys() - {"<remainder>"}
         for name in one.extra:
             assert_close(one.extra[name][place], other.extra[name][place], rtol=1e-11, atol=1e-11)
+
+
+def test_changes_of_soft_capped_logits_are_never_pulled():
+    _, model = make_pair("gemma2")
+    ids, request = random_ids(33), Request(function="contrast_logit")
+    last = range(len(ids) - 2, len(ids) - 1)
+    assert contributions.pull_pays(Text(ids, last), request)
+    foils = random_ids(len(ids), seed=5)[1:]
+    texts = [Text(ids, targets, foils) for targets in (last, range(len(ids) - 1))]
+    (few,), (all_targets,) = (next(iter(SCORES["delta_lp"](model, [text], request))) for text in texts)
+    assert_close(few.scores[last.start], all_targets.scores[last.start], rtol=1e-11, atol=1e-11)
+    with pytest.raises(ValueError, match="soft-capped at 3"):
+        list(SCORES["decomposed_logit"](model, [Text(ids, last, foils)], request))
 
 
 def test_few_targets_are_pulled_and_many_carried():
