@@ -118,7 +118,8 @@ def is_for_a_person(asked: Mapping[str, Any]) -> bool:
 
 def on_terminal() -> bool:
     """Return whether a person looks at standard output."""
-    return sys.stdout.isatty()
+    # A standard output that is closed (`>&-`) is None.
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def score_into_table(job: Job, asked: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ def command(folder: Path, watch: bool) -> None:
 
     while True:
         runs = runs_in(folder)
-        if watch and sys.stdout.isatty():
+        if watch and sys.stdout is not None and sys.stdout.isatty():
             click.clear()
         click.echo("\n\n".join("\n".join(report(run)) for run in runs))
         if not watch or all(len(run.done()) == len(run.windows) for run in runs):

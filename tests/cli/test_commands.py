@@ -183,6 +183,7 @@ def test_extra_rows(done):
 def test_closed_standard_output(monkeypatch, tmp_path):
     """As after `>&-`: said before anything is computed but what comes first, and no matter where there is a file."""
     from decomp.cli.common import destination
+    from decomp.cli.scoring import on_terminal
 
     monkeypatch.setattr("sys.stdout", None)
     with (
@@ -192,6 +193,7 @@ def test_closed_standard_output(monkeypatch, tmp_path):
         pass
     with destination(tmp_path / "table.tsv") as file:
         file.write("a row")
+    assert not on_terminal()
 
 
 def test_a_reader_that_has_seen_enough(tmp_path):
