@@ -1,4 +1,4 @@
-"""What `decomp layers`, `neurons` and `edges` do alike."""
+"""Functions that `decomp layers`, `neurons` and `edges` share: models and items are opened, tables are written."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -176,7 +176,7 @@ table_format = click.option(
 )
 
 locate_options = together(output, table_format, memory, placement_options, prompt_bos, overwrite, quiet)
-"""What `decomp layers`, `neurons` and `edges` have alike."""
+"""`decomp layers`, `neurons` and `edges` share these options."""
 
 
 def multi_token(what: str) -> Callable[[F], F]:
@@ -282,7 +282,7 @@ reduction_options = together(
     at_least_one("--max-distance", "Keep sources at most so many tokens (words) back."),
     click.option("--digits", type=click.IntRange(0, 15), help="Digits after the point.  [default: all]"),
 )
-"""What `Reduction` has: all other sources of a target are one row, `<dropped>`, with their sum."""
+"""These options say which sources keep rows of their own; all others of a target are one row, `<dropped>`."""
 
 results = together(output, table_format, reduction_options)
 """A table on standard output, or in a file."""

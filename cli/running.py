@@ -12,7 +12,8 @@ from decomp.corpus.windows import TokenisedWindow
 from decomp.jobs import contents
 from decomp.models.base import DecomposedModel
 from decomp.runs.cost import CostModel
-from decomp.runs.run import Batch, PlannedWindow, Run, Shard
+from decomp.runs.planned import PlannedWindow
+from decomp.runs.run import Batch, Run, Shard
 from decomp.runs.work import Outcome, journal_of, keep, outcomes
 from decomp.tables.blocks import Block
 

@@ -1,4 +1,4 @@
-"""What `decomp score` does: of a batch of windows, in this process or those of a pool, and of all of them."""
+"""`decomp score` opens its corpus and model here, scores windows in this process or a pool, and writes the table."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,8 @@ from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, is_own
 from decomp.runs.parts import TableParts
 from decomp.runs.plan import longest, plan, sample, written_pairs
-from decomp.runs.run import MANIFEST, PlannedWindow, Run, Shard
+from decomp.runs.planned import PlannedWindow
+from decomp.runs.run import MANIFEST, Run, Shard
 from decomp.runs.tables import write_table
 from decomp.tables.blocks import Block
 from decomp.tables.files import check_table, format_of

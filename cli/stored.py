@@ -1,4 +1,4 @@
-"""What `decomp deltalp` does: stored decompositions opened in order, and their ΔLP written as text or as a table."""
+"""`decomp deltalp` opens stored decompositions here, in order, and writes their ΔLP as text or as a table."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain

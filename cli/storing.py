@@ -1,4 +1,4 @@
-"""What `decomp decompose` does: a run whose windows are decomposed and stored."""
+"""`decomp decompose` starts or resumes a run here, whose windows are decomposed and stored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def open_windows(
 
 
 OWN_CONVENTION = ("convention", "decomp")
-"""Of an option that is as if it were not given, and so is not recorded."""
+"""The name and value of an option that is as if it were not given, and so is not recorded."""
 
 
 def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:

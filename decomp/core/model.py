@@ -1,4 +1,4 @@
-"""What a model is asked for by those who look into it: any decomposed model of any architecture answers."""
+"""A protocol names all that measures, layers, neurons and edges ask of a model of any architecture."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Patch(Protocol):
-    """What is called during a forward pass, in its order, and may change it.
+    """Functions that are called during a forward pass, in its order, and may change it.
 
     Stages are counted from 0: every sublayer, after it the norm that follows its residual sum where there is
     one, and at the end the logits.

@@ -38,7 +38,7 @@ class TokenisedArticle:
     text: str
     ids: Int[Tensor, " A"]
     places: Places
-    """Where each token stands."""
+    """Word and characters of each token."""
     words: Int32[np.ndarray, "words 2"]
     """The characters of each word."""
 

@@ -1,1 +1,1 @@
-"""How good measures are: faithfulness, alignment with known evidence, agreement; one file a subject."""
+"""Evaluations ask how good measures are: faithfulness, alignment with known evidence, agreement; one file each."""

@@ -17,7 +17,7 @@ SUFFIXES = (*DELIMITERS, ".jsonl", *COLUMNAR)
 LONGEST_FIELD = 2**31 - 1
 """Characters: a field may be a whole article."""
 ROWS_AT_ONCE = 1024
-"""Of a Parquet file that are read."""
+"""Rows of a Parquet file that are read at a time."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where results find what shows them: `decomp.report`, which stands above them and is imported when it is asked."""
+"""Results find here what shows them: `decomp.report`, which stands above them and is imported when it is asked."""
 
 from importlib import import_module
 from typing import Any

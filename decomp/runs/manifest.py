@@ -9,7 +9,8 @@ from typing import Any
 
 from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
 from decomp.runs.parts import STORES
-from decomp.runs.run import MANIFEST, SUFFIX, PlannedWindow, Run
+from decomp.runs.planned import PlannedWindow
+from decomp.runs.run import MANIFEST, SUFFIX, Run
 from decomp.tables.provenance import differences
 
 FORMAT_VERSION = 3

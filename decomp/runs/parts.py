@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from decomp.io.digests import file_digest
 from decomp.io.files import CannotWriteError, complete_or_absent
+from decomp.runs.planned import PlannedWindow
 
 if TYPE_CHECKING:
-    from decomp.runs.run import PlannedWindow
     from decomp.tables.blocks import Block
 
 FOLDER_SIZE = 100

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from decomp.io.amounts import format_bytes
-from decomp.runs.run import PlannedWindow
+from decomp.runs.planned import PlannedWindow
 from decomp.tables.blocks import Block, length
 from decomp.tables.columns import FORMATS
 from decomp.tables.parquet import parquet_writer

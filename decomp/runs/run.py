@@ -9,26 +9,15 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from decomp.runs.parts import Store, TableParts, WindowFiles
+from decomp.runs.planned import PlannedWindow
 
 MANIFEST = "manifest.json"
 SUFFIX = ".run"
 Batch = range
 """Numbers of the windows that are computed together."""
-
-
-class PlannedWindow(NamedTuple):
-    """What a window will be, and what it is predicted to cost."""
-
-    article: int
-    number: int
-    tokens: int
-    targets: int
-    pairs: int
-    cost: int
-    """Floating-point operations."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from decomp.runs.plan import LARGE, Plan, Sample, duration, longest, plan, written_pairs
-from decomp.runs.run import PlannedWindow
+from decomp.runs.planned import PlannedWindow
 from tests.commands import MODEL
 from tests.conftest import ROOT
 

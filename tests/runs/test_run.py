@@ -21,7 +21,8 @@ from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
 from decomp.runs.cost import CostModel
 from decomp.runs.manifest import open_run, start_or_resume
 from decomp.runs.parts import TableParts
-from decomp.runs.run import PlannedWindow, Run, Shard, parse_shard
+from decomp.runs.planned import PlannedWindow
+from decomp.runs.run import Run, Shard, parse_shard
 from decomp.runs.status import status_of
 from decomp.runs.tables import table_of
 from decomp.runs.work import Journal, Outcome, journal_entries, keep, outcomes

@@ -16,10 +16,10 @@ Back = Callable[[FrozenMLP, Float[Tensor, "rows D"], ReadoutRows], Float[Tensor,
 
 @dataclass(frozen=True)
 class RouterGradients:
-    """What gradients through the weights of the chosen experts need; the choice itself has none."""
+    """The router keeps what gradients through the weights of chosen experts need; the choice itself has no gradient."""
 
     outputs: Float[Tensor, "T chosen D"]
-    """Of every chosen expert, before its weight."""
+    """What every chosen expert gives, before its weight multiplies it."""
     to_inputs: Float[Tensor, "T chosen D"]
     """The gradient of every chosen expert's weight with respect to the mixture's input at its position."""
 
