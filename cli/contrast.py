@@ -5,15 +5,24 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("contrast")
-@click.argument("items", type=click.Path(path_type=Path), required=False, metavar="[ITEMS]")
+@layout.command(
+    "contrast",
+    """
+    decomp contrast --prompt "The keys to the cabinet" --target were --foil was demo-opt
+    decomp contrast demo-contrast.csv demo-opt --measure delta_lp --limit 3 -o contrast.tsv
+    """,
+)
+@click.argument("items", type=options.INPUT, required=False, metavar="[ITEMS]")
 @click.argument("model", required=False, metavar="MODEL")
-@click.option("--prompt", help="Score this prompt instead of a file of items, with --target and --foil.")
-@click.option("--target", help="What follows --prompt,")
-@click.option("--foil", help="and what does not.")
+@layout.section(
+    "One item instead of a file",
+    click.option("--prompt", help="Score this prompt, with --target and --foil."),
+    click.option("--target", help="What follows --prompt,"),
+    click.option("--foil", help="and what does not."),
+)
 @options.results
 @options.contrast_options
 @options.model_options
@@ -32,7 +41,9 @@ def command(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Score every token of a prompt for what it does for a target against a foil (Yin & Neubig 2022).
+    """Score every token of a prompt for a target against a foil.
+
+    What each token does for the one and against the other (Yin & Neubig 2022).
 
     ITEMS is a table (.csv, .tsv, .jsonl, .parquet, .arrow) with the columns prompt, target, foil, and if you like
     item, phenomenon, evidence; or a BLiMP file as it is. A single item is --prompt, --target and --foil. A space is

@@ -5,36 +5,45 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("decompose")
+@layout.command(
+    "decompose",
+    """
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp decompose keys.txt demo-opt 10 --output-dir stored
+    decomp deltalp keys_demo-opt demo-opt --output-dir stored -o delta_lp.tsv
+    """,
+)
 @options.input_file
 @options.model
 @click.argument("decomposition_length", type=int)
-@click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
-@click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(["safetensors", "pt"]),
-    default="safetensors",
-    show_default=True,
-    help="pt: the names and shapes of the original research code.",
-)
-@click.option(
-    "--store-dtype",
-    type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-    help="Precision of the files.  [default: that of --dtype]",
+@layout.section(
+    "Output",
+    click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True),
+    click.option(
+        "--format",
+        "format_name",
+        type=click.Choice(["safetensors", "pt"]),
+        default="safetensors",
+        show_default=True,
+        help="pt: the names and shapes of the original research code.",
+    ),
+    click.option(
+        "--store-dtype",
+        type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
+        help="Precision of the files.  [default: that of --dtype]",
+    ),
 )
 @options.input_options
-@options.memory
 @options.model_options
 @options.window_options
-@options.shard
+@layout.section("Computation", options.memory, options.shard)
 @options.overwrite
 @options.quiet
 def command(**asked: Any) -> None:
-    """Decompose every window of INPUT_FILE under MODEL and store the results.
+    """Decompose every window of INPUT_FILE and store the results.
 
     DECOMPOSITION_LENGTH is the number of most recent source tokens kept per target (the target included).
     Writes one file per window, {corpus}_{model}_{n}, and once the unembedding, which ΔLP needs. Whatever stops

@@ -5,32 +5,45 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("deltalp")
+@layout.command(
+    "deltalp",
+    """
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp decompose keys.txt demo-opt 10 --output-dir stored
+    decomp deltalp keys_demo-opt_0 demo-opt --output-dir stored
+    decomp deltalp keys_demo-opt demo-opt --output-dir stored --top 5 -o top.tsv
+    """,
+)
 @click.argument("identifier")
 @options.model
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    show_default=True,
-    help="Where the stored files are.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
-@click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(["text", "tsv", "csv", "jsonl", "parquet"]),
-    help="text: the original research code's; the others: the long table.  "
-    "[default: what the suffix of --output says, else text]",
+@layout.section(
+    "Input and output",
+    click.option(
+        "--output-dir",
+        type=click.Path(path_type=Path),
+        default=Path("output"),
+        show_default=True,
+        help="Where the stored files are.",
+    ),
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]"),
+    click.option(
+        "--format",
+        "format_name",
+        type=click.Choice(["text", "tsv", "csv", "jsonl", "parquet"]),
+        help="text: the original research code's; the others: the long table.  "
+        "[default: what the suffix of --output says, else text]",
+    ),
 )
 @options.reduction_options
 @options.overwrite
 @options.quiet
 def command(**asked: Any) -> None:
-    """Compute ΔLP of every stored source from the files that `decomp decompose` wrote.
+    """Compute ΔLP from the files that decomp decompose wrote.
+
+    Of every stored source.
 
     IDENTIFIER is {corpus}_{model}_{n}, or {corpus}_{model} for all windows of a run, which must be complete. MODEL
     gives the tokenizer, for files of the original research code without token strings.

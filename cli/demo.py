@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.decompose import command as decompose
 from decomp.cli.deltalp import command as deltalp
 
@@ -12,7 +12,13 @@ LENGTH = 50
 """Most recent sources kept."""
 
 
-@click.command("demo")
+@layout.command(
+    "demo",
+    """
+    decomp demo
+    decomp demo demo-gpt2 --output-dir gpt2
+    """,
+)
 @click.argument("model", default="demo-opt")
 @click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
 @options.overwrite

@@ -1,25 +1,32 @@
 """`decomp edges`: which edges of the computation graph a behaviour rests on, and whether they carry it."""
 
 import click
+import cloup
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.main import DefaultGroup
 
 
-@click.group(
+@cloup.group(
     "edges",
     cls=DefaultGroup,
     modules={"score": "decomp.cli.edges_score", "check": "decomp.cli.edges_check"},
+    examples="""
+    decomp edges score demo-pronouns.json demo-opt --mask-value 0 -o edges.tsv
+    decomp edges check edges.tsv demo-pronouns.json demo-opt --keep 10 --keep 100 --random 1
+    """,
 )
 def command() -> None:
-    """Score edges between heads, MLPs, embedding and logits: `decomp edges PROMPTS MODEL`.
+    """Score edges of the computation graph, and check circuits.
 
-    PROMPTS is JSON: {"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}.
+    Edges are between heads, MLPs, embedding and logits. `decomp edges PROMPTS MODEL` is `decomp edges score PROMPTS
+    MODEL`. PROMPTS is JSON: {"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}.
     """
 
 
-prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=options.FILE)
-behaviour_options = options.together(
+prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=options.INPUT)
+behaviour_options = layout.section(
+    "Behaviour",
     options.choice(
         "--grad-function",
         ["logit", "prob", "logprob", "logprob_nats", "logit_exp"],

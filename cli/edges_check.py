@@ -5,32 +5,41 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
 
 
-@click.command("check")
+@layout.command(
+    "check",
+    """
+    decomp edges score demo-pronouns.json demo-opt --mask-value 0 -o edges.tsv
+    decomp edges check edges.tsv demo-pronouns.json demo-opt --keep 10 --keep 100 --random 1
+    """,
+)
 @click.argument("edges_file", metavar="EDGES", type=options.FILE)
 @prompts_file
 @options.model
-@click.option("--keep", "counts", type=int, multiple=True, help="Edges kept. Several.  [default: 1, 2, 5, 10, …]")
-@options.choice(
-    "--circuit",
-    ["top", "connected", "greedy"],
-    "top",
-    help="Which are kept: the n best; these without dead ends; n from the logits backward, always the best that leads "
-    "to what was taken, without dead ends.",
+@layout.section(
+    "What is kept",
+    click.option("--keep", "counts", type=int, multiple=True, help="Edges kept. Several.  [default: 1, 2, 5, 10, …]"),
+    options.choice(
+        "--circuit",
+        ["top", "connected", "greedy"],
+        "top",
+        help="Which are kept: the n best; these without dead ends; n from the logits backward, always the best that "
+        "leads to what was taken, without dead ends.",
+    ),
+    click.option("--random", type=click.IntRange(0), default=3, show_default=True, help="Random rankings beside."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the random rankings."),
 )
-@click.option("--random", type=click.IntRange(0), default=3, show_default=True, help="Random rankings beside.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random rankings.")
 @behaviour_options
-@options.locate_options
+@options.locate_options()
 def command(**asked: Any) -> None:
-    """Keep the n best edges of EDGES, ablate all others: how much of the clean behaviour remains?
+    """Keep the n best edges of EDGES, ablate all others.
 
-    EDGES is a table that `decomp edges` wrote with the same model, beginning and ablation; edges that it lacks
-    count as 0. Writes one row per ranking and n: the edges kept, the loss L, and its share of the way from all
-    edges ablated (0) to none (1).
+    How much of the clean behaviour remains? EDGES is a table that `decomp edges` wrote with the same model,
+    beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept, the
+    loss L, and its share of the way from all edges ablated (0) to none (1).
     """
     from decomp.cli.common import progress
     from decomp.cli.locating import check_outputs, open_asked, request_of, written

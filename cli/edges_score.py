@@ -4,56 +4,70 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
 
 
-@click.command("score")
+@layout.command(
+    "score",
+    """
+    decomp edges score demo-pronouns.json demo-opt --mask-value 0 -o edges.tsv
+    decomp edges score demo-pronouns.json demo-opt --integrated-gradient-samples 3 -o averaged.tsv
+    """,
+)
 @prompts_file
 @options.model
-@options.convention("eap", "auto-circuit", "eap-ig")
-@options.choice(
-    "--method",
-    ["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"],
-    "mask_gradient",
-    help="Derivatives of masks; gradients at embeddings between corrupt and clean; at outputs between them, stage by "
-    "stage; at the clean and the corrupt prompts.",
+@layout.section(
+    "Scores",
+    options.convention("eap", "auto-circuit", "eap-ig"),
+    options.choice(
+        "--method",
+        ["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"],
+        "mask_gradient",
+        help="Derivatives of masks; gradients at embeddings between corrupt and clean; at outputs between them, stage "
+        "by stage; at the clean and the corrupt prompts.",
+    ),
+    click.option(
+        "--mask-value",
+        type=float,
+        help="Take gradients with every edge ablated this far; 0: edge attribution patching.",
+    ),
+    click.option(
+        "--integrated-gradient-samples",
+        "samples",
+        type=int,
+        help="Average gradients over n + 1 mask values from 0 to 1; of eap_ig: over n interpolated embeddings.",
+    ),
+    options.choice(
+        "--quadrature",
+        ["riemann", "left", "right", "midpoint", "trapezoid", "gauss-legendre"],
+        None,
+        help="Where the samples are: riemann k/n for k = 0 … n, left 0 … n − 1, right 1 … n, with eap_ig from the "
+        "corrupt embedding (0) to the clean one.  [default: riemann, of eap_ig right]",
+    ),
+    options.choice(
+        "--over-prompts",
+        ["mean", "sum", "batch_means"],
+        "mean",
+        help="Scores are means over prompts, their sum, or the sum of the means in given batches.",
+    ),
+    options.choice("--over-samples", ["mean", "sum"], "mean", help="And means or sums over samples."),
 )
-@click.option(
-    "--mask-value", type=float, help="Take gradients with every edge ablated this far; 0: edge attribution patching."
-)
-@click.option(
-    "--integrated-gradient-samples",
-    "samples",
-    type=int,
-    help="Average gradients over n + 1 mask values from 0 to 1; of eap_ig: over n interpolated embeddings.",
-)
-@options.choice(
-    "--quadrature",
-    ["riemann", "left", "right", "midpoint", "trapezoid", "gauss-legendre"],
-    None,
-    help="Where the samples are: riemann k/n for k = 0 … n, left 0 … n − 1, right 1 … n, with eap_ig from the corrupt "
-    "embedding (0) to the clean one.  [default: riemann, of eap_ig right]",
-)
-@options.choice(
-    "--over-prompts",
-    ["mean", "sum", "batch_means"],
-    "mean",
-    help="Scores are means over prompts, their sum, or the sum of the means in given batches.",
-)
-@options.choice("--over-samples", ["mean", "sum"], "mean", help="And means or sums over samples.")
 @behaviour_options
-@click.option("--subgraph", type=options.FILE, help="JSON to write: the top edges, and how they were made.")
-@click.option(
-    "--plot",
-    "picture",
-    type=options.FILE,
-    help="Picture of the top edges to write: .dot, or with Graphviz installed .png, .svg, .pdf.",
+@options.locate_options(
+    click.option("--subgraph", type=options.FILE, help="JSON to write: the top edges, and how they were made."),
+    click.option(
+        "--plot",
+        "picture",
+        type=options.FILE,
+        help="Picture of the top edges to write: .dot, or with Graphviz installed .png, .svg, .pdf.",
+    ),
+    click.option(
+        "--top", type=click.IntRange(1), default=50, show_default=True, help="Edges of --subgraph and --plot."
+    ),
 )
-@click.option("--top", type=click.IntRange(1), default=50, show_default=True, help="Edges of --subgraph and --plot.")
-@options.locate_options
 def command(**asked: Any) -> None:
-    """Score every edge of MODEL's computation graph on the prompt pairs of PROMPTS.
+    """Score every edge of MODEL on the prompt pairs of PROMPTS.
 
     Exactly one of --mask-value and --integrated-gradient-samples is needed. A score is the derivative of the
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive

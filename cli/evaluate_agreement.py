@@ -4,31 +4,35 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from decomp.cli import options
+from decomp.cli import layout, options
 
 if TYPE_CHECKING:
     from decomp.tables.blocks import Row
 
 
-@click.command("agreement")
+@layout.command(
+    "agreement",
+    """
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp evaluate agreement keys.txt demo-opt --measure delta_lp --measure attention
+    """,
+)
 @options.input_file
 @options.model
 @options.evaluation_results
-@options.measures("delta_lp", "attention", "gradient_norm", "input_x_gradient")
-@options.target
-@options.function_options
+@layout.section("What is predicted", options.target)
+@options.plain_measures("delta_lp", "attention", "gradient_norm", "input_x_gradient")
 @options.window_options
-@options.seed
+@layout.section("Intervals", options.seed)
 @options.model_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
-    """Measure how alike measures rank the context tokens of INPUT_FILE's predictions (Oh & Schuler 2023, section 5).
+    """Measure how alike measures rank context tokens.
 
-    For every pair of measures the rank correlation over the sources of one predicted token, Spearman's and
-    Kendall's (tau-b), averaged over predicted tokens; in brackets 95 % bootstrap intervals over these. A token
-    with one source, or with equal scores for all, has no ranks and is left out. Needs scipy (the extra evaluate).
+    Those of INPUT_FILE's predictions (Oh & Schuler 2023, section 5). For every pair of measures the rank
+    correlation over the sources of one predicted token, Spearman's and Kendall's (tau-b), averaged over predicted
+    tokens; in brackets 95 % bootstrap intervals over these. A token with one source, or with equal scores for all,
+    has no ranks and is left out. Needs scipy (the extra evaluate).
     """
     from decomp.api import agreement
     from decomp.cli.common import evaluate

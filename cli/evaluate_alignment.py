@@ -8,29 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 if TYPE_CHECKING:
     from decomp.tables.blocks import Row
 
 
-@click.command("alignment")
-@click.argument("items", nargs=-1, required=True, type=click.Path(path_type=Path))
+@layout.command(
+    "alignment",
+    """
+    decomp evaluate alignment demo-evidence.csv demo-opt --limit 10 --measure delta_lp
+    """,
+)
+@click.argument("items", nargs=-1, required=True, type=options.INPUT)
 @options.model
 @options.evaluation_results
 @options.contrast_options
-@options.seed
+@layout.section("Intervals", options.seed)
 @options.model_options
 @options.manners
 def command(items: tuple[Path, ...], **asked: Any) -> None:
-    """Measure how well measures single out the known evidence of contrast items (Yin & Neubig 2022).
+    """Measure how well measures find known evidence.
 
-    ITEMS are tables as decomp contrast reads them, several at once. Among the tokens of each prompt, highest score
-    first: the share of the scores that the evidence has (dot product), how many other tokens come before it
-    (probes needed), and 1 / its rank (MRR); beside them, what scores in random order can expect. All tokens of
-    the evidence count, wherever it stands; the beginning-of-sequence token doesn't. With --decomposition-length, all
-    measures, and scores in random order, are compared over the tokens that are kept. In brackets 95 % bootstrap
-    intervals over items.
+    That of contrast items (Yin & Neubig 2022). ITEMS are tables as decomp contrast reads them, several at once.
+    Among the tokens of each prompt, highest score first: the share of the scores that the evidence has (dot
+    product), how many other tokens come before it (probes needed), and 1 / its rank (MRR); beside them, what scores
+    in random order can expect. All tokens of the evidence count, wherever it stands; the beginning-of-sequence
+    token doesn't. With --decomposition-length, all measures, and scores in random order, are compared over the
+    tokens that are kept. In brackets 95 % bootstrap intervals over items.
     """
     from decomp.api import alignment
     from decomp.cli.common import evaluate

@@ -7,37 +7,49 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 if TYPE_CHECKING:
     from decomp.tables.blocks import Row
 
 
-@click.command("faithfulness")
+@layout.command(
+    "faithfulness",
+    """
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp evaluate faithfulness keys.txt demo-opt --measure delta_lp --measure attention --targets 5
+    """,
+)
 @options.input_file
 @options.model
 @options.evaluation_results
+@layout.section(
+    "What is taken away",
+    options.at_least_one("--targets", "Predicted tokens, drawn at random.  [default: all]", name="count"),
+    click.option(
+        "--removal",
+        "removals",
+        multiple=True,
+        default=["mask", "unk"],
+        show_default=True,
+        help="What takes the place of removed sources: mask, pad, unk, or a token such as ' the'; several at once.",
+    ),
+    options.choice(
+        "--drop-in", ["log2_prob", "prob"], "log2_prob", "Of the predicted token: what is lost with the sources."
+    ),
+    click.option(
+        "--draws", type=click.IntRange(2), default=5, show_default=True, help="Random rankings of each token."
+    ),
+    options.seed,
+)
 @options.measure_options
-@options.at_least_one("--targets", "Predicted tokens, drawn at random.  [default: all]", name="count")
-@click.option(
-    "--removal",
-    "removals",
-    multiple=True,
-    default=["mask", "unk"],
-    show_default=True,
-    help="What takes the place of removed sources: mask, pad, unk, or a token such as ' the'; several at once.",
-)
-@options.choice(
-    "--drop-in", ["log2_prob", "prob"], "log2_prob", "Of the predicted token: what is lost with the sources."
-)
-@click.option("--draws", type=click.IntRange(2), default=5, show_default=True, help="Random rankings of each token.")
-@options.seed
 @options.model_options
 @options.window_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
-    """Measure what predictions of INPUT_FILE lose without the sources that a measure ranks first (DeYoung et al. 2020).
+    """Measure what predictions lose without their best sources.
 
+    Predictions of INPUT_FILE, without the sources that a measure ranks first (DeYoung et al. 2020).
     Comprehensiveness: the loss without 1, 5, 10, 20 and 50 % of the sources, the highest scores first; higher is
     better. Sufficiency: the loss with nothing but these; lower is better. AOPC is the mean of the five. In brackets
     95 % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.

@@ -1,56 +1,71 @@
 """`decomp layers`: what each layer gives to a fact."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("layers")
-@click.argument("facts_file", metavar="FACTS", type=click.Path(path_type=Path))
+@layout.command(
+    "layers",
+    """
+    decomp layers demo-facts.jsonl demo-opt -o layers.tsv
+    decomp layers demo-facts.jsonl demo-opt --measure direct --aggregate
+    """,
+)
+@click.argument("facts_file", metavar="FACTS", type=options.INPUT)
 @options.model
-@click.option(
-    "--measure",
-    "measures",
-    type=click.Choice(["gradient_x_activation", "direct"]),
-    multiple=True,
-    default=["gradient_x_activation"],
-    show_default=True,
-    help="Gradient × activation at every token; direct: exact shares of the last position's logits. Several at once.",
+@layout.section(
+    "Measures",
+    click.option(
+        "--measure",
+        "measures",
+        type=click.Choice(["gradient_x_activation", "direct"]),
+        multiple=True,
+        default=["gradient_x_activation"],
+        show_default=True,
+        help="Gradient × activation at every token; direct: exact shares of the last position's logits. Several at "
+        "once.",
+    ),
+    click.option(
+        "--component",
+        "components",
+        type=click.Choice(["mlp", "attention", "residual"]),
+        multiple=True,
+        default=["mlp"],
+        show_default=True,
+        help="Whose outputs gradient_x_activation looks at. Several at once.",
+    ),
+    click.option(
+        "--function",
+        default="contrast_logit",
+        show_default=True,
+        help="What is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, prob.",
+    ),
+    options.multi_token("Objects"),
+    click.option(
+        "--reduce",
+        type=click.Choice(["sum", "absolute", "norm"]),
+        default="sum",
+        show_default=True,
+        help="Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
+    ),
+    click.option("--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Of --reduce norm."),
 )
-@click.option(
-    "--component",
-    "components",
-    type=click.Choice(["mlp", "attention", "residual"]),
-    multiple=True,
-    default=["mlp"],
-    show_default=True,
-    help="Whose outputs gradient_x_activation looks at. Several at once.",
+@layout.section(
+    "Means over items",
+    click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals."),
+    click.option(
+        "--confidence", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Of the intervals."
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap."),
 )
-@click.option(
-    "--function",
-    default="contrast_logit",
-    show_default=True,
-    help="What is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, prob.",
-)
-@options.multi_token("Objects")
-@click.option(
-    "--reduce",
-    type=click.Choice(["sum", "absolute", "norm"]),
-    default="sum",
-    show_default=True,
-    help="Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
-)
-@click.option("--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Of --reduce norm.")
-@click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals.")
-@click.option("--confidence", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Of the intervals.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@options.plot
-@options.locate_options
+@options.locate_options(options.plot)
 def command(**asked: Any) -> None:
-    """Score every layer of MODEL on every fact of FACTS: which ones prefer the true object to the false one?
+    """Score every layer of MODEL on every fact of FACTS.
+
+    Which ones prefer the true object to the false one?
 
     FACTS is JSONL, CSV or TSV with relation (or prompt: a template with {}), subject, target_true and
     target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of

@@ -4,32 +4,28 @@ import errno
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from itertools import chain
 from types import FrameType
 from typing import Any
 
 import click
+import cloup
 
-COMMANDS = (
-    "demo",
-    "decompose",
-    "deltalp",
-    "score",
-    "contrast",
-    "table",
-    "show",
-    "plot",
-    "report",
-    "status",
-    "measures",
-    "layers",
-    "neurons",
-    "edges",
-    "evaluate",
-    "models",
-)
+from decomp.cli.layout import WithExamples
+
+SECTIONS = {
+    "Begin here": ("demo", "models", "measures"),
+    "What predictions rest on": ("score", "contrast", "decompose", "deltalp"),
+    "Tables and runs": ("table", "status"),
+    "Look at it": ("show", "plot", "report"),
+    "Where in the network": ("layers", "neurons", "edges"),
+    "How good measures are": ("evaluate",),
+}
+"""The commands, each in a module of its name, below the titles that the help shows."""
+COMMANDS = tuple(chain.from_iterable(SECTIONS.values()))
 
 
 class InputError(click.ClickException):
@@ -58,12 +54,15 @@ def signals_end_the_command() -> Iterator[None]:
         yield
 
 
-class LazyGroup(click.Group):
+class LazyGroup(WithExamples, cloup.Group):
     """A group that finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
 
-    def __init__(self, *args: Any, modules: Mapping[str, str], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, modules: Mapping[str, str], titles: Mapping[str, Sequence[str]] | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.modules = modules
+        self.titles = titles or {"Commands": tuple(modules)}
         # The names alone, from which click suggests the nearest one to what was mistyped.
         self.commands = {name: click.Command(name) for name in modules}
 
@@ -77,6 +76,13 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(self.modules[cmd_name]).command
         return command
+
+    def list_sections(self, ctx: click.Context, include_default_section: bool = True) -> list[cloup.Section]:
+        """Return the commands below their titles."""
+        return [
+            cloup.Section(title, {name: found for name in names if (found := self.get_command(ctx, name))})
+            for title, names in self.titles.items()
+        ]
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what a person can put right ends it with one line."""
@@ -108,9 +114,15 @@ class DefaultGroup(LazyGroup):
         return super().parse_args(ctx, args)
 
 
-@click.group(
+@cloup.group(
     cls=LazyGroup,
     modules={name: f"decomp.cli.{name}" for name in COMMANDS},
+    titles=SECTIONS,
+    examples="""
+    decomp score --text "The keys to the cabinet are on the table." demo-opt
+    decomp contrast --prompt "The keys to the cabinet" --target were --foil was demo-opt
+    decomp score --help
+    """,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="tokenwise-decomposition", prog_name="decomp")

@@ -4,12 +4,15 @@ import textwrap
 
 import click
 
+from decomp.cli import layout
 
-@click.command("measures")
+
+@layout.command("measures", "decomp measures")
 def command() -> None:
-    """List the measures: what each one is, its unit, the functions it takes (its own first), and its source.
+    """List the measures and the conventions.
 
-    And the conventions of --convention: which options they set, and which functions measures attribute.
+    What each measure is, its unit, the functions it takes (its own first), and its source. And the conventions of
+    --convention: which options they set, and which functions measures attribute.
     """
     from decomp.measures.conventions import CONVENTIONS
     from decomp.measures.registry import find_measure, measure_names

@@ -4,17 +4,22 @@ from collections.abc import Iterator
 
 import click
 
+from decomp.cli import layout
 
-@click.command("models")
+
+@layout.command("models", "decomp models")
 def command() -> None:
-    """List the supported families of models, the tested versions of transformers, and the demo models."""
+    """List the families of models that are supported.
+
+    And the tested versions of transformers, and what is shipped to try things with: models and inputs.
+    """
     for line in described():
         click.echo(line)
 
 
 def described() -> Iterator[str]:
     """Give the lines of the table of families, one fact a line."""
-    from decomp.models.families import DEMO_MODELS, FAMILIES, TESTED_TRANSFORMERS
+    from decomp.models.families import DEMO_FILES, DEMO_MODELS, FAMILIES, TESTED_TRANSFORMERS
     from decomp.models.registry import model_types
 
     for family in FAMILIES:
@@ -32,3 +37,5 @@ def described() -> Iterator[str]:
     yield f"Tested with transformers {', '.join(TESTED_TRANSFORMERS)}."
     yield "Demo models (shipped):"
     yield from (f"  {name:<11}{what}" for name, what in DEMO_MODELS.items())
+    yield "Demo inputs (shipped; a file of that name in the working folder comes first):"
+    yield from (f"  {name:<20}{what}" for name, (_, what) in DEMO_FILES.items())

@@ -1,20 +1,30 @@
 """`decomp neurons`: knowledge neurons, and whether they matter."""
 
 import click
+import cloup
 
 from decomp.cli import options
 from decomp.cli.main import DefaultGroup
 
 
-@click.group("neurons", cls=DefaultGroup, modules={name: f"decomp.cli.neurons_{name}" for name in ("find", "check")})
+@cloup.group(
+    "neurons",
+    cls=DefaultGroup,
+    modules={name: f"decomp.cli.neurons_{name}" for name in ("find", "check")},
+    examples="""
+    decomp neurons find demo-facts.jsonl demo-opt --steps 4 -o neurons.tsv
+    decomp neurons check demo-facts.jsonl demo-opt neurons.tsv --draws 2
+    """,
+)
 def command() -> None:
-    """Find the neurons that completions, facts or edits of code rest on, and check what they do.
+    """Find the neurons that completions rest on, and check them.
 
-    Knowledge neurons (Dai et al. 2022). `decomp neurons ITEMS MODEL` is `decomp neurons find ITEMS MODEL`.
+    Knowledge neurons (Dai et al. 2022) of completions, facts or edits of code. `decomp neurons ITEMS MODEL` is
+    `decomp neurons find ITEMS MODEL`.
     """
 
 
-items_file = click.argument("items_file", metavar="ITEMS", type=options.FILE)
+items_file = click.argument("items_file", metavar="ITEMS", type=options.INPUT)
 kind_of_neurons = click.option(
     "--neurons",
     type=click.Choice(["activation", "pre-activation"]),

@@ -4,33 +4,43 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.neurons import items_file, kind_of_neurons
 
 
-@click.command("check")
+@layout.command(
+    "check",
+    """
+    decomp neurons find demo-facts.jsonl demo-opt --steps 4 -o neurons.tsv
+    decomp neurons check demo-facts.jsonl demo-opt neurons.tsv --draws 2
+    """,
+)
 @items_file
 @options.model
 @click.argument("neurons_file", metavar="NEURONS", type=options.FILE)
-@click.option(
-    "--factor",
-    "factors",
-    type=float,
-    multiple=True,
-    default=[0.0, 2.0],
-    show_default=True,
-    help="What neurons are multiplied by: 0 suppresses, 2 doubles. Several at once.",
+@layout.section(
+    "What is done to neurons",
+    click.option(
+        "--factor",
+        "factors",
+        type=float,
+        multiple=True,
+        default=[0.0, 2.0],
+        show_default=True,
+        help="What neurons are multiplied by: 0 suppresses, 2 doubles. Several at once.",
+    ),
+    kind_of_neurons,
+    click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Of random neurons."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the draws."),
+    click.option("--unrelated", type=options.FILE, help="Items of another file.  [default: the other facts of ITEMS]"),
 )
-@kind_of_neurons
-@click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Of random neurons.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
-@click.option("--unrelated", type=options.FILE, help="Items of another file.  [default: the other facts of ITEMS]")
-@options.locate_options
+@options.locate_options()
 def command(**asked: Any) -> None:
-    """Suppress or double the NEURONS found for ITEMS, where they predict the target: what becomes of its log2 P?
+    """Suppress or double the NEURONS that were found for ITEMS.
 
-    NEURONS is a table that `decomp neurons` wrote for the same items and model. Beside the found ones: as many
-    random neurons of the same layers, and the found ones on unrelated items. Changes are in bits.
+    Where they predict the target: what becomes of its log2 P? NEURONS is a table that `decomp neurons` wrote for
+    the same items and model. Beside the found ones: as many random neurons of the same layers, and the found ones
+    on unrelated items. Changes are in bits.
     """
     from decomp.cli.common import begun, progress
     from decomp.cli.locating import check_outputs, open_asked, written

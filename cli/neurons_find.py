@@ -4,71 +4,89 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 from decomp.cli.neurons import items_file, kind_of_neurons
 
 
-@click.command("find")
+@layout.command(
+    "find",
+    """
+    decomp neurons find demo-facts.jsonl demo-opt --steps 4 -o neurons.tsv
+    decomp neurons find demo-edits.jsonl demo-opt --steps 2 --mask-level line --counts
+    """,
+)
 @items_file
 @options.model
-@options.convention("knowledge-neurons")
-@click.option(
-    "--function",
-    type=click.Choice(["log2_prob", "prob", "logit"]),
-    default="log2_prob",
-    show_default=True,
-    help="What is attributed, of the whole target: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
+@layout.section(
+    "What is attributed",
+    options.convention("knowledge-neurons"),
+    click.option(
+        "--function",
+        type=click.Choice(["log2_prob", "prob", "logit"]),
+        default="log2_prob",
+        show_default=True,
+        help="What is attributed, of the whole target: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
+    ),
+    click.option("--contrast", is_flag=True, help="Less the same for the foil: of an edit, what was there before."),
+    click.option(
+        "--mask-level",
+        "levels",
+        type=click.Choice(["token", "line", "block"]),
+        multiple=True,
+        default=["token"],
+        show_default=True,
+        help="What is cut out of an edit, unless the item has a mask of its own. Several at once.",
+    ),
+    kind_of_neurons,
+    click.option(
+        "--tokens",
+        type=click.Choice(["together", "separately"]),
+        default="together",
+        show_default=True,
+        help="Scale neurons at all predicted tokens at once, or at one at a time for that token; the scores are "
+        "added up.",
+    ),
+    click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="m, of the integral."),
+    click.option(
+        "--quadrature",
+        type=click.Choice(["riemann", "linspace", "gauss-legendre", "left", "right", "midpoint", "trapezoid"]),
+        default="riemann",
+        show_default=True,
+        help="riemann: i/m for i = 0 … m (Dai et al.); linspace: m values from 0 to 1 (their code); gauss-legendre: m "
+        "nodes, more exact where activations are smooth.",
+    ),
 )
-@click.option("--contrast", is_flag=True, help="Less the same for the foil: of an edit, what was there before.")
-@click.option(
-    "--mask-level",
-    "levels",
-    type=click.Choice(["token", "line", "block"]),
-    multiple=True,
-    default=["token"],
-    show_default=True,
-    help="What is cut out of an edit, unless the item has a mask of its own. Several at once.",
+@layout.section(
+    "Which neurons are found",
+    click.option(
+        "--threshold", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Of an item's largest score."
+    ),
+    click.option(
+        "--share",
+        type=click.FloatRange(0, 1),
+        default=0.7,
+        show_default=True,
+        help="Of a fact's prompts (items with the same `fact`) that must find a neuron.",
+    ),
 )
-@kind_of_neurons
-@click.option(
-    "--tokens",
-    type=click.Choice(["together", "separately"]),
-    default="together",
-    show_default=True,
-    help="Scale neurons at all predicted tokens at once, or at one at a time for that token; the scores are added up.",
+@layout.section(
+    "Rows",
+    click.option("--all", "everything", is_flag=True, help="Write every neuron; column found says which were."),
+    click.option("--per-position", is_flag=True, help="A row for each predicted token, not their sum."),
+    click.option("--counts", is_flag=True, help="Write how many neurons were found in each layer instead."),
 )
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="m, of the integral.")
-@click.option(
-    "--quadrature",
-    type=click.Choice(["riemann", "linspace", "gauss-legendre", "left", "right", "midpoint", "trapezoid"]),
-    default="riemann",
-    show_default=True,
-    help="riemann: i/m for i = 0 … m (Dai et al.); linspace: m values from 0 to 1 (their code); gauss-legendre: m "
-    "nodes, more exact where activations are smooth.",
+@options.locate_options(
+    click.option("--masked", type=options.FILE, help="JSONL to write: what was cut, the text with [MASK]."),
+    options.plot,
 )
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Of an item's largest score."
-)
-@click.option(
-    "--share",
-    type=click.FloatRange(0, 1),
-    default=0.7,
-    show_default=True,
-    help="Of a fact's prompts (items with the same `fact`) that must find a neuron.",
-)
-@click.option("--all", "everything", is_flag=True, help="Write every neuron; column found says which were.")
-@click.option("--per-position", is_flag=True, help="A row for each predicted token, not their sum.")
-@click.option("--counts", is_flag=True, help="Write how many neurons were found in each layer instead.")
-@click.option("--masked", type=options.FILE, help="JSONL to write: what was cut, the text with [MASK].")
-@options.plot
-@options.locate_options
 def command(**asked: Any) -> None:
-    """Find the neurons of MODEL that the completions of ITEMS rest on, by integrated gradients.
+    """Find the neurons that the completions of ITEMS rest on.
 
-    ITEMS is JSONL, CSV or TSV: prompt and target (and foil); or relation, subject, target_true, target_false
-    (CounterFact's own JSON, too); or pre_text and post_text, an edit whose changed part is completed from what
-    precedes it, with a mask of its own if you like: a level, or the part of post_text. Rows are neurons by rank;
-    `residual` says how far the scores of a layer are from what all its neurons give (`effect`).
+    By integrated gradients of MODEL. ITEMS is JSONL, CSV or TSV: prompt and target (and foil); or relation,
+    subject, target_true, target_false (CounterFact's own JSON, too); or pre_text and post_text, an edit whose
+    changed part is completed from what precedes it, with a mask of its own if you like: a level, or the part of
+    post_text. Rows are neurons by rank; `residual` says how far the scores of a layer are from what all its neurons
+    give (`effect`).
     """
     from decomp.cli.common import begun, progress
     from decomp.cli.locating import (

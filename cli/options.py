@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 import click
 
+from decomp.cli.layout import Decorator, section
 from decomp.measures.conventions import CONVENTIONS
 from decomp.measures.registry import CONTRAST_FUNCTIONS, PLAIN_FUNCTIONS
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
@@ -16,13 +17,12 @@ if TYPE_CHECKING:
     from decomp.runs.run import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def together(*decorators: Decorator) -> Decorator:
     """Return several options as one decorator; the help shows them in this order."""
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
@@ -74,8 +74,24 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
     return click.option(flag, default=default, show_default=True, help=help)
 
 
+class InputFile(click.Path):
+    """A file that is read: one in the working folder, or one of those that are shipped to try things with."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        from decomp.models.families import demo_file
+
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        return demo_file(path)
+
+
 FILE = click.Path(path_type=Path)
-input_file = click.argument("input_file", type=click.Path(path_type=Path))
+INPUT = InputFile()
+input_file = click.argument("input_file", type=INPUT)
 model = click.argument("model")
 
 placement_options = together(
@@ -88,7 +104,8 @@ placement_options = together(
     ),
     click.option("--revision", help="Branch, tag or commit of a hub model."),
 )
-model_options = together(
+model_options = section(
+    "Model",
     placement_options,
     choice("--activation-rule", ["tangent", "secant"], "tangent", "How activations are linearised; the same for ReLU."),
     choice(
@@ -101,7 +118,8 @@ model_options = together(
 
 bos = click.option("--bos/--no-bos", default=True, help="Begin texts with the beginning-of-sequence token (default).")
 
-window_options = together(
+window_options = section(
+    "Windows",
     click.option(
         "--stride", type=int, help="Tokens from one window's start to the next one's.  [default: half the positions]"
     ),
@@ -122,7 +140,14 @@ shard = click.option(
     help="Compute the I-th (from 1) of N shares of equal cost; all may run at once, in one folder.",
 )
 
-run_options = together(
+plan = click.option(
+    "--plan",
+    is_flag=True,
+    help="Compute one window, say what all will take (rows, disk, memory, time), print a script for Slurm, and stop.",
+)
+
+run_options = section(
+    "Runs that can be interrupted and shared",
     click.option(
         "--run",
         "run_folder",
@@ -138,12 +163,7 @@ run_options = together(
     ),
     at_least_one("--num-workers", "Processes of --engine ray.  [default: one, or one a GPU]"),
     click.option("--ray-address", help="Ray cluster to join (auto, ray://HOST:10001).  [default: this machine alone]"),
-)
-
-plan = click.option(
-    "--plan",
-    is_flag=True,
-    help="Compute one window, say what all will take (rows, disk, memory, time), print a script for Slurm, and stop.",
+    plan,
 )
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
@@ -175,8 +195,16 @@ table_format = click.option(
     help="Of the table.  [default: what the suffix of --output says, else tsv]",
 )
 
-locate_options = together(output, table_format, memory, placement_options, prompt_bos, overwrite, quiet)
-"""`decomp layers`, `neurons` and `edges` share these options."""
+
+def output_section(*beside: Decorator) -> Decorator:
+    """Return the options for a table, and for what is written beside it."""
+    return section("Output", output, table_format, *beside)
+
+
+def locate_options(*beside: Decorator) -> Decorator:
+    """Return the options that `decomp layers`, `neurons` and `edges` share, and those for what else is written."""
+    of_model = section("Model", placement_options, memory, prompt_bos)
+    return together(output_section(*beside), of_model, overwrite, quiet)
 
 
 def multi_token(what: str) -> Callable[[F], F]:
@@ -196,7 +224,8 @@ def convention(*names: str) -> Callable[[F], F]:
     )
 
 
-input_options = together(
+input_options = section(
+    "Input file",
     choice(
         "--input-format",
         ["text", "csv", "tsv", "jsonl", "parquet", "arrow"],
@@ -207,7 +236,16 @@ input_options = together(
     click.option("--id-field", default="id", show_default=True, help="Column of a table with their ids, if any."),
 )
 
-unit_options = together(
+target = click.option(
+    "--target",
+    type=article_position,
+    metavar="POSITION|last",
+    help="One token of each article: its position (column `position`, from 0), or last.  [default: all]",
+)
+
+unit_options = section(
+    "What is predicted",
+    target,
     choice(
         "--unit",
         ["token", "word"],
@@ -234,13 +272,18 @@ unit_options = together(
 )
 
 file_or_text = together(
-    click.argument("input_file", type=click.Path(path_type=Path), required=False, metavar="[INPUT_FILE]"),
+    click.argument("input_file", type=INPUT, required=False, metavar="[INPUT_FILE]"),
     click.argument("model", required=False, metavar="MODEL"),
-    click.option("--text", help="Score this text instead of a file."),
-    at_least_one("--max-new-tokens", "Let the model continue --text by so many tokens, and score these."),
-    click.option("--sample", is_flag=True, help="Sample the continuation.  [default: the likeliest token each time]"),
-    click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
+    section(
+        "Text instead of a file",
+        click.option("--text", help="Score this text instead of a file."),
+        at_least_one("--max-new-tokens", "Let the model continue --text by so many tokens, and score these."),
+        click.option(
+            "--sample", is_flag=True, help="Sample the continuation.  [default: the likeliest token each time]"
+        ),
+        click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
+    ),
 )
 """What `input_of` reads."""
 
@@ -262,14 +305,8 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
     return path, model
 
 
-target = click.option(
-    "--target",
-    type=article_position,
-    metavar="POSITION|last",
-    help="One token of each article: its position (column `position`, from 0), or last.  [default: all]",
-)
-
-reduction_options = together(
+reduction_options = section(
+    "Rows that are kept",
     at_least_one("--top", "Keep the sources of each target with the highest scores."),
     click.option(
         "--min-abs",
@@ -284,13 +321,14 @@ reduction_options = together(
 )
 """These options say which sources keep rows of their own; all others of a target are one row, `<dropped>`."""
 
-results = together(output, table_format, reduction_options)
+results = together(output_section(), reduction_options)
 """A table on standard output, or in a file."""
-evaluation_results = together(evaluation_output, table_format)
+evaluation_results = section("Output", evaluation_output, table_format)
 """A table in a file, beside what is shown."""
 manners = together(overwrite, quiet)
 
-gradient_options = together(
+gradient_options = section(
+    "Gradient measures",
     field_of(GradientOptions, "positions", "Gradients with respect to token + position embedding."),
     field_of(GradientOptions, "reduce", "Gradients over hidden: their signed sum, or their norm."),
     field_of(GradientOptions, "norm", "Of gradients."),
@@ -314,16 +352,20 @@ gradient_options = together(
     field_of(GradientOptions, "neighbors", "Nearest embeddings that discretized_ig chooses among."),
 )
 
-attention_options = together(
+attention_options = section(
+    "Attention measures",
     field_of(AttentionOptions, "layers", "Layers of attention measures."),
     field_of(AttentionOptions, "heads", "Heads of attention measures."),
     field_of(AttentionOptions, "final_norm", "Value zeroing compares the last layer's outputs after the final norm."),
 )
 
-occlusion_options = field_of(
-    OcclusionOptions,
-    "replacement",
-    "What takes an occluded source's place: mask, key (its key alone is hidden), pad, unk, id:N, or ' the'.",
+occlusion_options = section(
+    "Occlusion",
+    field_of(
+        OcclusionOptions,
+        "replacement",
+        "What takes an occluded source's place: mask, key (its key alone is hidden), pad, unk, id:N, or ' the'.",
+    ),
 )
 
 
@@ -340,38 +382,66 @@ def measures(*default: str) -> Callable[[F], F]:
     )
 
 
-asking_options = together(
-    click.option(
-        "--convention",
-        type=click.Choice(list(CONVENTIONS)),
-        default="decomp",
-        show_default=True,
-        is_eager=True,
-        callback=adopt,
-        help="Defaults of the options below as another tool has them: decomp measures shows which.",
-    ),
-    click.option("--decomposition-length", type=int, help="Most recent sources kept per target.  [default: all]"),
-    click.option(
-        "--extra-rows", "extra", is_flag=True, help="Score what is no token, too: <bias>, <remainder> (and <own>)."
-    ),
-    memory,
-    gradient_options,
-    attention_options,
-    occlusion_options,
+convention_of_measures = click.option(
+    "--convention",
+    type=click.Choice(list(CONVENTIONS)),
+    default="decomp",
+    show_default=True,
+    is_eager=True,
+    callback=adopt,
+    help="Defaults of the options of measures as another tool has them: decomp measures shows which.",
 )
-plain_function = click.option("--function", help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}.")
-function_options = together(plain_function, asking_options)
-measure_options = together(measures("delta_lp"), function_options)
-"""What measures are asked with: each option is named as the field of `Request` or its families that it fills."""
 
+
+def asked_with(*first: Decorator) -> Decorator:
+    """Return what measures are asked with: each option is named as the field of `Request` or its families that it
+    fills. `first` say which measures, and what they attribute."""
+    return together(
+        section(
+            "Measures",
+            *first,
+            convention_of_measures,
+            click.option(
+                "--decomposition-length", type=int, help="Most recent sources kept per target.  [default: all]"
+            ),
+            click.option(
+                "--extra-rows",
+                "extra",
+                is_flag=True,
+                help="Score what is no token, too: <bias>, <remainder> (and <own>).",
+            ),
+            memory,
+        ),
+        gradient_options,
+        attention_options,
+        occlusion_options,
+    )
+
+
+plain_function = click.option("--function", help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}.")
+
+
+def plain_measures(*default: str) -> Decorator:
+    """Return the options of measures of the next token."""
+    return asked_with(measures(*default), plain_function)
+
+
+measure_options = plain_measures("delta_lp")
 contrast_options = together(
-    click.option(
-        "--measure", "measures", multiple=True, help="See decomp measures.  [default: those that explain a contrast]"
+    section(
+        "Items",
+        multi_token("Target and foil"),
+        at_least_one("--limit", "Only the first items of a file."),
+        bos,
+        at_least_one("--batch-size", "Items computed together.", 16),
     ),
-    multi_token("Target and foil"),
-    at_least_one("--limit", "Only the first items of a file."),
-    click.option("--function", help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}."),
-    asking_options,
-    bos,
-    at_least_one("--batch-size", "Items computed together.", 16),
+    asked_with(
+        click.option(
+            "--measure",
+            "measures",
+            multiple=True,
+            help="See decomp measures.  [default: those that explain a contrast]",
+        ),
+        click.option("--function", help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}."),
+    ),
 )

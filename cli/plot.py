@@ -4,29 +4,41 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
 
 
-@click.command("plot")
-@click.argument("table", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf.")
-@options.choice("--kind", KINDS, None, "Of picture.  [default: heat, or that of the table]")
-@click.option("--measure", help="Which of the table's measures.  [default: its first; all for distance]")
-@click.option("--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]")
-@click.option(
-    "--target",
-    type=options.article_position,
-    metavar="POSITION|last",
-    default="last",
-    show_default=True,
-    help="Of bars: one token's position in its article, from 0.",
+@layout.command(
+    "plot",
+    """
+    decomp score --text "The keys to the cabinet are on the table." demo-opt -o keys.tsv
+    decomp plot keys.tsv -o keys.png
+    decomp plot keys.tsv --kind bars --target 5 -o bars.svg
+    """,
 )
-@options.at_least_one("--top", "Of bars: so many sources.", 15)
-@options.at_least_one("--min-distance", "Draw sources at least so many tokens (words) back.", 1)
-@click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out.")
-@options.seed
+@click.argument("table", type=click.Path(path_type=Path))
+@layout.section(
+    "What is drawn",
+    click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf."),
+    options.choice("--kind", KINDS, None, "Of picture.  [default: heat, or that of the table]"),
+    click.option("--measure", help="Which of the table's measures.  [default: its first; all for distance]"),
+    click.option(
+        "--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]"
+    ),
+    click.option(
+        "--target",
+        type=options.article_position,
+        metavar="POSITION|last",
+        default="last",
+        show_default=True,
+        help="Of bars: one token's position in its article, from 0.",
+    ),
+    options.at_least_one("--top", "Of bars: so many sources.", 15),
+    options.at_least_one("--min-distance", "Draw sources at least so many tokens (words) back.", 1),
+    click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out."),
+    options.seed,
+)
 @options.overwrite
 def command(
     table: Path,

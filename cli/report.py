@@ -5,23 +5,38 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("report")
-@click.argument("inputs", nargs=-1, metavar="[INPUTS]... [MODEL]")
-@click.option("--text", help="Score this text by MODEL, and show that.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page."
+@layout.command(
+    "report",
+    """
+    decomp report --text "The keys to the cabinet are on the table." demo-opt -o keys.html
+    decomp score --text "The cat sat on the mat." demo-opt -o cat.tsv
+    decomp report cat.tsv -o cat.html
+    """,
 )
-@click.option("--title", help="Of the page.  [default: the first input's name]")
-@click.option("--article", "articles", type=int, multiple=True, help="Show this article of a long table, from 0.")
-@click.option(
-    "--items", "items_file", type=click.Path(path_type=Path), help="Items of a contrast table, for their evidence."
+@click.argument("inputs", nargs=-1, metavar="[INPUTS]... [MODEL]")
+@layout.section(
+    "The page",
+    click.option("--text", help="Score this text by MODEL, and show that."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("report.html"),
+        show_default=True,
+        help="The page.",
+    ),
+    click.option("--title", help="Of the page.  [default: the first input's name]"),
+    click.option("--article", "articles", type=int, multiple=True, help="Show this article of a long table, from 0."),
+    click.option(
+        "--items", "items_file", type=click.Path(path_type=Path), help="Items of a contrast table, for their evidence."
+    ),
 )
 @options.measure_options
 @options.model_options
-@options.bos
+@layout.section("Windows", options.bos)
 @options.manners
 def command(
     inputs: tuple[str, ...],
@@ -34,7 +49,7 @@ def command(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Write one HTML page that shows what each word's prediction rests on.
+    """Write one HTML page to explore what predictions rest on.
 
     INPUTS are tables of decomp score or decomp contrast, the folder of a run, or stored decompositions; beside
     these, tables of decomp layers, neurons and edges, each in a tab of its own. The page is one file and needs no

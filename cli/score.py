@@ -2,22 +2,26 @@
 
 from typing import Any
 
-import click
-
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("score")
+@layout.command(
+    "score",
+    """
+    decomp score --text "The keys to the cabinet are on the table." demo-opt
+    decomp score --text "The keys to the" --max-new-tokens 4 demo-opt --unit word
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp score keys.txt demo-opt --measure delta_lp --measure attention --top 3 -o strongest.tsv
+    """,
+)
 @options.file_or_text
-@options.results
 @options.input_options
+@options.results
 @options.unit_options
-@options.target
 @options.measure_options
 @options.model_options
 @options.window_options
 @options.run_options
-@options.plan
 @options.manners
 def command(**asked: Any) -> None:
     """Score every context token of every word of INPUT_FILE under MODEL.

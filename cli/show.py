@@ -4,10 +4,16 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("show")
+@layout.command(
+    "show",
+    """
+    decomp score --text "The keys to the cabinet are on the table." demo-opt -o keys.tsv
+    decomp show keys.tsv --target last
+    """,
+)
 @click.argument("table", type=click.Path(path_type=Path))
 @options.target
 @click.option("--measure", help="Which of the table's measures.  [default: its first]")

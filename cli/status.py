@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from decomp.cli import layout
+
 if TYPE_CHECKING:
     from decomp.runs.run import Run
     from decomp.runs.status import Amount
@@ -17,11 +19,18 @@ SHOWN = 20
 """Failures listed at most."""
 
 
-@click.command("status")
+@layout.command(
+    "status",
+    """
+    echo "The keys to the cabinet are on the table." > keys.txt
+    decomp score keys.txt demo-opt --run runs/keys
+    decomp status runs/keys
+    """,
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done.")
 def command(folder: Path, watch: bool) -> None:
-    """Show what is done in a run, how fast, what is left, and what failed.
+    """Show what is done in a run, what is left, and what failed.
 
     FOLDER is what --run was given, or the --output-dir of decomp decompose.
     """

@@ -6,39 +6,55 @@ from typing import Any
 
 import click
 
-from decomp.cli import options
+from decomp.cli import layout, options
 
 
-@click.command("table")
+@layout.command(
+    "table",
+    """
+    decomp score --text "The keys to the cabinet are on the table." demo-opt --unit word -o keys.parquet
+    decomp table keys.parquet --top 3 --min-abs 0.1
+    decomp table keys.parquet --summary -o summary.csv
+    """,
+)
 @click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.output
-@options.table_format
+@options.output_section()
 @options.reduction_options
-@click.option("--summary", is_flag=True, help="One row per target, to start a regression from.")
-@click.option("--predictors", is_flag=True, help="One row per word: what regressions of reading times take.")
-@click.option(
-    "--distal", type=click.IntRange(0), default=10, show_default=True, help="Sources further back are distal."
+@layout.section(
+    "One row for many",
+    click.option("--summary", is_flag=True, help="One row per target, to start a regression from."),
+    click.option("--predictors", is_flag=True, help="One row per word: what regressions of reading times take."),
+    click.option(
+        "--distal", type=click.IntRange(0), default=10, show_default=True, help="Sources further back are distal."
+    ),
+    click.option(
+        "--spillover",
+        type=click.IntRange(0, 9),
+        default=0,
+        show_default=True,
+        help="Add those of so many words before.",
+    ),
+    click.option("--frequency", metavar="LANGUAGE", help="Add word frequencies (Zipf scale), such as en."),
 )
-@click.option(
-    "--spillover", type=click.IntRange(0, 9), default=0, show_default=True, help="Add those of so many words before."
-)
-@click.option("--frequency", metavar="LANGUAGE", help="Add word frequencies (Zipf scale), such as en.")
-@click.option(
-    "--join",
-    "other",
-    type=click.Path(path_type=Path),
-    help="Add the columns of each word to the rows of this table (.csv, .tsv, .parquet).",
-)
-@click.option(
-    "--on",
-    "keys",
-    multiple=True,
-    metavar="THEIRS=OURS[+N]",
-    help="Columns of --join and here that are the same, here shifted: zone=word+1.",
-)
-@click.option("--on-word", metavar="THEIRS", help="Column of --join with the words, to be compared.")
-@click.option(
-    "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
+@layout.section(
+    "Joined tables",
+    click.option(
+        "--join",
+        "other",
+        type=click.Path(path_type=Path),
+        help="Add the columns of each word to the rows of this table (.csv, .tsv, .parquet).",
+    ),
+    click.option(
+        "--on",
+        "keys",
+        multiple=True,
+        metavar="THEIRS=OURS[+N]",
+        help="Columns of --join and here that are the same, here shifted: zone=word+1.",
+    ),
+    click.option("--on-word", metavar="THEIRS", help="Column of --join with the words, to be compared."),
+    click.option(
+        "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
+    ),
 )
 @options.overwrite
 def command(
@@ -57,15 +73,16 @@ def command(
     overwrite: bool,
     **kept: Any,
 ) -> None:
-    """Convert TABLES of decomp score; several are merged, by article and window.
+    """Convert, merge, reduce and summarise TABLES.
 
-    Reads and writes TSV, CSV, JSONL and Parquet (by suffix; .gz is unpacked), as a stream. The folder of a run
-    (decomp score --run) is the table of all its parts. Rows that are no token (<bias>) and those of the
-    beginning-of-sequence token stay whatever is left out, and are none of the sources that --top counts; the others
-    that are left out have a row <dropped> with their sum. A summary has
-    per target and measure the surprisal (and what --entropy and --corrected of decomp score added), the source of
-    the highest score among those kept (never the beginning-of-sequence token, which has its own columns), its
-    distance, and the bias; shares are of the sum of all absolute scores of the table, kept or not.
+    Tables are those of decomp score; several are merged, by article and window. Reads and writes TSV, CSV, JSONL
+    and Parquet (by suffix; .gz is unpacked), as a stream. The folder of a run (decomp score --run) is the table of
+    all its parts. Rows that are no token (<bias>) and those of the beginning-of-sequence token stay whatever is
+    left out, and are none of the sources that --top counts; the others that are left out have a row <dropped> with
+    their sum. A summary has per target and measure the surprisal (and what --entropy and --corrected of decomp
+    score added), the source of the highest score among those kept (never the beginning-of-sequence token, which has
+    its own columns), its distance, and the bias; shares are of the sum of all absolute scores of the table, kept or
+    not.
 
     \b
     Predictors are, per word (of decomp score --unit word) and measure:

@@ -14,7 +14,7 @@ WIDTH = 100
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
     """Help of a command and of all below it."""
     settings = {**main.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
-    context = click.Context(command, info_name=name, parent=parent, **settings)
+    context = command.context_class(command, info_name=name, parent=parent, **settings)
     yield f"## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

@@ -262,3 +262,19 @@ DEMO_MODELS: dict[str, str] = {
     "demo-gpt2": "6 layers, 192 wide, GELU, trained on 22 English novels",
 }
 """Models that are shipped, in folders of these names in `DATA`."""
+DEMO_FILES: dict[str, tuple[str, str]] = {
+    "demo.sentitems": ("demo.sentitems", "three passages of novels, for score, decompose and evaluate"),
+    "demo-contrast.csv": ("contrast.csv", "twelve contrast items, for contrast and evaluate alignment"),
+    "demo-evidence.csv": ("evidence.csv", "contrast items with the word that decides, for evaluate alignment"),
+    "demo-facts.jsonl": ("facts.jsonl", "a dozen facts, for layers and neurons"),
+    "demo-edits.jsonl": ("edits.jsonl", "four edits of code, for neurons"),
+    "demo-pronouns.json": ("pronouns.json", "pairs of prompts, for edges"),
+}
+"""Inputs that are shipped, by the name that commands know them by: the file in `DATA`, and what it is."""
+
+
+def demo_file(path: Path) -> Path:
+    """Return where an input is: the shipped one of that name, unless a file of that name is in the working folder."""
+    if str(path) in DEMO_FILES and not path.exists():
+        return DATA / DEMO_FILES[str(path)][0]
+    return path
