@@ -2,12 +2,11 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from decomp.corpus.windows import TokenisedWindow
 from decomp.runs.run import Batch
 from decomp.runs.work import Outcome, outcomes
 from decomp.tables.blocks import Block
@@ -29,7 +28,7 @@ def need_ray() -> Any:
 class Worker:
     """One process of the pool: it loads the model when it starts, then computes units."""
 
-    def __init__(self, start: Callable[[], Callable[[list[TokenisedWindow]], Block]], threads: int) -> None:
+    def __init__(self, start: Callable[[], Callable[[Sequence[Any]], Block]], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -37,9 +36,9 @@ class Worker:
 
     def __call__(self, items: Mapping[str, Any]) -> dict[str, Any]:
         (content,) = items["unit"]
-        unit, windows = pickle.loads(content)
+        unit, own = pickle.loads(content)
         first = unit[0].start
-        results = outcomes(unit, lambda batch: self.compute(windows[batch.start - first : batch.stop - first]))
+        results = outcomes(unit, lambda batch: self.compute(own[batch.start - first : batch.stop - first]))
         return {"outcomes": [pickle.dumps(list(results))]}
 
 
@@ -54,8 +53,8 @@ class Pool:
 
     def run(
         self,
-        start: Callable[[], Callable[[list[TokenisedWindow]], Block]],
-        windows: list[TokenisedWindow],
+        start: Callable[[], Callable[[Sequence[Any]], Block]],
+        items: Sequence[Any],
         units: list[list[Batch]],
     ) -> Iterator[Outcome]:
         """Yield what comes of the units, as they are done; a unit whose worker dies is tried again."""
@@ -63,8 +62,8 @@ class Pool:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1
-        items = [{"unit": pickle.dumps((unit, windows[unit[0].start : unit[-1].stop]))} for unit in units]
-        results = data.from_items(items, override_num_blocks=len(items)).map_batches(
+        pickled = [{"unit": pickle.dumps((unit, items[unit[0].start : unit[-1].stop]))} for unit in units]
+        results = data.from_items(pickled, override_num_blocks=len(pickled)).map_batches(
             Worker,
             fn_constructor_args=(start, self.threads),
             batch_size=1,
@@ -77,7 +76,7 @@ class Pool:
         left = {unit[0].start: unit for unit in units}
         for row in results.iter_rows():
             for outcome in pickle.loads(row["outcomes"]):
-                left.pop(outcome.windows.start, None)
+                left.pop(outcome.items.start, None)
                 yield outcome
         for unit in left.values():
             reason = f"its worker died, {ATTEMPTS + 1} times"

@@ -1,115 +1,262 @@
-"""Runs that can be interrupted, as commands start, resume and work through them."""
+"""Work through the items of a command: in one go, or in a run that can be interrupted, in this process or a pool."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import click
+import torch
 from tqdm import tqdm
 
-from decomp.cli.common import made_now, say
-from decomp.corpus.windows import TokenisedWindow
-from decomp.jobs import contents
+from decomp.cli.common import begun, open_model, say, table
+from decomp.cli.pool import open_pool
 from decomp.models.base import DecomposedModel
-from decomp.runs.cost import CostModel
-from decomp.runs.planned import PlannedWindow
-from decomp.runs.run import Batch, Run, Shard
+from decomp.runs.manifest import start_or_resume
+from decomp.runs.outputs import FOLDER, claim, is_own
+from decomp.runs.parts import ItemRows, TableParts
+from decomp.runs.run import MANIFEST, Batch, Run, Shard
+from decomp.runs.tables import own_table, table_of
 from decomp.runs.work import Outcome, journal_of, keep, outcomes
 from decomp.tables.blocks import Block
+from decomp.tables.columns import Writer
+from decomp.tables.files import check_table, format_of
+from decomp.tables.provenance import Made
+from decomp.tables.work import Work, WorkItem
 
 T = TypeVar("T")
+Asked = Mapping[str, Any]
+"""The values of a command's options: those of `options.run_options`, of the model, and for the table."""
+RUN_OPTIONS = ("run_folder", "shard", "engine", "num_workers", "ray_address")
+"""Of these, none changes the result."""
+Engine = Callable[[list[list[Batch]]], Iterator[Outcome]]
+"""From units of batches to what comes of them."""
 
 
-def request_of_run(
-    model: DecomposedModel, articles: Sequence[object], windows: Sequence[TokenisedWindow]
-) -> dict[str, Any]:
-    """Return all that the bytes of this command's results depend on: contents by their digests, versions, options."""
-    return {**made_now(model.about(), model.default_baseline), **contents(articles, windows)}
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """What one call of a command computes, with which model."""
+
+    work: Work[T]
+    model: DecomposedModel
+    name: str
+    """Of the model, as a process of a pool loads it."""
+    made: Made
+    """How its table is made: all that its bytes depend on."""
+
+    def start(self, asked: Asked) -> "Start":
+        """Return how a process of a pool begins."""
+        return Start(self.work.compute, self.name, asked["dtype"], asked["device"], asked["revision"])
 
 
-def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[PlannedWindow]:
-    lengths = [len(window.ids) for window in windows]
-    return [
-        PlannedWindow(
-            w.window.article, w.window.number, length, len(w.window.targets), cost.pairs(length), cost(length)
-        )
-        for w, length in zip(windows, lengths, strict=True)
-    ]
+@dataclass(frozen=True)
+class Start:
+    """How a process of a pool begins: it loads the model."""
+
+    compute: Callable[..., Block]
+    model: str
+    dtype: str
+    device: str
+    revision: str | None
+
+    def __call__(self) -> Callable[[Sequence[Any]], Block]:
+        model, _ = open_model(self.model, self.dtype, self.device, self.revision)
+        return partial(self.compute, model)
 
 
-class Bar:
-    """Windows, predicted tokens and pairs done; the bar and the time left go by predicted cost."""
+def device_here(asked: Asked) -> str:
+    """Return the device of this process: the workers of a pool may have one that it has not."""
+    return "cpu" if asked["engine"] == "ray" else str(asked["device"])
 
-    def __init__(self, bar: Any, windows: Sequence[PlannedWindow]) -> None:
-        self.bar, self.windows = bar, windows
-        self.done = self.targets = self.pairs = 0
 
-    def advance(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            window = self.windows[number]
-            self.done, self.targets, self.pairs = (
-                self.done + 1,
-                self.targets + window.targets,
-                self.pairs + window.pairs,
-            )
-            self.bar.update(window.cost)
-        seconds = self.bar.format_dict["elapsed"]
-        speed = tqdm.format_sizeof(self.pairs / seconds) if seconds else "?"
-        self.bar.set_postfix_str(f"{self.done}/{self.bar.windows} windows, {self.targets} tokens, {speed} pairs/s")
+def check_asked(asked: Asked, inputs: Iterable[Path | str | None], *others: Path | None) -> None:
+    """Refuse outputs that can't be written or must not be, and run options that don't go together.
+
+    What a run wrote before it may write again. `others` are files beside the table. ValueError.
+    """
+    run = asked["run_folder"]
+    check_run_options(run, asked["shard"], asked["engine"], asked["overwrite"])
+    if run is not None:
+        inputs = (*inputs, run / MANIFEST, run / "parts", run / "journal", run / FOLDER)
+    outputs = [asked["output"], *others]
+    for own in (True, False):
+        chosen = [path if is_own(run, path) == own else None for path in outputs]
+        check_table(chosen[0], asked["format_name"], *chosen[1:], inputs=inputs, overwrite=own or asked["overwrite"])
+
+
+def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwrite: bool) -> None:
+    """Raise ValueError for what only runs can do, or several processes can't."""
+    if run_folder is None and (engine != "local" or shard.count > 1):
+        raise ValueError("--shard and --engine ray need a folder for their parts: give --run")
+    if overwrite and shard.count > 1:
+        raise ValueError("--overwrite would remove what the other shards compute: remove the folder of --run first")
+
+
+def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
+    """Return the rows of the job's table, computed as they are taken, or in a run before, those of its parts.
+
+    None where other shards have to come first.
+    """
+    work, folder = job.work, asked["run_folder"]
+    if folder is None:
+        return begun(work.table(watched(job, asked["quiet"])))
+    run = start_or_resume(run_of(job, folder), asked["overwrite"])
+    work_through(run, asked["shard"], job, asked)
+    if not run.is_complete():
+        left, count = len(run.items) - len(run.done()), len(run.items)
+        say(f"{left} of {count} {run.what}s are left to other shards: decomp status {folder}", asked["quiet"])
+        return None
+    if isinstance(run.store, ItemRows):
+        run.store.write_table(folder, work.table(run.rows()))
+    return table_of(run).blocks()
+
+
+def deliver(
+    job: Job[T],
+    asked: Asked,
+    seen: Callable[[Block], object] = lambda _: None,
+    beside: Callable[[], object] = lambda: None,
+) -> bool:
+    """Write the job's table where it was asked for; return whether it is whole, or other shards have to come first.
+
+    `seen` is given all rows of the table, `beside` is called when they are written, and before the table is there.
+    """
+    blocks, run = finished(job, asked), asked["run_folder"]
+    if blocks is None:
+        return False
+    with writer(job, asked) as write:
+        for block in blocks:
+            seen(block)
+            write(block)
+        beside()
+    if run is not None and asked["output"] is None:
+        count = f"all {len(job.work.items)} {job.work.what}s are done"
+        say(f"{count}: decomp table {run} -o FILE makes one table", asked["quiet"])
+    return True
 
 
 @contextmanager
-def cost_progress(windows: Sequence[PlannedWindow], numbers: Iterable[int], quiet: bool) -> Iterator[Bar]:
-    """Show a bar on a terminal's stderr over some of the windows."""
+def writer(job: Job[T], asked: Asked) -> Iterator[Writer]:
+    """Give a writer of rows to the table that was asked for; in a run without one, nowhere."""
+    output, run, columns = asked["output"], asked["run_folder"], job.work.columns
+    if run is None:
+        with table(output, asked["format_name"], columns, job.made) as write:
+            yield write
+    elif output is None:
+        yield lambda _: None
+    else:
+        with own_table(run, output, format_of(output, asked["format_name"]), columns, job.made) as write:
+            yield write
+
+
+def claim_beside(asked: Asked, *outputs: Path | None) -> None:
+    """Note files that a run wrote beside its table, so that the same command may write them again."""
+    if asked["run_folder"] is not None:
+        for output in filter(None, outputs):
+            claim(asked["run_folder"], output, output)
+
+
+def run_of(job: Job[T], folder: Path) -> Run:
+    """Return the run that the job is, in a folder."""
+    work = job.work
+    count, columns = len(work.items), work.computed
+    store = TableParts(columns, count) if work.summary is None else ItemRows(columns, count, work.columns)
+    return Run(folder, job.made, work.what, work.plan, work.batches, work.unit_cost, store)
+
+
+def watched(job: Job[T], quiet: bool) -> Iterator[Block]:
+    """Yield the rows of all items, with a bar."""
+    work = job.work
+    with cost_progress(work.what, work.plan, range(len(work.plan)), quiet) as bar:
+        yield from work.blocks(job.model, bar.advance)
+
+
+class Bar:
+    """Items, predicted tokens and pairs done; the bar and the time left go by predicted cost."""
+
+    def __init__(self, bar: Any, what: str, items: Sequence[WorkItem], total: int) -> None:
+        self.bar, self.what, self.items, self.total = bar, what, items, total
+        self.done = self.targets = self.pairs = 0
+
+    def advance(self, numbers: Iterable[int]) -> None:
+        """Count these items as done."""
+        for number in numbers:
+            item = self.items[number]
+            self.done, self.targets, self.pairs = self.done + 1, self.targets + item.targets, self.pairs + item.pairs
+            self.bar.update(item.cost)
+        seconds = self.bar.format_dict["elapsed"]
+        speed = tqdm.format_sizeof(self.pairs / seconds) if seconds else "?"
+        tokens = f", {self.targets} tokens, {speed} pairs/s" if self.targets else ""
+        self.bar.set_postfix_str(f"{self.done}/{self.total} {self.what}s{tokens}")
+
+
+@contextmanager
+def cost_progress(what: str, items: Sequence[WorkItem], numbers: Iterable[int], quiet: bool) -> Iterator[Bar]:
+    """Show a bar on a terminal's stderr over some of the items."""
     chosen = list(numbers)
-    total = sum(windows[number].cost for number in chosen)
+    total = sum(items[number].cost for number in chosen)
     shape = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
     with tqdm(total=total, bar_format=shape, smoothing=0, delay=1, disable=True if quiet else None) as bar:
-        bar.windows = len(chosen)
-        yield Bar(bar, windows)
+        yield Bar(bar, what, items, len(chosen))
 
 
-def work_through(
-    run: Run, shard: Shard, work: Callable[[list[list[Batch]]], Iterator[Outcome]], quiet: bool, **means: Any
-) -> None:
+def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
     """Do what is left of one shard.
 
-    Ends with a line on how to go on when interrupted (exit code 130) or told to end (143), with 1 where windows failed.
+    Ends with a line on how to go on when interrupted (exit code 130) or told to end (143), with 1 where items failed.
     """
-    units = run.units(shard)
-    to_do = run.left(shard)
+    quiet, units, to_do = asked["quiet"], run.units(shard), run.left(shard)
     own, failed = sum(map(len, run.share(shard))), list[Outcome]()
     if len(to_do) < own:
-        say(f"{own - len(to_do)} of {own} windows are done, {len(to_do)} to do", quiet)
+        say(f"{own - len(to_do)} of {own} {run.what}s are done, {len(to_do)} to do", quiet)
     if not units:
         return
-    journal = journal_of(run, shard, **means)
     try:
-        with cost_progress(run.windows, to_do, quiet) as bar:
-            for outcome in work(units):
-                keep(run, outcome, journal)
-                bar.advance(outcome.windows)
-                failed += [outcome] if outcome.error is not None else []
+        with engine_of(job, asked) as (work, means):
+            journal = journal_of(run, shard, **means)
+            with cost_progress(run.what, run.items, to_do, quiet) as bar:
+                for outcome in work(units):
+                    keep(run, outcome, journal)
+                    bar.advance(outcome.items)
+                    failed += [outcome] if outcome.error is not None else []
     except (KeyboardInterrupt, SystemExit) as stop:
-        done = len(run.done())
-        click.echo(
-            f"\nStopped: {done} of {len(run.windows)} windows are done and kept. The same command goes on from here.",
-            err=True,
-        )
+        done = f"{len(run.done())} of {len(run.items)} {run.what}s are done and kept"
+        click.echo(f"\nStopped: {done}. The same command goes on from here.", err=True)
         if isinstance(stop, KeyboardInterrupt):
             raise click.exceptions.Exit(130) from None
         raise
     if failed:
         raise click.ClickException(
-            f"{sum(len(o.windows) for o in failed)} of {own} windows failed, the first with: {failed[0].error}\n"
+            f"{sum(len(o.items) for o in failed)} of {own} {run.what}s failed, the first with: {failed[0].error}\n"
             f"The same command tries them again; decomp status {run.folder} lists them."
         )
 
 
-def locally(windows: list[T], compute: Callable[[list[T]], Block]) -> Callable[[list[list[Batch]]], Iterator[Outcome]]:
+@contextmanager
+def engine_of(job: Job[T], asked: Asked) -> Iterator[tuple[Engine, dict[str, Any]]]:
+    """Give what computes units, in this process or a pool, and what the journal says of it."""
+    items = list(job.work.items)
+    if asked.get("engine", "local") == "local":
+        yield (
+            locally(items, partial(job.work.compute, job.model)),
+            {
+                "engine": "local",
+                "threads": torch.get_num_threads(),
+            },
+        )
+        return
+    with open_pool(asked["ray_address"], asked["num_workers"], asked["device"]) as pool:
+        say(f"{pool.workers} workers of {pool.threads} threads each", asked["quiet"])
+        work = partial(pool.run, job.start(asked), items)
+        yield work, {"engine": "ray", "workers": pool.workers, "threads": pool.threads}
+
+
+def locally(items: list[T], compute: Callable[[list[T]], Block]) -> Engine:
     """Return the engine that computes in this process: from units of batches to their outcomes."""
 
     def work(batch: Batch) -> Block:
-        return compute(windows[batch.start : batch.stop])
+        return compute(items[batch.start : batch.stop])
 
     return lambda units: (outcome for unit in units for outcome in outcomes(unit, work))

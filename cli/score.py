@@ -37,21 +37,13 @@ def command(**asked: Any) -> None:
     With --run, whatever stops the command, the same command goes on where it stopped; -o then makes the table
     from the run's parts when all are there, as decomp table does.
     """
-    from decomp.cli.scoring import (
-        is_for_a_person,
-        open_job,
-        say_plan,
-        score_for_a_person,
-        score_in_run,
-        score_into_table,
-    )
+    from decomp.cli.running import deliver
+    from decomp.cli.scoring import is_for_a_person, open_job, say_plan, score_for_a_person
 
     job = open_job(asked)
     if asked["plan"]:
         say_plan(job, asked)
-    elif asked["run_folder"] is not None:
-        score_in_run(job, asked)
-    elif is_for_a_person(asked):
+    elif asked["run_folder"] is None and is_for_a_person(asked):
         score_for_a_person(job, asked)
     else:
-        score_into_table(job, asked)
+        deliver(job, asked)

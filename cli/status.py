@@ -41,7 +41,7 @@ def command(folder: Path, watch: bool) -> None:
         if watch and sys.stdout is not None and sys.stdout.isatty():
             click.clear()
         click.echo("\n\n".join("\n".join(report(run)) for run in runs))
-        if not watch or all(len(run.done()) == len(run.windows) for run in runs):
+        if not watch or all(run.is_complete() for run in runs):
             return
         time.sleep(WATCHED)
 
@@ -54,30 +54,29 @@ def report(run: "Run") -> list[str]:
     request = run.request
     lines = [
         f"{run.folder}: decomp {request['command']}, model {request['model']['model']}",
-        f"  done    {share(status.done, status.total)}",
+        f"  done    {share(run, status.done, status.total)}",
     ]
-    if status.pairs_per_second is not None:
+    if status.pairs_per_second is not None and status.total.targets:
         lines.append(f"  rate    {status.pairs_per_second:,.0f} pairs/s")
     if status.seconds_left:
         lines.append(
-            f"  left    {duration(status.seconds_left)} at the latest rate, predicted from the windows' lengths"
+            f"  left    {duration(status.seconds_left)} at the latest rate, predicted from the {run.what}s' lengths"
         )
     for part in status.shares:
-        lines.append(
-            f"  shard {part.shard}  {share(part.done, part.total)}; last wrote {duration(time.time() - part.last)} ago"
-        )
+        wrote = f"last wrote {duration(time.time() - part.last)} ago"
+        lines.append(f"  shard {part.shard}  {share(run, part.done, part.total)}; {wrote}")
     if status.failed:
-        lines.append(f"  failed  {sum(map(len, status.failed))} windows; the same command tries them again:")
-    for windows, error in list(status.failed.items())[:SHOWN]:
-        places = "; ".join(f"article {run.windows[n].article}, window {run.windows[n].number}" for n in windows[:3])
-        lines.append(f"          {places}{' …' if len(windows) > 3 else ''}: {printable(error)}")
+        lines.append(f"  failed  {sum(map(len, status.failed))} {run.what}s; the same command tries them again:")
+    for items, error in list(status.failed.items())[:SHOWN]:
+        places = "; ".join(run.items[n].key for n in items[:3])
+        lines.append(f"          {printable(places)}{' …' if len(items) > 3 else ''}: {printable(error)}")
     return lines
 
 
-def share(done: "Amount", total: "Amount") -> str:
+def share(run: "Run", done: "Amount", total: "Amount") -> str:
     percent = int(100 * done.cost / max(1, total.cost))
-    windows, tokens = f"{done.windows:,} of {total.windows:,}", f"{done.targets:,} of {total.targets:,}"
-    return f"{windows} windows, {tokens} tokens, {percent} % of the work"
+    tokens = f"{done.targets:,} of {total.targets:,} tokens, " if total.targets else ""
+    return f"{done.items:,} of {total.items:,} {run.what}s, {tokens}{percent} % of the work"
 
 
 def printable(text: str) -> str:

@@ -1,31 +1,31 @@
 """`decomp decompose` starts or resumes a run here, whose windows are decomposed and stored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
-
-from decomp.cli.common import open_model, say
-from decomp.cli.running import locally, planned, request_of_run, work_through
+from decomp.cli.common import made_now, open_model, say
+from decomp.cli.running import Job, work_through
 from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
 from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow
 from decomp.io.amounts import format_bytes, parse_bytes
-from decomp.jobs import open_windows
+from decomp.jobs import contents, open_windows
 from decomp.models.base import DecomposedModel, check_decomposition_length, model_label
 from decomp.models.checks import parse_dtype
-from decomp.runs.cost import cost_model
+from decomp.runs.cost import cost_model, planned
 from decomp.runs.decomposition_files import DecompositionFiles
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.run import Run
 from decomp.tables.blocks import Block
+from decomp.tables.work import Work
 
 Numbered = tuple[int, TokenisedWindow]
 
 
 @dataclass(frozen=True)
-class Job:
+class Storing:
     """One call of `decomp decompose`: what it decomposes, and where that goes."""
 
     model: DecomposedModel
@@ -34,7 +34,7 @@ class Job:
     files: DecompositionFiles
 
 
-def open_job(asked: Mapping[str, Any]) -> Job:
+def open_job(asked: Mapping[str, Any]) -> Storing:
     """Return the job that the values of the command's options ask for, read and checked."""
     articles = read_articles(
         asked["input_file"], InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
@@ -53,42 +53,45 @@ def open_job(asked: Mapping[str, Any]) -> Job:
         parse_dtype(asked["store_dtype"] or asked["dtype"]),
     )
     files.prepare(len(windows), asked["overwrite"])
-    return Job(model, articles, windows, files)
+    return Storing(model, articles, windows, files)
 
 
-def run_of(job: Job, asked: Mapping[str, Any]) -> Run:
-    """Return the run that stores the job's decompositions."""
-    plan = planned(job.windows, cost_model(job.model, asked["decomposition_length"], with_logits=False))
-    request = {**request_of_run(job.model, job.articles, job.windows), "format": asked["format_name"]}
-    batches = in_batches([window.tokens for window in plan], asked["batch_size"], job.model.max_length())
-    return Run(job.files.run_folder(), request, plan, batches, 0, job.files.of_windows())
+def job_of(storing: Storing, asked: Mapping[str, Any]) -> Job[Numbered]:
+    """Return the windows as what is computed, and stored by what computes it."""
+    model, windows = storing.model, storing.windows
+    plan = planned(windows, cost_model(model, asked["decomposition_length"], with_logits=False))
+    made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
+    batches = in_batches([window.tokens for window in plan], asked["batch_size"], model.max_length())
+    options = {name: asked[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}
+    compute = partial(decompose_and_write, storing.files, options)
+    work = Work("window", list(enumerate(windows)), plan, batches, compute, ())
+    return Job(work, model, asked["model"], {**made, "format": asked["format_name"]})
 
 
-def store(job: Job, asked: Mapping[str, Any]) -> None:
+def run_of(storing: Storing, job: Job[Numbered]) -> Run:
+    """Return the run that stores the decompositions."""
+    work, files = job.work, storing.files
+    return Run(files.run_folder(), job.made, work.what, work.plan, work.batches, work.unit_cost, files.of_windows())
+
+
+def store(storing: Storing, asked: Mapping[str, Any]) -> None:
     """Decompose and store what is left of a run, or of this command's shard of it."""
-    wanted, shard, quiet = run_of(job, asked), asked["shard"], asked["quiet"]
-    left = [job.windows[number] for number in wanted.left(shard)]
-    size = job.files.size(left, asked["decomposition_length"], job.model.unembedding())
+    job, shard = job_of(storing, asked), asked["shard"]
+    wanted = run_of(storing, job)
+    left = [storing.windows[number] for number in wanted.left(shard)]
+    size = storing.files.size(left, asked["decomposition_length"], storing.model.unembedding())
     tokens = sum(len(window.ids) for window in left)
-    say(
-        f"{len(left)} windows, {tokens} tokens; {format_bytes(size)} will be written to {asked['output_dir']}",
-        quiet,
-    )
-    job.files.refuse_full_disk(size)
-    run = start_or_resume(wanted, asked["overwrite"])
-    work = locally(list(enumerate(job.windows)), writer_of(job, asked))
-    work_through(run, shard, work, quiet, engine="local", threads=torch.get_num_threads())
+    where = f"{format_bytes(size)} will be written to {asked['output_dir']}"
+    say(f"{len(left)} windows, {tokens} tokens; {where}", asked["quiet"])
+    storing.files.refuse_full_disk(size)
+    work_through(start_or_resume(wanted, asked["overwrite"]), shard, job, asked)
 
 
-def writer_of(job: Job, asked: Mapping[str, Any]) -> Callable[[list[Numbered]], Block]:
-    """Return what decomposes the windows of a batch and writes their files."""
-    names = ("decomposition_length", "activation_rule", "gate_rule", "memory")
-    options = {name: asked[name] for name in names}
-
-    def write(batch: list[Numbered]) -> Block:
-        ids = [window.ids.to(job.model.device) for _, window in batch]
-        for (number, window), result in zip(batch, job.model.decompose_batch(ids, **options), strict=True):
-            job.files.write(number, result, window)
-        return {}
-
-    return write
+def decompose_and_write(
+    files: DecompositionFiles, options: Mapping[str, Any], model: Any, batch: Sequence[Numbered]
+) -> Block:
+    """Decompose the windows of a batch, and write their files."""
+    ids = [window.ids.to(model.device) for _, window in batch]
+    for (number, window), result in zip(batch, model.decompose_batch(ids, **options), strict=True):
+        files.write(number, result, window)
+    return {}

@@ -6,6 +6,7 @@ All that can be refused without the model is refused before it is loaded.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from decomp.corpus.articles import Article
+from decomp.corpus.batches import in_batches
 from decomp.corpus.contrast_items import Item, tokenise
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, only_target, windows_of
@@ -29,11 +31,13 @@ from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
+from decomp.runs.cost import cost_model, planned
 from decomp.tables.blocks import Block
 from decomp.tables.contrasting import Contraster, ItemBlock
 from decomp.tables.front import Front
 from decomp.tables.reduction import Reduction
 from decomp.tables.scoring import Scorer
+from decomp.tables.work import Work, item_of
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +142,15 @@ class Scoring:
     def blocks_by_window(self, batch_size: int | None = None) -> Iterator[Block]:
         """Yield the rows of one window after the other, computed when they are asked for."""
         return self.scorer.blocks_by_window(self.model, self.windows, batch_size)
+
+    def work(self, batch_size: int | None = None) -> Work[TokenisedWindow]:
+        """Return the windows as what a table is computed from."""
+        positions = self.model.max_length()
+        cost = cost_model(self.model, self.scorer.request.decomposition_length)
+        plan = planned(self.windows, cost)
+        batches = in_batches([item.tokens for item in plan], batch_size, positions)
+        compute, columns = self.scorer.part, self.columns
+        return Work("window", self.windows, plan, batches, compute, columns, unit_cost=cost(positions))
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return how a table is made, as the command says it of its own; `given` are the settings that were given."""
@@ -262,6 +275,13 @@ class Contrasting:
     def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemBlock]:
         """Yield the rows of one item after the other, computed when they are asked for."""
         return self.contraster.rows_by_item(self.model, self.tokenizer, self.contrasts, batch_size)
+
+    def work(self, batch_size: int = 16) -> Work[Contrast]:
+        """Return the items as what a table is computed from."""
+        plan = [item_of(contrast.item.item.place, contrast.context) for contrast in self.contrasts]
+        batches = in_batches([item.tokens for item in plan], batch_size, 0)
+        compute = partial(self.contraster.part, self.tokenizer)
+        return Work("item", self.contrasts, plan, batches, compute, self.contraster.columns)
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return how a table is made; `given` are the settings that were given."""

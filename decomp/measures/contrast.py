@@ -48,6 +48,10 @@ class Contrast:
     target: tuple[int, ...]
     foil: tuple[int, ...]
 
+    def on(self, device: torch.device) -> "Contrast":
+        """Return the item with its texts on a device."""
+        return replace(self, texts=tuple(text.on(device) for text in self.texts))
+
     def combine(self, scores: Sequence[Scores]) -> Scores:
         """Return one measure's scores of the texts as those of one prediction after the context."""
         return scores[0] if len(scores) == 1 else difference(*scores)

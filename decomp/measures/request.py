@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from jaxtyping import Int
     from torch import Tensor
 
@@ -142,6 +143,12 @@ class Text:
     """Per token its word, rising from 0 without gaps: words are then the targets and sources of the scores."""
     place: str = ""
     """Where the text is from, for who reads an error: `article 3, window 0`."""
+
+    def on(self, device: "torch.device") -> "Text":
+        """Return the text with its tokens on a device."""
+        ids, foils, words = (None if each is None else each.to(device) for each in (self.ids, self.foils, self.words))
+        assert ids is not None
+        return replace(self, ids=ids, foils=foils, words=words)
 
     @property
     def has_parted_sources(self) -> bool:

@@ -1,9 +1,12 @@
 """What a window costs, predicted from its length: the arithmetic of its (target, source) pairs and of its tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from decomp.core.model import Model
 from decomp.core.pairs import pair_offset
+from decomp.corpus.windows import TokenisedWindow
+from decomp.tables.work import WorkItem, window_key
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,13 @@ def cost_model(model: Model, decomposition_length: int | None, with_logits: bool
     config = model.config
     vocab = config.vocab_size if with_logits else 0
     return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)
+
+
+def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[WorkItem]:
+    """Return what windows are predicted to cost."""
+    items = []
+    for each in windows:
+        window, length = each.window, len(each.ids)
+        key = window_key(window.article, window.number)
+        items.append(WorkItem(key, length, len(window.targets), cost.pairs(length), cost(length)))
+    return items

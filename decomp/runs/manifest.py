@@ -9,22 +9,23 @@ from typing import Any
 
 from decomp.io.files import CannotWriteError, remove_abandoned, write_whole
 from decomp.runs.parts import STORES
-from decomp.runs.planned import PlannedWindow
 from decomp.runs.run import MANIFEST, SUFFIX, Run
 from decomp.tables.provenance import differences
+from decomp.tables.work import WorkItem
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def manifest_of(run: Run) -> dict[str, Any]:
-    kind = next(kind for kind, store in STORES.items() if isinstance(run.store, store))
+    kind = next(kind for kind, store in STORES.items() if type(run.store) is store)
     return {
         "version": FORMAT_VERSION,
         "request": run.request,
         "batch_ends": [batch.stop for batch in run.batches],
         "unit_cost": run.unit_cost,
         "store": {"kind": kind, **asdict(run.store)},
-        "windows": dict(zip(PlannedWindow._fields, map(list, zip(*run.windows, strict=True)), strict=True)),
+        "what": run.what,
+        "items": dict(zip(WorkItem._fields, map(list, zip(*run.items, strict=True)), strict=True)),
     }
 
 
@@ -48,12 +49,13 @@ def open_run(folder: Path) -> Run:
 
 
 def run_of(folder: Path, manifest: dict[str, Any]) -> Run:
-    store = dict(manifest["store"])
+    store, columns = dict(manifest["store"]), manifest["items"]
     make = STORES[store.pop("kind")]
     return Run(
         folder,
         manifest["request"],
-        [PlannedWindow(*row) for row in zip(*manifest["windows"].values(), strict=True)],
+        str(manifest["what"]),
+        [WorkItem(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)],
         [range(*ends) for ends in pairwise([0, *manifest["batch_ends"]])],
         manifest["unit_cost"],
         make(**{name: tuple(value) if isinstance(value, list) else value for name, value in store.items()}),

@@ -1,9 +1,9 @@
-"""What a run keeps of each window that is done: a part of a table, or files beside the run."""
+"""What a run keeps of each item that is done: a part of a table, or files beside the run."""
 
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, starmap
 from pathlib import Path
@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from decomp.io.digests import file_digest
 from decomp.io.files import CannotWriteError, complete_or_absent
-from decomp.runs.planned import PlannedWindow
+from decomp.tables.work import WorkItem, window_key
 
 if TYPE_CHECKING:
     from decomp.tables.blocks import Block
 
 FOLDER_SIZE = 100
-"""Windows whose parts share a folder, and become one part when all are done."""
+"""Items whose parts share a folder, and become one part when all are done."""
 SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
 class TableParts:
-    """Pieces of one table, each named by its windows, and the digest of these and its content:
+    """Pieces of one table, each named by its items, and the digest of these and its content:
     `parts/00000/00000012-00000015-0123456789abcdef.parquet`."""
 
     columns: tuple[str, ...]
     count: int
-    """How many windows the run has."""
+    """How many items the run has."""
 
     def done(self, run: Path) -> set[int]:
-        """Return the numbers of the windows that have a part."""
-        return {number for windows, _ in self.in_order(run) for number in windows}
+        """Return the numbers of the items that have a part."""
+        return {number for items, _ in self.in_order(run) for number in items}
 
     def all(self, run: Path) -> list[tuple[range, Path]]:
-        """Return all parts by their windows, the longest of those that begin with the same one first."""
+        """Return all parts by their items, the longest of those that begin with the same one first."""
         found = []
         for path in run.glob(f"parts/*/*{SUFFIX}"):
             if match := re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", path.name.removesuffix(SUFFIX)):
@@ -46,82 +46,82 @@ class TableParts:
         """Return the parts, without those of processes that did the same work at once and cut it otherwise, and those
         that have become one."""
         chosen: list[tuple[range, Path]] = []
-        for windows, path in self.all(run):
-            if not chosen or windows.start >= chosen[-1][0].stop:
-                chosen.append((windows, path))
+        for items, path in self.all(run):
+            if not chosen or items.start >= chosen[-1][0].stop:
+                chosen.append((items, path))
         return chosen
 
-    def name(self, windows: range, content: Path) -> str:
+    def name(self, items: range, content: Path) -> str:
         """Return what a part is called: where its content belongs, and what it is."""
-        place = f"{windows.start:08}-{windows.stop:08}"
+        place = f"{items.start:08}-{items.stop:08}"
         return f"{place}-{file_digest(content, place.encode())}{SUFFIX}"
 
-    def write(self, run: Path, windows: range, pieces: "Sequence[Block]") -> None:
+    def write(self, run: Path, items: range, pieces: "Sequence[Block]") -> None:
         """Write a part, complete or absent; the one that completes a folder is written as one with all others of it.
 
         The whole is there before its pieces go: whoever looks meanwhile finds either, and takes the whole.
         CannotWriteError, a ValueError, where there is no room.
         """
-        others = self.rest_of_folder(run, windows)
-        before = [part for part in others if part[0].stop <= windows.start]
+        others = self.rest_of_folder(run, items)
+        before = [part for part in others if part[0].stop <= items.start]
         after = others[len(before) :]
-        whole = range(before[0][0].start if before else windows.start, after[-1][0].stop if after else windows.stop)
-        blocks = chain(blocks_of(before), pieces, blocks_of(after))
+        whole = range(before[0][0].start if before else items.start, after[-1][0].stop if after else items.stop)
+        blocks = chain(blocks_of(path for _, path in before), pieces, blocks_of(path for _, path in after))
         self.write_part(run, whole, blocks)
         if others:
             self.tidy(run)
 
-    def rest_of_folder(self, run: Path, windows: range) -> list[tuple[range, Path]]:
+    def rest_of_folder(self, run: Path, items: range) -> list[tuple[range, Path]]:
         """Return the other parts of a folder that this one completes; none if it does not, or one is damaged."""
-        number = windows.start // FOLDER_SIZE
-        others = [part for part in self.in_order(run) if part[0] != windows]
+        number = items.start // FOLDER_SIZE
+        others = [part for part in self.in_order(run) if part[0] != items]
         own = [part for part in others if part[0].start // FOLDER_SIZE == number]
-        missing = {*range(number * FOLDER_SIZE, min((number + 1) * FOLDER_SIZE, self.count))} - {*windows}
+        missing = {*range(number * FOLDER_SIZE, min((number + 1) * FOLDER_SIZE, self.count))} - {*items}
         for numbers, _ in others:
             missing -= {*numbers}
-        places = sorted([windows, *(numbers for numbers, _ in own)], key=lambda numbers: numbers.start)
+        places = sorted([items, *(numbers for numbers, _ in own)], key=lambda numbers: numbers.start)
         adjacent = all(one.stop == next.start for one, next in pairwise(places))
         return own if not missing and adjacent and all(starmap(self.is_whole, own)) else []
 
-    def write_part(self, run: Path, windows: range, blocks: "Iterable[Block]") -> None:
+    def write_part(self, run: Path, items: range, blocks: "Iterable[Block]") -> None:
         """Write one part. CannotWriteError, a ValueError, where there is no room."""
-        from decomp.tables.parquet import parquet_writer
+        folder = run / "parts" / f"{items.start // FOLDER_SIZE:05}"
+        write_parquet(folder / SUFFIX, lambda beside: self.name(items, beside), self.columns, blocks)
 
-        folder = run / "parts" / f"{windows.start // FOLDER_SIZE:05}"
+    def is_whole(self, items: range, path: Path) -> bool:
+        """Return whether a part is what was written for these items."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (
-                complete_or_absent(folder / SUFFIX, named=lambda beside: self.name(windows, beside)) as beside,
-                beside.open("wb") as file,
-                parquet_writer(file, self.columns, None) as write,
-            ):
-                for block in blocks:
-                    write(block)
-        except OSError as error:
-            raise CannotWriteError(f"can't write {folder}: {error.strerror or error}") from error
-
-    def is_whole(self, windows: range, path: Path) -> bool:
-        """Return whether a part is what was written for these windows."""
-        try:
-            return self.name(windows, path) == path.name
+            return self.name(items, path) == path.name
         except OSError:
             return False
 
-    def check_part(self, windows: range, path: Path) -> None:
-        """Raise ValueError for a part that can't be read, or is not what was written for these windows."""
+    def check_part(self, items: range, path: Path) -> None:
+        """Raise ValueError for a part that can't be read, or is not what was written for these items."""
         try:
-            named = self.name(windows, path)
+            named = self.name(items, path)
         except OSError as error:
             raise ValueError(f"can't read {path} ({error.strerror}): remove it and run the command again") from error
         if named != path.name:
             raise ValueError(f"{path} is damaged: remove it and run the command again")
 
-    def check(self, run: Path, windows: "Sequence[PlannedWindow]") -> None:
-        """Raise ValueError for a part that is not what was written, or of windows that the run has not."""
+    def check(self, run: Path, items: "Sequence[WorkItem]") -> None:
+        """Raise ValueError for a part that is not what was written, or of items that the run has not."""
         for numbers, path in self.in_order(run):
             self.check_part(numbers, path)
-            if numbers.stop > len(windows):
-                raise ValueError(f"{path} is of another run, this one has {len(windows)} windows: remove it")
+            if numbers.stop > len(items):
+                raise ValueError(f"{path} is of another run, this one has {len(items)} items: remove it")
+
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """Return the columns of the table that the parts are pieces of."""
+        return self.columns
+
+    def tables(self, run: Path) -> list[Path]:
+        """Return the files that are the table, in order. ValueError for one that is not what was written."""
+        parts = self.in_order(run)
+        for items, path in parts:
+            self.check_part(items, path)
+        return [path for _, path in parts]
 
     def tidy(self, run: Path) -> None:
         """Remove what a killed process left of parts that have become one, and what was computed twice."""
@@ -135,11 +135,76 @@ class TableParts:
         shutil.rmtree(run / "parts", ignore_errors=True)
 
 
-def blocks_of(parts: Sequence[tuple[range, Path]]) -> "Iterator[Block]":
-    """Yield the rows of parts."""
+def blocks_of(paths: Iterable[Path]) -> "Iterator[Block]":
+    """Yield the rows of Parquet files, one after the other."""
     from decomp.tables.parquet import parquet_blocks
 
-    return chain.from_iterable(parquet_blocks(path) for _, path in parts)
+    return chain.from_iterable(map(parquet_blocks, paths))
+
+
+@dataclass(frozen=True)
+class ItemRows(TableParts):
+    """Rows of items that a table is made of once all are there: `table-0123456789abcdef.parquet` in the run's folder.
+
+    Whoever finds the last item done makes it; it can always be made again.
+    """
+
+    table_columns: tuple[str, ...]
+
+    def tables(self, run: Path) -> list[Path]:
+        """Return the file of the table. ValueError where it is not there, or not what was written."""
+        found = [path for path in run.glob(f"table-*{SUFFIX}") if path.is_file()]
+        if not found:
+            raise ValueError(f"all of {run} is computed, its table is not made yet: run its command again")
+        for path in found:
+            if self.table_name(path) != path.name:
+                raise ValueError(f"{path} is damaged: remove it and run the command again")
+        return found[:1]
+
+    def table_name(self, content: Path) -> str:
+        """Return what a table of this content is called."""
+        return f"table-{file_digest(content)}{SUFFIX}"
+
+    def write_table(self, run: Path, blocks: "Iterable[Block]") -> None:
+        """Write the table, complete or absent. CannotWriteError, a ValueError, where there is no room."""
+        before = [*run.glob(f"table-*{SUFFIX}")]
+        path = write_parquet(run / SUFFIX, self.table_name, self.table_columns, blocks)
+        for other in before:
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def remove(self, run: Path) -> None:
+        """Remove all parts, and the table."""
+        super().remove(run)
+        for path in run.glob(f"table-*{SUFFIX}"):
+            path.unlink(missing_ok=True)
+
+
+def write_parquet(path: Path, named: Callable[[Path], str], columns: Sequence[str], blocks: "Iterable[Block]") -> Path:
+    """Write rows into a file beside `path` that is called by its content, and return it.
+
+    CannotWriteError, a ValueError, where there is no room.
+    """
+    from decomp.tables.parquet import parquet_writer
+
+    names = list[str]()
+
+    def name(beside: Path) -> str:
+        names.append(named(beside))
+        return names[0]
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            complete_or_absent(path, named=name) as beside,
+            beside.open("wb") as file,
+            parquet_writer(file, columns, None) as write,
+        ):
+            for block in blocks:
+                write(block)
+    except OSError as error:
+        raise CannotWriteError(f"can't write {path.parent}: {error.strerror or error}") from error
+    return path.with_name(names[0])
 
 
 @dataclass(frozen=True)
@@ -150,7 +215,7 @@ class WindowFiles:
     names: tuple[str, ...]
 
     def done(self, run: Path) -> set[int]:
-        """Return the numbers of the windows that have all their files."""
+        """Return the numbers of the items that have all their files."""
         there = set(os.listdir(run.parent))
         numbers = []
         for name in self.names:
@@ -163,25 +228,25 @@ class WindowFiles:
         """Return the files of one window."""
         return [run.parent / str(number).join(name.rsplit("{n}", 1)) for name in self.names]
 
-    def write(self, run: Path, windows: range, pieces: "Sequence[Block]") -> None:
+    def write(self, run: Path, items: range, pieces: "Sequence[Block]") -> None:
         """Do nothing: they are written as they are computed."""
 
-    def check(self, run: Path, windows: "Sequence[PlannedWindow]") -> None:
+    def check(self, run: Path, items: "Sequence[WorkItem]") -> None:
         """Raise ValueError for files that are not whole, or of another window than their names say."""
         # Not before: what shows how a run is getting on must not wait for torch.
         from decomp.core.storage import stored_window
 
         for number in sorted(self.done(run)):
-            if number >= len(windows):
+            if number >= len(items):
                 continue
             paths = self.paths(run, number)
             if folder := next((path for path in paths if not path.is_file()), None):
                 raise ValueError(f"{folder} is no file: remove it and run the command again")
             window = stored_window(next(path for path in paths if path.suffix != ".pt"))
-            if window is not None and (window["article"], window["number"]) != windows[number][:2]:
+            if window is not None and (key := window_key(window["article"], window["number"])) != items[number].key:
                 raise ValueError(
-                    f"{paths[0]} holds window {window['number']} of article {window['article']}, not the one that its "
-                    "name says: remove it and run the command again"
+                    f"{paths[0]} holds {key}, not {items[number].key} as its name says: remove it and run the command "
+                    "again"
                 )
 
     def tidy(self, run: Path) -> None:
@@ -192,4 +257,4 @@ class WindowFiles:
 
 
 Store = TableParts | WindowFiles
-STORES: dict[str, type[Any]] = {"table": TableParts, "files": WindowFiles}
+STORES: dict[str, type[Any]] = {"table": TableParts, "rows": ItemRows, "files": WindowFiles}

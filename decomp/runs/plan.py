@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from decomp.io.amounts import format_bytes
-from decomp.runs.planned import PlannedWindow
 from decomp.tables.blocks import Block, length
 from decomp.tables.columns import FORMATS
 from decomp.tables.parquet import parquet_writer
+from decomp.tables.work import WorkItem
 
 LARGE = 50 * 10**9
 """Bytes of a table that are warned of."""
@@ -28,7 +28,7 @@ SPARE = 1.5
 class Sample:
     """One window of a job, computed."""
 
-    window: PlannedWindow
+    window: WorkItem
     seconds: float
     rows: int
     disk: dict[str, int]
@@ -89,7 +89,7 @@ class Plan:
         )
 
 
-def sample(window: PlannedWindow, compute: Callable[[], Block]) -> Sample:
+def sample(window: WorkItem, compute: Callable[[], Block]) -> Sample:
     """Compute one window and return what that took."""
     began = time.perf_counter()
     block = compute()
@@ -98,7 +98,7 @@ def sample(window: PlannedWindow, compute: Callable[[], Block]) -> Sample:
     return Sample(window, seconds, length(block), disk, most_memory())
 
 
-def plan(windows: Sequence[PlannedWindow], one: Sample, targets: Callable[[PlannedWindow], int]) -> Plan:
+def plan(windows: Sequence[WorkItem], one: Sample, targets: Callable[[WorkItem], int]) -> Plan:
     """Return what all windows take by what one of them took; `targets` counts the (target, source) pairs of a window
     that are written, if all sources are kept."""
     pairs = sum(map(targets, windows))
@@ -109,12 +109,12 @@ def plan(windows: Sequence[PlannedWindow], one: Sample, targets: Callable[[Plann
     return Plan(len(windows), tokens, round(one.rows * ratio), disk, one.memory, one.seconds * cost)
 
 
-def longest(windows: Sequence[PlannedWindow]) -> int:
+def longest(windows: Sequence[WorkItem]) -> int:
     """Return the number of the window that costs most."""
     return max(range(len(windows)), key=lambda number: windows[number].cost)
 
 
-def written_pairs(window: PlannedWindow, decomposition_length: int | None) -> int:
+def written_pairs(window: WorkItem, decomposition_length: int | None) -> int:
     """Return the (target, source) pairs of a window's targets, the last ones of its tokens."""
     first = window.tokens - 1 - window.targets
     kept = decomposition_length or window.tokens

@@ -1,4 +1,4 @@
-"""Runs over a corpus that can be interrupted: a folder in which a window is done when its part is there.
+"""Runs that can be interrupted: a folder in which an item of work is done when its part is there.
 
 The manifest says what was asked and is never written again; parts are complete or absent; the journals say
 how long parts took and what failed, and nothing depends on them.
@@ -6,23 +6,26 @@ how long parts took and what failed, and nothing depends on them.
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from decomp.runs.parts import Store, TableParts, WindowFiles
-from decomp.runs.planned import PlannedWindow
+from decomp.runs.parts import Store, TableParts, WindowFiles, blocks_of
+from decomp.tables.work import WorkItem
+
+if TYPE_CHECKING:
+    from decomp.tables.blocks import Block
 
 MANIFEST = "manifest.json"
 SUFFIX = ".run"
 Batch = range
-"""Numbers of the windows that are computed together."""
+"""Numbers of the items that are computed together."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The `index`-th (from 1) of `count` shares of the windows."""
+    """The `index`-th (from 1) of `count` shares of the items."""
 
     index: int = 1
     count: int = 1
@@ -47,23 +50,25 @@ class Run:
     folder: Path
     request: Mapping[str, Any]
     """All that the bytes of the result depend on."""
-    windows: Sequence[PlannedWindow]
+    what: str
+    """What an item is: window, item, fact, prompt."""
+    items: Sequence[WorkItem]
     batches: Sequence[Batch]
     unit_cost: int
     """Most that is computed between two parts: what an interruption may cost."""
     store: Store
 
     def done(self) -> set[int]:
-        """Return the windows that need no more work."""
+        """Return the items that need no more work."""
         done = self.store.done(self.folder)
         return {number for batch in self.batches if done.issuperset(batch) for number in batch}
 
-    def cost(self, windows: Iterable[int]) -> int:
-        return sum(self.windows[number].cost for number in windows)
+    def cost(self, items: Iterable[int]) -> int:
+        return sum(self.items[number].cost for number in items)
 
     def share(self, shard: Shard) -> list[Batch]:
         """Return the batches of one shard: consecutive, and of about the same cost as every other shard's."""
-        total, before, own = self.cost(range(len(self.windows))), 0, []
+        total, before, own = self.cost(range(len(self.items))), 0, []
         for batch in self.batches:
             cost = self.cost(batch)
             if (2 * before + cost) * shard.count // (2 * total) == shard.index - 1:
@@ -72,7 +77,7 @@ class Run:
         return own
 
     def left(self, shard: Shard) -> list[int]:
-        """Return the windows of one shard that need work."""
+        """Return the items of one shard that need work."""
         done = self.done()
         return [number for batch in self.share(shard) for number in batch if number not in done]
 
@@ -95,16 +100,16 @@ class Run:
 
     def check(self) -> None:
         """Raise ValueError, with its file, for anything done that is not what was written."""
-        self.store.check(self.folder, self.windows)
+        self.store.check(self.folder, self.items)
 
     def refuse_incomplete(self) -> None:
-        """Raise ValueError, with how many and which, if windows are missing."""
+        """Raise ValueError, with how many and which, if items are missing."""
         done = self.done()
-        if missing := [number for number in range(len(self.windows)) if number not in done]:
-            first = self.windows[missing[0]]
+        if missing := [number for number in range(len(self.items)) if number not in done]:
+            first = self.items[missing[0]]
             raise ValueError(
-                f"{len(missing)} of {len(self.windows)} windows are missing in {self.folder}, the first is window "
-                f"{first.number} of article {first.article}: run its command again, or see decomp status {self.folder}"
+                f"{len(missing)} of {len(self.items)} {self.what}s are missing in {self.folder}, the first is "
+                f"{first.key}: run its command again, or see decomp status {self.folder}"
             )
 
     def table_parts(self) -> TableParts:
@@ -113,11 +118,18 @@ class Run:
             raise ValueError(f"{self.folder} is a run of decomp decompose, whose results are files and no table")
         return self.store
 
-    def parts(self) -> list[tuple[range, Path]]:
-        """Return the windows and files of a complete run's table, in order. ValueError if windows are missing."""
+    def is_complete(self) -> bool:
+        """Return whether no item needs more work."""
+        return len(self.done()) == len(self.items)
+
+    def rows(self) -> "Iterator[Block]":
+        """Yield the rows of all items of a complete run, in order. ValueError if some are missing or damaged."""
         store = self.table_parts()
         self.refuse_incomplete()
-        return store.in_order(self.folder)
+        parts = store.in_order(self.folder)
+        for items, path in parts:
+            store.check_part(items, path)
+        return blocks_of([path for _, path in parts])
 
     def remove(self) -> None:
         """Remove all of the run, the manifest last: without one, parts would belong to whoever comes next."""

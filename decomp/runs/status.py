@@ -15,14 +15,14 @@ RECENT = 600
 class Amount:
     """Of work, done or to do."""
 
-    windows: int
+    items: int
     targets: int
     pairs: int
     cost: int
 
 
-def amount(run: Run, windows: Iterable[int]) -> Amount:
-    chosen = [run.windows[number] for number in windows]
+def amount(run: Run, items: Iterable[int]) -> Amount:
+    chosen = [run.items[number] for number in items]
     return Amount(
         len(chosen), sum(w.targets for w in chosen), sum(w.pairs for w in chosen), sum(w.cost for w in chosen)
     )
@@ -52,7 +52,7 @@ class Status:
 
 def status_of(run: Run) -> Status:
     done, entries = run.done(), journal_entries(run)
-    total, finished = amount(run, range(len(run.windows))), amount(run, done)
+    total, finished = amount(run, range(len(run.items))), amount(run, done)
     pairs_per_second, cost_per_second = rates(run, [e for e in entries if "first" in e and e["error"] is None])
     left = None if cost_per_second is None else (total.cost - finished.cost) / cost_per_second
     return Status(total, finished, pairs_per_second, left, failures(done, entries), shares(run, done, entries))
@@ -60,7 +60,7 @@ def status_of(run: Run) -> Status:
 
 def failures(done: set[int], entries: Sequence[dict[str, Any]]) -> dict[range, str]:
     failed = {range(e["first"], e["stop"]): e["error"] for e in entries if e.get("error") is not None}
-    return {windows: failed[windows] for windows in sorted(failed, key=min) if not done.issuperset(windows)}
+    return {items: failed[items] for items in sorted(failed, key=min) if not done.issuperset(items)}
 
 
 def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:

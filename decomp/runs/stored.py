@@ -112,9 +112,9 @@ def check_all_there(identifier: str, folder: Path, windows: dict[int, str]) -> N
         run = open_run(run_folder)
         run.refuse_incomplete()
         run.check()
-        if count > len(run.windows):
+        if count > len(run.items):
             raise ValueError(
-                f"{windows[count - 1]} in {folder} is not of the run {run_folder}, which has {len(run.windows)} "
+                f"{windows[count - 1]} in {folder} is not of the run {run_folder}, which has {len(run.items)} "
                 "windows: remove it"
             )
     elif missing := sorted(set(range(count)) - set(windows)):

@@ -1,6 +1,7 @@
 """The table of a complete run: read part by part, or written as one file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,32 +10,32 @@ from decomp.runs.outputs import claim
 from decomp.runs.parts import blocks_of
 from decomp.runs.run import Run
 from decomp.tables.blocks import Block
+from decomp.tables.columns import Writer
 from decomp.tables.files import TableFile, open_table, table_writer, whole_table
 from decomp.tables.provenance import Made
 
 
 @dataclass(frozen=True)
 class RunTable(TableFile):
-    """The table of a complete run, one of whose parts is open at a time."""
+    """The table of a complete run, one of whose files is open at a time."""
 
     run: Run
-    parts: tuple[tuple[range, Path], ...]
+    files: tuple[Path, ...]
 
     def made(self) -> Made:
         """Return how the run's table is made: what was asked of the run."""
         return self.run.request
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows of all parts."""
-        return blocks_of(self.parts)
+        """Yield the rows of all files."""
+        return blocks_of(self.files)
 
 
 def table_of(run: Run) -> RunTable:
-    """Return the table of a run. ValueError where windows are missing, or parts are damaged."""
-    parts, store = run.parts(), run.table_parts()
-    for windows, path in parts:
-        store.check_part(windows, path)
-    return RunTable(run.folder, store.columns, run, tuple(parts))
+    """Return the table of a run. ValueError where items are missing, or files are damaged."""
+    store = run.table_parts()
+    run.refuse_incomplete()
+    return RunTable(run.folder, store.table_columns, run, tuple(store.tables(run.folder)))
 
 
 def open_table_or_run(path: Path) -> TableFile:
@@ -45,17 +46,13 @@ def open_table_or_run(path: Path) -> TableFile:
     return table_of(open_run(path)) if path.is_dir() else open_table(path)
 
 
-def write_table(run: Run, output: Path, format_name: str) -> None:
-    """Write the table of a complete run to a file, which it may replace when it is run again.
-
-    ValueError where windows are missing, or parts are damaged; then the file is left as it was.
-    """
-    table = table_of(run)
-    with whole_table(output, format_name, run.request) as beside:
+@contextmanager
+def own_table(run: Path, output: Path, format_name: str, columns: Sequence[str], made: Made) -> Iterator[Writer]:
+    """Give a writer of rows to a file that is complete or absent, and that the run in a folder may replace later."""
+    with whole_table(output, format_name, made) as beside:
         with (
             beside.open("w", encoding="utf-8", newline="") as file,
-            table_writer(file, format_name, table.columns, run.request) as write,
+            table_writer(file, format_name, columns, made) as write,
         ):
-            for block in table.blocks():
-                write(block)
-        claim(run.folder, output, beside)
+            yield write
+        claim(run, output, beside)

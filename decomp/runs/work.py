@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of consecutive windows: their part, or why there is none."""
+    """What came of consecutive items: their part, or why there is none."""
 
-    windows: range
+    items: range
     pieces: "list[Block]"
     """Of the part, one for each batch."""
     error: str | None
@@ -34,11 +34,11 @@ def outcomes(unit: Sequence[Batch], compute: "Callable[[Batch], Block]") -> Iter
     """Compute the batches of one unit. One that fails cuts the part in two; so does an interruption."""
     first, pieces, began = unit[0].start, list["Block"](), time.monotonic()
 
-    def outcome(windows: range, error: BaseException | None = None) -> Outcome:
+    def outcome(items: range, error: BaseException | None = None) -> Outcome:
         nonlocal began
         since, began = began, time.monotonic()
         done, reason = (list(pieces), None) if error is None else ([], describe(error))
-        return Outcome(windows, done, reason, began - since, host(), os.getpid())
+        return Outcome(items, done, reason, began - since, host(), os.getpid())
 
     for batch in unit:
         try:
@@ -94,9 +94,9 @@ def journal_of(run: Run, shard: Shard, **about: Any) -> Journal:
 def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
     """Write the part, if there is one, then the account of it."""
     if outcome.error is None:
-        run.store.write(run.folder, outcome.windows, outcome.pieces)
+        run.store.write(run.folder, outcome.items, outcome.pieces)
     account = {name: getattr(outcome, name) for name in ("error", "seconds", "host", "pid")}
-    journal.add(first=outcome.windows.start, stop=outcome.windows.stop, **account)
+    journal.add(first=outcome.items.start, stop=outcome.items.stop, **account)
 
 
 def journal_entries(run: Run) -> list[dict[str, Any]]:
@@ -111,13 +111,13 @@ def journal_entries(run: Run) -> list[dict[str, Any]]:
 
 
 def is_entry(run: Run, entry: Any) -> bool:
-    """Return whether a line of a journal says what it should: when, which shard, and of a part its windows."""
+    """Return whether a line of a journal says what it should: when, which shard, and of a part its items."""
     if not isinstance(entry, dict) or not isinstance(entry.get("time"), int | float):
         return False
     try:
         parse_shard(entry["shard"])
         return "first" not in entry or (
-            0 <= entry["first"] < entry["stop"] <= len(run.windows)
+            0 <= entry["first"] < entry["stop"] <= len(run.items)
             and isinstance(entry["seconds"], int | float)
             and isinstance(entry["error"], str | None)
         )

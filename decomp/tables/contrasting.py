@@ -48,3 +48,8 @@ class Contraster:
             front = {name: constant(value, len(tokens)) for name, value in zip(ITEM_COLUMNS, values, strict=True)}
             blocks = [scores_block(result, window, tokens, front) for result in results]
             yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))
+
+    def part(self, tokenizer: Any, model: Model, batch: Sequence[Contrast]) -> Block:
+        """Return the piece of the table that belongs to these items."""
+        own = [contrast.on(model.device) for contrast in batch]
+        return concatenate([item.rows for item in self.rows_by_item(model, tokenizer, own, len(own))])

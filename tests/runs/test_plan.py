@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from decomp.runs.plan import LARGE, Plan, Sample, duration, longest, plan, written_pairs
-from decomp.runs.planned import PlannedWindow
+from decomp.tables.work import WorkItem
 from tests.commands import MODEL
 from tests.conftest import ROOT
 
@@ -14,7 +14,7 @@ SENTENCES = (ROOT / "data" / "demo.sentitems").read_text("utf-8").replace("!ARTI
 
 
 def window(tokens, targets, cost):
-    return PlannedWindow(0, 0, tokens, targets, tokens * (tokens + 1) // 2, cost)
+    return WorkItem("a", tokens, targets, tokens * (tokens + 1) // 2, cost)
 
 
 def test_pairs_that_are_written():

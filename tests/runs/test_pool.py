@@ -54,7 +54,7 @@ def test_a_pool_gives_one_process_s_rows_though_a_worker_dies(done, tmp_path):
     assert killed[0] is not None
     run = open_run(Path("run"))
     entries = [e for e in journal_entries(run) if "first" in e]
-    assert sorted(n for e in entries for n in range(e["first"], e["stop"])) == list(range(len(run.windows)))
+    assert sorted(n for e in entries for n in range(e["first"], e["stop"])) == list(range(len(run.items)))
     assert len({e["pid"] for e in entries}) > 2
 
 

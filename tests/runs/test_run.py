@@ -21,12 +21,12 @@ from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
 from decomp.runs.cost import CostModel
 from decomp.runs.manifest import open_run, start_or_resume
 from decomp.runs.parts import TableParts
-from decomp.runs.planned import PlannedWindow
 from decomp.runs.run import Run, Shard, parse_shard
 from decomp.runs.status import status_of
 from decomp.runs.tables import table_of
 from decomp.runs.work import Journal, Outcome, journal_entries, keep, outcomes
 from decomp.tables.blocks import block_of
+from decomp.tables.work import WorkItem
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
@@ -111,7 +111,7 @@ def test_a_run_is_the_plain_command(done, corpus, options):
     done("score", corpus, MODEL, "--run", "run", "-o", "table", *options)
     assert [p.stat().st_mtime_ns for p in parts("run")] == before
     run = open_run(Path("run"))
-    assert computed(run) == list(range(len(run.windows)))
+    assert computed(run) == list(range(len(run.items)))
 
 
 def test_decomp_table_takes_a_run(done, corpus, plain):
@@ -229,7 +229,7 @@ def test_interrupted(run, done, corpus, plain, monkeypatch):
     monkeypatch.setattr(Scorer, "part", interrupted)
     result = run("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--batch-size", 1)
     assert result.exit_code == 130
-    total = len(open_run(Path("run")).windows)
+    total = len(open_run(Path("run")).items)
     assert f"Stopped: 3 of {total} windows are done and kept. The same command goes on from here." in result.stderr
     done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--batch-size", 1)
     assert len(calls) == total + 1
@@ -262,7 +262,7 @@ def test_a_signal_interrupts(corpus, done, tmp_path, sent, code):
     returned, said = stopped(tmp_path, sent, lambda: parts("run"), corpus, MODEL, "--run", "run")
     assert returned == code
     assert "windows are done and kept. The same command goes on from here." in said
-    assert 0 < len(open_run(Path("run")).done()) < len(open_run(Path("run")).windows)
+    assert 0 < len(open_run(Path("run")).done()) < len(open_run(Path("run")).items)
     assert not list(Path("run").glob("**/.*.part"))
 
 
@@ -310,10 +310,10 @@ def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
     status = status_of(open_run(Path("run")))
     failed = sum(map(len, status.failed))
     assert failed >= 1
-    assert status.done.windows == status.total.windows - failed
+    assert status.done.items == status.total.items - failed
     text = done("status", "run")
     assert "article 4, window 0: RuntimeError: out of luck" in text
-    assert f"{status.done.windows} of {status.total.windows} windows" in text
+    assert f"{status.done.items} of {status.total.items} windows" in text
     assert "windows are missing in run" in refused(run("table", "run"))
     done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv")
     assert Path("table.tsv").read_bytes() == plain
@@ -364,12 +364,12 @@ def test_a_changed_request_is_refused(run, done, corpus):
     corpus.write_text("!ARTICLE\nSomething else.\n")
     assert "corpus: " in refused(run("score", corpus, MODEL, "--run", "run"))
     done("score", corpus, MODEL, "--run", "run", "--overwrite")
-    assert len(open_run(Path("run")).windows) == 1
+    assert len(open_run(Path("run")).items) == 1
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff", b'{"version": 3}', b'{"version": 3, "windows": {"a": 1}}', b"[" * 10**5],
+    [b"", b"{", b"[]", b"\xff", b'{"version": 4}', b'{"version": 4, "items": {"a": 1}}', b"[" * 10**5],
 )
 def test_a_damaged_manifest(run, done, corpus, content):
     done("score", corpus, MODEL, "--run", "run")
@@ -382,10 +382,10 @@ def test_a_newer_manifest(run, done, corpus):
     done("score", corpus, MODEL, "--run", "run")
     path = Path("run/manifest.json")
     text = path.read_text()
-    path.write_text(text.replace('"version": 3', '"version": 4', 1))
-    assert "has version 4, this package reads up to 3" in refused(run("status", "run"))
-    path.write_text(text.replace('"version": 3', '"version": 2', 1))
-    assert "has version 2, of an older package" in refused(run("status", "run"))
+    path.write_text(text.replace('"version": 4', '"version": 5', 1))
+    assert "has version 5, this package reads up to 4" in refused(run("status", "run"))
+    path.write_text(text.replace('"version": 4', '"version": 3', 1))
+    assert "has version 3, of an older package" in refused(run("status", "run"))
 
 
 def flip_a_digit(content):
@@ -468,7 +468,7 @@ def test_two_shards_at_once(corpus, done, plain, tmp_path):
     done("table", "run", "-o", "table.tsv")
     assert Path("table.tsv").read_bytes() == plain
     run = open_run(Path("run"))
-    assert sorted(computed(run)) == list(range(len(run.windows)))
+    assert sorted(computed(run)) == list(range(len(run.items)))
     assert len({e["pid"] for e in journal_entries(run)}) == 2
     assert [str(share.shard) for share in status_of(run).shares] == ["1/2", "2/2"]
     assert "shard 2/2" in done("status", "run")
@@ -476,10 +476,11 @@ def test_two_shards_at_once(corpus, done, plain, tmp_path):
 
 def make_run(folder, lengths, batch_size=1, unit_cost=0):
     cost = CostModel(2, 8, 100, None)
-    windows = [PlannedWindow(i, 0, n, n - 1, cost.pairs(n), cost(n)) for i, n in enumerate(lengths)]
+    windows = [WorkItem(str(i), n, n - 1, cost.pairs(n), cost(n)) for i, n in enumerate(lengths)]
     return Run(
         folder,
         {"command": "score"},
+        "window",
         windows,
         in_batches(lengths, batch_size, 0),
         unit_cost,
@@ -575,7 +576,7 @@ def test_outcomes_cut_a_part_where_a_batch_fails():
         return {"a": batch.start}
 
     results = outcomes([range(i, i + 1) for i in range(8)], compute)
-    assert [(o.windows, o.pieces, o.error) for o in islice(results, 4)] == [
+    assert [(o.items, o.pieces, o.error) for o in islice(results, 4)] == [
         (range(0, 1), [], "no"),
         (range(1, 3), [{"a": 1}, {"a": 2}], None),
         (range(3, 4), [], "no"),
@@ -606,7 +607,7 @@ def test_rate_and_time_left(tmp_path, monkeypatch):
     with first.path.open("a") as file:
         file.write('{"time": 1')
     status = status_of(run)
-    assert status.done.windows == 3
+    assert status.done.items == 3
     # Of the last ten minutes of work: one window of 210 pairs in ten seconds.
     assert status.pairs_per_second == pytest.approx(21.0)
     assert status.seconds_left == pytest.approx(10.0)

@@ -56,10 +56,10 @@ def test_a_run_of_pt_files_of_another_model_of_the_same_name(run, done, corpus, 
 
 def test_an_unfinished_run_is_refused(run, done, corpus):
     done("decompose", corpus, MODEL, 4, "--shard", "1/2")
-    count = len(open_run(Path(f"output/{NAME}.run")).windows)
+    count = len(open_run(Path(f"output/{NAME}.run")).items)
     missing = count - len(list(Path("output").glob(f"{NAME}_[0-9]*.safetensors")))
     line = refused(run("deltalp", NAME, MODEL, "--format", "tsv"))
-    assert f"{missing} of {count} windows are missing in output/{NAME}.run, the first is window" in line
+    assert f"{missing} of {count} windows are missing in output/{NAME}.run, the first is article" in line
     done("deltalp", f"{NAME}_0", MODEL)
     done("decompose", corpus, MODEL, 4)
     done("deltalp", NAME, MODEL)
@@ -73,7 +73,7 @@ def test_files_of_other_windows_are_refused(run, done, corpus):
     first, second = (Path(f"output/{NAME}_{n}.safetensors") for n in (0, 1))
     second.write_bytes(first.read_bytes())
     for arguments in (("deltalp", NAME, MODEL), ("decompose", corpus, MODEL, 4)):
-        assert f"{NAME}_1.safetensors holds window 0 of article 0, not the one" in refused(run(*arguments))
+        assert f"{NAME}_1.safetensors holds article 0, window 0, not article 0, window 1" in refused(run(*arguments))
     second.unlink()
     second.mkdir()
     assert f"{NAME}_1.safetensors is no file" in refused(run("decompose", corpus, MODEL, 4))
