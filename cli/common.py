@@ -103,7 +103,7 @@ def table(
 
 NOT_ASKED = {
     *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
-    *("num_workers", "ray_address", "overwrite", "quiet", "plan"),
+    *("num_workers", "ray_address", "overwrite", "quiet", "plan", "picture", "masked", "subgraph"),
 }
 """Parameters that change no result, or that the account of how it was made has in a better form."""
 

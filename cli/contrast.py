@@ -7,6 +7,12 @@ import click
 
 from decomp.cli import layout, options
 
+ELSEWHERE = {
+    *("model", "prompt", "target", "foil", "output", "format_name", "batch_size", "overwrite", "quiet", "device"),
+    *options.RUN_OPTIONS,
+}
+"""Options that are no settings of `open_contrasting`."""
+
 
 @layout.command(
     "contrast",
@@ -26,21 +32,9 @@ from decomp.cli import layout, options
 @options.results
 @options.contrast_options
 @options.model_options
+@options.run_options
 @options.manners
-def command(
-    items: Path | None,
-    model: str | None,
-    prompt: str | None,
-    target: str | None,
-    foil: str | None,
-    output: Path | None,
-    format_name: str | None,
-    limit: int | None,
-    batch_size: int,
-    overwrite: bool,
-    quiet: bool,
-    **settings: Any,
-) -> None:
+def command(items: Path | None, limit: int | None, **asked: Any) -> None:
     """Score every token of a prompt for a target against a foil.
 
     What each token does for the one and against the other (Yin & Neubig 2022).
@@ -52,26 +46,24 @@ def command(
 
     Writes the table of decomp score with, in front, the item, its phenomenon, the foil, log2 P(target) −
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
+    With --run, whatever stops the command, the same command goes on where it stopped.
     """
     from decomp.api import items_of
-    from decomp.cli.common import begun, hush_libraries, made_now, progress, say, table
+    from decomp.cli.common import hush_libraries, made_now, say
+    from decomp.cli.running import Job, check_asked, deliver, device_here
     from decomp.jobs import open_contrasting
-    from decomp.tables.files import check_table
+    from decomp.tables.contrasting import preferring
 
-    items, model = items_and_model(items, model, prompt, target, foil)
-    read = items_of(items or str(prompt), target, foil, limit)
-    check_table(output, format_name, inputs=(items, model), overwrite=overwrite)
+    settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
+    items, name = items_and_model(items, asked["model"], *(asked[text] for text in ("prompt", "target", "foil")))
+    read = items_of(items or str(asked["prompt"]), asked["target"], asked["foil"], limit)
+    check_asked(asked, (items, name))
     hush_libraries()
-    opened = open_contrasting(read, model, **settings)
-    count, preferred = len(opened.contrasts), 0
-    each = begun(opened.rows_by_item(batch_size))
-    made = made_now(opened.model.about(), opened.model.default_baseline)
-    with table(output, format_name, opened.contraster.columns, made) as write, progress(count, quiet, "item") as bar:
-        for item in each:
-            write(item.rows)
-            preferred += item.log2_odds > 0
-            bar.update()
-    say(f"The model prefers the target in {preferred} of {count} items.", quiet)
+    opened = open_contrasting(read, name, device=device_here(asked), **settings)
+    made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
+    job, preferred = Job(opened.work(asked["batch_size"]), opened.model, name, made), set[int]()
+    if deliver(job, asked, lambda rows: preferred.update(preferring(rows))):
+        say(f"The model prefers the target in {len(preferred)} of {len(opened.contrasts)} items.", asked["quiet"])
 
 
 def items_and_model(

@@ -146,15 +146,14 @@ plan = click.option(
     help="Compute one window, say what all will take (rows, disk, memory, time), print a script for Slurm, and stop.",
 )
 
-run_options = section(
-    "Runs that can be interrupted and shared",
-    click.option(
-        "--run",
-        "run_folder",
-        type=click.Path(path_type=Path),
-        help="Folder that keeps what is computed: after an interruption, the same command goes on.",
-    ),
-    shard,
+RUN_TITLE = "Runs that can be interrupted and shared"
+run_folder = click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps what is computed: after an interruption, the same command goes on.",
+)
+engine = together(
     choice(
         "--engine",
         ["local", "ray"],
@@ -163,8 +162,11 @@ run_options = section(
     ),
     at_least_one("--num-workers", "Processes of --engine ray.  [default: one, or one a GPU]"),
     click.option("--ray-address", help="Ray cluster to join (auto, ray://HOST:10001).  [default: this machine alone]"),
-    plan,
 )
+run_options = section(RUN_TITLE, run_folder, shard, engine)
+planned_run_options = section(RUN_TITLE, run_folder, shard, engine, plan)
+RUN_OPTIONS = ("run_folder", "shard", "engine", "num_workers", "ray_address")
+"""Parameters of `run_options`: none changes a result."""
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 

@@ -29,8 +29,6 @@ from decomp.tables.work import Work, WorkItem
 T = TypeVar("T")
 Asked = Mapping[str, Any]
 """The values of a command's options: those of `options.run_options`, of the model, and for the table."""
-RUN_OPTIONS = ("run_folder", "shard", "engine", "num_workers", "ray_address")
-"""Of these, none changes the result."""
 Engine = Callable[[list[list[Batch]]], Iterator[Outcome]]
 """From units of batches to what comes of them."""
 

@@ -21,7 +21,7 @@ from decomp.cli import layout, options
 @options.measure_options
 @options.model_options
 @options.window_options
-@options.run_options
+@options.planned_run_options
 @options.manners
 def command(**asked: Any) -> None:
     """Score every context token of every word of INPUT_FILE under MODEL.

@@ -11,8 +11,8 @@ import click
 import numpy as np
 
 from decomp.cli.common import command_line, hush_libraries, made_now, say
-from decomp.cli.options import input_of
-from decomp.cli.running import RUN_OPTIONS, Job, check_asked, device_here
+from decomp.cli.options import RUN_OPTIONS, input_of
+from decomp.cli.running import Job, check_asked, device_here
 from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.windows import TokenisedWindow
 from decomp.jobs import Scoring, contents, open_scoring

@@ -4,7 +4,7 @@ All that can be refused without the model is refused before it is loaded.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
@@ -105,8 +105,13 @@ def contents(articles: Sequence[object], windows: Sequence[TokenisedWindow]) -> 
     """Return the digests of a corpus and of its tokens."""
     return {
         "corpus": digest(repr(article).encode() for article in articles),
-        "tokens": digest(window.ids.numpy().tobytes() for window in windows),
+        "tokens": tokens_digest(window.ids for window in windows),
     }
+
+
+def tokens_digest(texts: Iterable[Tensor]) -> str:
+    """Return the digest of token ids."""
+    return digest(ids.cpu().numpy().tobytes() for ids in texts)
 
 
 def all_settings(
@@ -282,6 +287,10 @@ class Contrasting:
         batches = in_batches([item.tokens for item in plan], batch_size, 0)
         compute = partial(self.contraster.part, self.tokenizer)
         return Work("item", self.contrasts, plan, batches, compute, self.contraster.columns)
+
+    def contents(self) -> dict[str, str]:
+        """Return the digest of the items' tokens."""
+        return {"tokens": tokens_digest(text.ids for contrast in self.contrasts for text in contrast.texts)}
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return how a table is made; `given` are the settings that were given."""

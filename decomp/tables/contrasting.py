@@ -8,7 +8,7 @@ from decomp.core.model import Model
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
-from decomp.tables.blocks import Block, concatenate, constant
+from decomp.tables.blocks import Block, concatenate, constant, equal_to, numbers
 from decomp.tables.columns import COLUMNS, scores_block, significant
 from decomp.tables.reduction import Reduction
 
@@ -53,3 +53,8 @@ class Contraster:
         """Return the piece of the table that belongs to these items."""
         own = [contrast.on(model.device) for contrast in batch]
         return concatenate([item.rows for item in self.rows_by_item(model, tokenizer, own, len(own))])
+
+
+def preferring(rows: Block) -> set[int]:
+    """Return the numbers of the items of these rows whose target the model prefers."""
+    return {*numbers(rows["article"])[equal_to(rows["prefers_target"], True)].tolist()}

@@ -1,0 +1,73 @@
+"""Runs of every command that takes long: in shards or stopped and resumed, their tables are those of the plain command,
+byte for byte."""
+
+from pathlib import Path
+
+import pytest
+
+from decomp.runs.manifest import open_run
+from decomp.runs.work import outcomes
+from tests.commands import MODEL, refused
+
+ITEMS = "prompt,target,foil,evidence\nThe cats,sleep,slept,cats\nA dog,ran,run,\nThe old dog,ran,run,dog\n"
+COMMANDS = {
+    "contrast": ("contrast", "items.csv", MODEL, "--measure", "delta_lp", "--batch-size", 1),
+}
+"""Each of at least two batches."""
+
+
+@pytest.fixture(autouse=True)
+def _inputs(run):
+    Path("items.csv").write_text(ITEMS, "utf-8")
+
+
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """Stop commands, as Ctrl-C does, after so many batches."""
+
+    def stop(count):
+        left = [count]
+
+        def counting(unit, compute):
+            def counted(batch):
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return compute(batch)
+
+            return outcomes(unit, counted)
+
+        monkeypatch.setattr("decomp.cli.running.outcomes", counting)
+
+    return stop
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_sharded_or_resumed_is_alone(run, done, stopped_after, name):
+    command = COMMANDS[name]
+    said = done(*command, "-o", "alone.tsv")
+    alone = Path("alone.tsv").read_bytes()
+    assert said == done(*command, "--run", "whole", "-o", "whole.tsv")
+    shards = [done(*command, "--run", "shards", "--shard", f"{i}/2", "-o", "shards.tsv") for i in (2, 1)]
+    assert shards == ["", said]
+    stopped_after(1)
+    assert run(*command, "--run", "resumed", "-o", "resumed.tsv").exit_code == 130
+    some = open_run(Path("resumed")).done()
+    assert 0 < len(some) < len(open_run(Path("resumed")).items)
+    assert not Path("resumed.tsv").exists()
+    assert f"done    {len(some)} of " in done("status", "resumed")
+    stopped_after(10**6)
+    done(*command, "--run", "resumed", "-o", "resumed.tsv")
+    done("table", "resumed", "-o", "table.tsv")
+    for way in ("whole", "shards", "resumed", "table"):
+        assert Path(f"{way}.tsv").read_bytes() == alone, way
+
+
+def test_another_request_is_refused(run, done):
+    command = COMMANDS["contrast"]
+    done(*command, "--run", "run")
+    assert "is the run of another request (options.multi_token" in refused(
+        run(*command, "--run", "run", "--multi-token", "sum")
+    )
+    Path("items.csv").write_text(ITEMS.replace("cats", "dogs"), "utf-8")
+    assert "tokens: " in refused(run(*command, "--run", "run"))
