@@ -6,7 +6,8 @@ import torch
 from bench import original
 from bench.measure import gemm_peak, seconds
 from decomp.core.ablation import Unembedding, ablated_log2_prob
-from decomp.core.pairs import pair_indices
+from decomp.core.pairs import Pairs
+from decomp.core.partition import Partition
 
 
 @click.command()
@@ -18,7 +19,7 @@ def main(length: int, hidden: int, vocab: int, threads: int) -> None:
     """Time ΔLP of every pair of one text from its contributions."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    targets, _ = pair_indices(length, length)
+    targets, _ = Pairs(Partition.tokens(length), length).indices()
     vectors = 0.1 * torch.randn(len(targets), hidden)
     states, next_ids = torch.randn(length, hidden), torch.randint(vocab, (length,))
     unembedding = Unembedding(0.05 * torch.randn(vocab, hidden, requires_grad=True))

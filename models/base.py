@@ -19,6 +19,7 @@ from decomp.core.folding import FoldedNetwork
 from decomp.core.model import Patch
 from decomp.core.network import Affine, Network
 from decomp.core.operating_point import OperatingPoint
+from decomp.core.partition import Labels, Partition, partitions_of
 from decomp.core.rules import ActivationRule, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.models.checks import check_temperature
@@ -366,12 +367,14 @@ class DecomposedModel(PreTrainedModel):
         gate_rule: GateRule = "frozen",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
+        sources: Labels | Partition | None = None,
     ) -> Decomposition:
         """Return the exact decomposition of one text's final hidden states (Oh & Schuler 2023).
 
         `decomposition_length`: most recent sources kept per target, all by default. `memory`: of the
-        buffers, beside the result. ValueError for ids of another shape, non-finite hidden states, a
-        length below 1.
+        buffers, beside the result. `sources`: a label per token, of shape (T,); tokens of one label are one
+        source, each token one by default. ValueError for ids or labels of another shape, non-finite hidden
+        states, a length below 1.
         """
         if input_ids.shape[:-1].numel() != 1:
             raise ValueError(
@@ -387,6 +390,7 @@ class DecomposedModel(PreTrainedModel):
             gate_rule=gate_rule,
             output_layers=output_layers,
             memory=memory,
+            sources=None if sources is None else [sources],
         )
         return result
 
@@ -402,19 +406,23 @@ class DecomposedModel(PreTrainedModel):
         gate_rule: GateRule = "frozen",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
+        sources: Sequence[Labels | Partition] | None = None,
     ) -> list[Decomposition]:
-        """Return one decomposition per text, padding taken off; errors as for `decompose`."""
+        """Return one decomposition per text, padding taken off, that of the labels too; errors as for `decompose`."""
         rules = Rules(activation_rule, gate_rule)
         texts = unpad(input_ids, attention_mask, position_ids)
+        partitions = unpad_sources(sources, attention_mask, [len(ids) for ids, _ in texts])
         points = [self.record(ids, places, rules, output_layers) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
         biases = [list(p.carry(torch.zeros_like(p.embedding), with_bias=True)) for p in points]
         sums = [list(p.carry(p.embedding, with_bias=False)) for p in points]
-        packed = assemble(self.folded(gate_rule), points, length, parse_bytes(memory), output_layers)
+        packed = assemble(self.folded(gate_rule), points, length, parse_bytes(memory), output_layers, partitions)
         about = {**self.about(), "activation_rule": activation_rule, "gate_rule": gate_rule}
         return [
-            Decomposition.from_streams(ids.cpu(), length, point, bias, total, rows, self.unembedding(), about)
-            for (ids, _), point, bias, total, rows in zip(texts, points, biases, sums, packed, strict=True)
+            Decomposition.from_streams(ids.cpu(), length, point, bias, total, rows, self.unembedding(), about, own)
+            for (ids, _), point, bias, total, rows, own in zip(
+                texts, points, biases, sums, packed, partitions, strict=True
+            )
         ]
 
     @torch.no_grad()
@@ -428,12 +436,15 @@ class DecomposedModel(PreTrainedModel):
         activation_rule: ActivationRule = "tangent",
         gate_rule: GateRule = "frozen",
         memory: int | str = DEFAULT_MEMORY,
+        sources: Sequence[Labels | Partition] | None = None,
     ) -> Iterator[Chunk]:
         """Yield contributions in chunks of sources, in bounded memory; each chunk is valid until the next."""
         texts = unpad(input_ids, attention_mask, position_ids)
+        partitions = unpad_sources(sources, attention_mask, [len(ids) for ids, _ in texts])
         points = [self.record(ids, places, Rules(activation_rule, gate_rule)) for ids, places in texts]
         length = check_decomposition_length(decomposition_length, max(len(p) for p in points))
-        yield from propagate(self.folded(gate_rule), points, length, parse_bytes(memory))
+        memory = parse_bytes(memory)
+        yield from propagate(self.folded(gate_rule), points, length, memory, partitions=partitions)
 
 
 def unpad(
@@ -452,6 +463,27 @@ def unpad(
     if not texts:
         raise ValueError("the batch has no texts: give at least one")
     return texts
+
+
+def unpad_sources(
+    sources: Sequence[Labels | Partition] | None, attention_mask: Tensor | None, lengths: Sequence[int]
+) -> list[Partition]:
+    """Return the partition of each text without its padding. ValueError where labels do not fit the texts."""
+    if sources is None:
+        return partitions_of(lengths, None)
+    if len(sources) != len(lengths):
+        raise ValueError(f"sources must be given for each text: {len(lengths)} texts, {len(sources)} of labels")
+    if attention_mask is None:
+        return partitions_of(lengths, [Partition.of(own) for own in sources])
+    masks = attention_mask.bool().cpu()
+    return partitions_of(lengths, [without_padding(own, mask) for own, mask in zip(sources, masks, strict=True)])
+
+
+def without_padding(labels: Labels | Partition, mask: Bool[Tensor, " T"]) -> Partition:
+    """Return the partition of the tokens that are no padding; labels may leave the padding out already."""
+    if isinstance(labels, Partition) or len(labels) != len(mask):
+        return Partition.of(labels)
+    return Partition.of(torch.as_tensor(labels).cpu()[mask])
 
 
 def within_window(visible: Bool[Tensor, "B T T"], window: int) -> Bool[Tensor, "B T T"]:

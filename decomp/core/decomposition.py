@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,8 @@ from decomp.core.ablation import Unembedding, ablated_log2_prob, next_log2_prob
 from decomp.core.engine import propagate
 from decomp.core.folding import FoldedNetwork
 from decomp.core.operating_point import OperatingPoint
-from decomp.core.pairs import Panel, pair_indices, pair_offset, sources_of
+from decomp.core.pairs import Pairs, Panel
+from decomp.core.partition import Partition
 from decomp.io.views import view
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Decomposition:
     """`hidden[i] = Σ_k contributions(i)[k] + bias[i] + remainder()[i]` (Oh & Schuler 2023).
 
     `rows` holds the contributions of all (target, source) pairs, target by target, without the empty
-    triangle. Targets and sources are positions in `input_ids`.
+    triangle. Targets are positions in `input_ids`; so are sources, or numbers of the groups in `partition`.
     """
 
     input_ids: Int[Tensor, " T"]
@@ -50,6 +52,17 @@ class Decomposition:
     tokens: tuple[str, ...] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     """How it was made."""
+    partition: Partition = None  # type: ignore[assignment]  # set below where it is not given
+    """Which source each token belongs to; single tokens where none is given."""
+
+    def __post_init__(self) -> None:
+        if self.partition is None:
+            object.__setattr__(self, "partition", Partition.tokens(len(self.input_ids)))
+
+    @cached_property
+    def kept(self) -> Pairs:
+        """Return which (target, source) pairs there are."""
+        return Pairs(self.partition, self.decomposition_length)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -58,21 +71,21 @@ class Decomposition:
         """Return the sources kept for one target, oldest first. ValueError for a target outside of the text."""
         if not 0 <= target < len(self):
             raise ValueError(f"target {target} is not in the text: its targets are 0 to {len(self) - 1}")
-        return sources_of(target, self.decomposition_length)
+        return self.kept.sources(target)
 
     def contributions(self, target: int) -> Float[Tensor, "sources E"]:
         """Return one vector per source of one target, a view; `sources(target)` says which."""
-        count = len(self.sources(target))
-        offset = pair_offset(target, self.decomposition_length)
-        return self.rows[offset : offset + count].to(self.hidden.dtype)
+        self.sources(target)  # refuses a target outside of the text
+        begin, end = self.kept.offsets[target : target + 2]
+        return self.rows[begin:end].to(self.hidden.dtype)
 
     def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
         """Return target and source of each row."""
-        return pair_indices(len(self), self.decomposition_length)
+        return self.kept.indices()
 
-    def dense(self) -> Float[Tensor, "T T E"]:
+    def dense(self) -> Float[Tensor, "T S E"]:
         """Return all contributions as (target, source, hidden); zero where a source is in the future or not kept."""
-        dense = self.hidden.new_zeros(len(self), len(self), self.hidden.shape[-1])
+        dense = self.hidden.new_zeros(len(self), self.partition.count, self.hidden.shape[-1])
         for target in range(len(self)):
             sources = self.sources(target)
             dense[target, sources.start : sources.stop] = self.contributions(target)
@@ -95,7 +108,7 @@ class Decomposition:
         """Return the log2 probability of each target's next token, in bits. ValueError without an unembedding."""
         return next_log2_prob(self.hidden[:-1], self.next_ids(), self.need_unembedding())
 
-    def delta_lp(self, first_target: int = 0) -> Float[Tensor, "T-1 T"]:
+    def delta_lp(self, first_target: int = 0) -> Float[Tensor, "T-1 S"]:
         """Return ΔLP of each (target, source) in bits (Oh & Schuler 2023): the log2 probability of the
         target's next token minus that with the source taken away; zero where no source is kept, and for
         targets before `first_target`.
@@ -104,11 +117,11 @@ class Decomposition:
         """
         unembedding, next_ids = self.need_unembedding(), self.next_ids()
         if len(next_ids) == 0:
-            return self.hidden.new_zeros(0, len(self))
+            return self.hidden.new_zeros(0, self.partition.count)
         plain = self.next_log2_prob()
-        scores = plain.new_zeros(len(next_ids), len(self))
+        scores = plain.new_zeros(len(next_ids), self.partition.count)
         targets, sources = (index.to(self.hidden.device) for index in self.pairs())
-        begin, end = (pair_offset(target, self.decomposition_length) for target in (first_target, len(next_ids)))
+        begin, end = (self.kept.offsets[target] for target in (first_target, len(next_ids)))
         for first in range(begin, end, ROWS_READ):
             rows = slice(first, min(first + ROWS_READ, end))
             vectors = self.rows[rows].to(self.hidden)
@@ -160,26 +173,26 @@ class Decomposition:
         rows: Sequence[Float[Tensor, "pairs _"]],
         unembedding: Unembedding,
         about: Mapping[str, str],
+        partition: Partition,
     ) -> "Decomposition":
         """Return the decomposition of what was propagated: the final states last, after every layer if asked for."""
-        length = min(decomposition_length, len(input_ids))
+        pairs = Pairs(partition, min(decomposition_length, partition.count))
+        targets, _ = pairs.indices()
 
-        def at(layer: int, hidden: Tensor, **more: object) -> Decomposition:
-            targets, _ = pair_indices(len(input_ids), length)
+        def at(layer: int, hidden: Tensor, **more: Any) -> Decomposition:
             kept = torch.zeros_like(hidden).index_add_(0, targets.to(hidden.device), rows[layer])
-            older = remainder_of(total[layer], kept, length)
-            return cls(input_ids, length, rows[layer], bias[layer], hidden, older, about=about, **more)  # type: ignore[arg-type]
+            older = remainder_of(total[layer], kept, pairs.covered)
+            given = input_ids, pairs.decomposition_length, rows[layer], bias[layer], hidden, older
+            return cls(*given, about=about, partition=partition, **more)
 
         layers = tuple(at(layer, hidden) for layer, hidden in enumerate(point.hidden_layers))
         return at(-1, point.hidden, hidden_layers=layers, unembedding=unembedding)
 
 
-def remainder_of(
-    total: Float[Tensor, "T E"], kept: Float[Tensor, "T E"], decomposition_length: int
-) -> Float[Tensor, "T E"]:
-    """Return what the kept sources leave of the sum over all sources; zero for targets that keep all of theirs."""
+def remainder_of(total: Float[Tensor, "T E"], kept: Float[Tensor, "T E"], covered: int) -> Float[Tensor, "T E"]:
+    """Return what the kept sources leave of the sum over all sources; zero for the first targets, which keep all."""
     older = total - kept
-    older[:decomposition_length] = 0
+    older[:covered] = 0
     return older
 
 
@@ -189,21 +202,22 @@ def assemble(
     decomposition_length: int,
     memory: int,
     every_layer: bool,
+    partitions: Sequence[Partition],
 ) -> list[list[Float[Tensor, "pairs _"]]]:
     """Return per text the packed contributions, first of every layer where asked for, then of the final states."""
     packed: list[list[Tensor]] = []
-    for point in points:
-        pairs = pair_offset(len(point), min(decomposition_length, len(point)))
+    pairs = [Pairs(partition, decomposition_length) for partition in partitions]
+    for point, own in zip(points, pairs, strict=True):
         layers = len(folded.network.blocks) + 1 if every_layer else 0
-        inner = [point.embedding.new_empty(pairs, point.embedding.shape[-1]) for _ in range(layers)]
-        packed.append([*inner, point.hidden.new_empty(pairs, point.hidden.shape[-1])])
+        inner = [point.embedding.new_empty(len(own), point.embedding.shape[-1]) for _ in range(layers)]
+        packed.append([*inner, point.hidden.new_empty(len(own), point.hidden.shape[-1])])
 
     def keep(layer: int, panel: Panel, rows: Tensor) -> None:
-        width = min(decomposition_length, len(points[panel.text]))
+        own = pairs[panel.text]
         for segment in panel.segments:
             part = rows[segment.row - panel.rows.start :][: len(segment.targets) * len(segment.sources)]
             for t, target in enumerate(segment.targets):
-                start = pair_offset(target, width) + segment.sources.start - sources_of(target, width).start
+                start = own.offsets[target] + segment.sources.start - own.sources(target).start
                 count = len(segment.sources)
                 packed[panel.text][layer][start : start + count] = part[t * count : (t + 1) * count]
 
@@ -211,7 +225,8 @@ def assemble(
         for panel in panels:
             keep(layer, panel, rows[panel.rows])
 
-    for chunk in propagate(folded, points, decomposition_length, memory, observe if every_layer else None):
+    seen = observe if every_layer else None
+    for chunk in propagate(folded, points, decomposition_length, memory, seen, partitions):
         keep(-1, chunk.panel, chunk.rows)
     return packed
 

@@ -18,7 +18,8 @@ from decomp.core.network import Norm
 from decomp.core.operating_point import FrozenStage, OperatingPoint
 from decomp.core.operators import FrozenNorm
 from decomp.core.packed_attention import STRIP_TARGETS, add_embedding
-from decomp.core.pairs import Panel, joined, make_panel, source_ranges, within
+from decomp.core.pairs import Pairs, Panel, joined, make_panel, source_ranges, within
+from decomp.core.partition import Partition, partitions_of
 from decomp.core.workspace import Workspace, normalise_, return_freed_memory
 from decomp.io.amounts import format_bytes
 
@@ -109,7 +110,7 @@ class Propagation:
         for depth, block in enumerate(self.folded.blocks(self.memory)):
             for place, stage in enumerate(block):
                 frozen = [point.blocks[depth][place] for point in self.points]
-                if depth == place == 0:
+                if depth == place == 0 and all(panel.partition.is_tokens for panel in panels):
                     self.begin(rows, group, stage, frozen)
                 else:
                     self.carry(rows, group, stage, frozen)
@@ -120,7 +121,7 @@ class Propagation:
         return rows
 
     def begin(self, rows: Tensor, group: Group, stage: FoldedStage, frozen: Sequence[FrozenStage]) -> None:
-        """Add the outputs of the first stage, which every source reaches from its own position alone."""
+        """Add the outputs of the first stage, which every token reaches from its own position alone."""
         for number, branch in enumerate(stage.branches):
             for panel in group.panels:
                 embedding, own = self.points[panel.text].embedding, frozen[panel.text].branches[number]
@@ -194,14 +195,14 @@ def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint], memory: 
     return folded.bytes_held(memory) + sum(point.nbytes for point in points)
 
 
-def panel_shape(
-    folded: FoldedNetwork, point: OperatingPoint, decomposition_length: int, memory: int
-) -> tuple[int, int]:
+def panel_shape(folded: FoldedNetwork, point: OperatingPoint, pairs: Pairs, memory: int) -> tuple[int, int]:
     """Return the largest panel width and block rows whose buffers fit into `memory` bytes; ValueError if none do."""
     width, block_rows = PANEL_WIDTH, BLOCK_ROWS
     while True:
-        largest = make_panel(0, range(min(width, len(point))), len(point), decomposition_length, 0, block_rows)
-        needed = buffer_sizes(largest, block_rows, folded, point).total()
+        needed = max(
+            buffer_sizes(make_panel(0, sources, pairs, 0, block_rows), block_rows, folded, point).total()
+            for sources in largest_ranges(pairs, width)
+        )
         if needed <= memory:
             return width, block_rows
         if width == block_rows == 1:
@@ -212,22 +213,33 @@ def panel_shape(
         width, block_rows = max(1, width // 2), max(1, block_rows // 2)
 
 
+def largest_ranges(pairs: Pairs, width: int) -> list[range]:
+    """Return ranges of sources one of which has the most pairs of all that are at most so wide.
+
+    The oldest sources have the most targets, unless only recent ones are kept, and these are of uneven length.
+    """
+    sources = pairs.partition.count
+    if pairs.partition.is_tokens or pairs.decomposition_length >= sources:
+        return [range(min(width, sources))]
+    return source_ranges(sources, width)
+
+
 def plan(
-    folded: FoldedNetwork, points: Sequence[OperatingPoint], decomposition_length: int, memory: int
+    folded: FoldedNetwork, points: Sequence[OperatingPoint], pairs: Sequence[Pairs], memory: int
 ) -> Iterator[Group]:
-    """Return groups of panels whose buffers fit into `memory` bytes."""
+    """Return groups of panels whose buffers fit into `memory` bytes. `pairs`: by text."""
     group, sizes = Group((), 1), Counter[str]()
-    for text, point in enumerate(points):
-        width, block_rows = panel_shape(folded, point, decomposition_length, memory)
-        for sources in source_ranges(len(point), width):
+    for text, (point, own) in enumerate(zip(points, pairs, strict=True)):
+        width, block_rows = panel_shape(folded, point, own, memory)
+        for sources in source_ranges(own.partition.count, width):
             row = group.panels[-1].rows.stop if group.panels else 0
-            panel = make_panel(text, sources, len(point), decomposition_length, row, block_rows)
+            panel = make_panel(text, sources, own, row, block_rows)
             run_rows = max(group.block_rows, block_rows)
             larger = sizes | buffer_sizes(panel, run_rows, folded, point)
             if group.panels and larger.total() > memory:
                 yield group
                 group, run_rows = Group((), 1), block_rows
-                panel = make_panel(text, sources, len(point), decomposition_length, 0, block_rows)
+                panel = make_panel(text, sources, own, 0, block_rows)
                 larger = buffer_sizes(panel, block_rows, folded, point)
             group, sizes = Group((*group.panels, panel), run_rows), larger
     yield group
@@ -240,16 +252,19 @@ def propagate(
     decomposition_length: int,
     memory: int,
     observe: Observer | None = None,
+    partitions: Sequence[Partition] | None = None,
 ) -> Iterator[Chunk]:
     """Yield contributions to the final hidden states, chunk by chunk, texts and sources in order.
 
-    `memory`: bytes of all that is held beside the model. ValueError if one source at a time does not fit.
+    `memory`: bytes of all that is held beside the model. `partitions`: each text's sources, tokens by default.
+    ValueError if one source at a time does not fit, or where partitions do not fit the texts.
     """
+    pairs = [Pairs(p, decomposition_length) for p in partitions_of([len(point) for point in points], partitions)]
     held = bytes_held(folded, points, memory)
     if held > WORTH_TRIMMING:
         return_freed_memory()
     propagation = Propagation(folded, points, memory, Workspace(points[0].embedding))
-    for group in plan(folded, points, decomposition_length, int(USABLE * memory) - held):
+    for group in plan(folded, points, pairs, int(USABLE * memory) - held):
         rows = propagation.run(group, observe)
         for panel in group.panels:
             yield Chunk(panel, propagation.finish(rows, panel))

@@ -54,7 +54,7 @@ class FoldedAttention:
         frozen: FrozenBranch,
         work: Workspace,
     ) -> None:
-        """Add the first attention's outputs: source k is still at position k alone, so A^h[i, k] · e[k] W_V^h W_O^h."""
+        """Add the first attention's outputs: token k is still at position k alone, so A^h[i, k] · e[k] W_V^h W_O^h."""
         sources = embedding[panel.sources.start : panel.sources.stop]
         values = (sources @ self.value).view(len(sources), self.kv_heads, -1).transpose(0, 1)
         outputs = self.output.view(self.heads, -1, self.output.shape[-1])
@@ -100,7 +100,7 @@ class FoldedAttention:
 
 def attention_rows(block: Block, frozen: FrozenBranch, work: Workspace) -> Float[Tensor, "H targets middles"]:
     """Return A^h[i, j] of the block's targets on the positions that its sources went through, with the norms' 1/σ."""
-    middles = slice(block.sources.start, block.targets.stop)
+    middles = slice(block.begin, block.targets.stop)
     weights = frozen.attention.rows(block.targets.start, block.targets.stop)[:, :, middles]
     if frozen.norm_in is not None:
         weights = torch.mul(weights, frozen.norm_in.inverse_std[middles], out=work("attention", *weights.shape))
@@ -111,9 +111,9 @@ def attention_rows(block: Block, frozen: FrozenBranch, work: Workspace) -> Float
 
 
 def add_embedding(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"]) -> None:
-    """Add one vector of each source to the row of the pair whose target is that source."""
-    places, sources = panel.diagonal()
-    rows[places] += embedding[sources]
+    """Add each position's vector to the row of the pair of that target and the source that it belongs to."""
+    places, positions = panel.diagonal()
+    rows[places] += embedding[positions]
 
 
 def mix(
@@ -128,7 +128,7 @@ def mix(
     for blocks in panel.strips(STRIP_TARGETS):
         strip = Block(panel.text, tuple(segment for block in blocks for segment in block.segments))
         weights = attention_rows(strip, frozen, work)
-        middles = slice(strip.sources.start - first_target, strip.targets.stop - first_target)
+        middles = slice(strip.begin - first_target, strip.targets.stop - first_target)
         kept = slice(strip.sources.start - first_source, strip.sources.stop - first_source)
         kv_heads, targets = len(values), weights.shape[1]
         mixed = work("mixed", heads, targets, len(strip.sources), values.shape[-1])

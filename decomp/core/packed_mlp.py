@@ -86,9 +86,9 @@ class FoldedMLP:
 
 
 def add_diagonal(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"], frozen: FrozenBranch) -> None:
-    """Add what a branch that mixes no positions makes of the embeddings, to the rows of each source's own target."""
-    places, sources = panel.diagonal()
-    rows[places] += frozen.carry(embedding, with_bias=False)[sources]
+    """Add what a branch that mixes no positions makes of the embeddings, to the rows of each token's own target."""
+    places, positions = panel.diagonal()
+    rows[places] += frozen.carry(embedding, with_bias=False)[positions]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def dense_parts(block: Block, paths: dict[int, Path]) -> Iterator[Block]:
             targets = list(group)
             if dense:
                 row = segment.row + (targets[0] - segment.targets.start) * len(segment.sources)
-                run.append(Segment(range(targets[0], targets[-1] + 1), segment.sources, row))
+                run.append(Segment(range(targets[0], targets[-1] + 1), segment.sources, row, segment.begin))
             elif run:
                 yield Block(block.text, tuple(run))
                 run = []

@@ -10,28 +10,72 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-
-def first_source(target: int, decomposition_length: int) -> int:
-    return max(0, target - decomposition_length + 1)
-
-
-def sources_of(target: int, decomposition_length: int) -> range:
-    """Return the sources kept for one target: the most recent `decomposition_length`, the target included."""
-    return range(first_source(target, decomposition_length), target + 1)
+from decomp.core.partition import Partition
 
 
 def pair_offset(target: int, decomposition_length: int) -> int:
-    """Return how many pairs stand before this target's first one."""
+    """Return how many pairs stand before a target's first one where sources are tokens: those of a shorter text."""
     full = min(target, decomposition_length)
     return full * (full + 1) // 2 + (target - full) * decomposition_length
 
 
-def pair_indices(length: int, decomposition_length: int) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Return target and source of each pair, in the order of the rows."""
-    widths = torch.arange(1, length + 1).clamp(max=decomposition_length)
-    targets = torch.repeat_interleave(torch.arange(length), widths)
-    row_of_target = widths.cumsum(0) - widths
-    return targets, torch.arange(len(targets)) - row_of_target[targets] + targets - widths[targets] + 1
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Each target of a text with the most recent sources that have begun, up to so many, target by target."""
+
+    partition: Partition
+    decomposition_length: int
+
+    def sources(self, target: int) -> range:
+        """Return the sources kept for one target, oldest first."""
+        return self.begun_sources(int(self.partition.begun[target]))
+
+    def begun_sources(self, begun: int) -> range:
+        """Return the sources kept where so many have begun."""
+        return range(max(0, begun - self.decomposition_length), begun)
+
+    def targets(self, sources: range) -> range:
+        """Return the targets that keep any of the sources."""
+        last = sources.stop - 1 + self.decomposition_length
+        return range(self.partition.begin(sources.start), self.partition.begin(last))
+
+    @property
+    def covered(self) -> int:
+        """Return how many targets, from the first, keep all sources that have begun."""
+        return self.partition.begin(self.decomposition_length)
+
+    @cached_property
+    def widths(self) -> Int[Tensor, " T"]:
+        """Return the number of sources kept for each target."""
+        return self.partition.begun.clamp(max=self.decomposition_length)
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Return how many pairs stand before each target's first one, and at the end how many there are."""
+        return [0, *self.widths.cumsum(0).tolist()]
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return self.offsets[-1]
+
+    def indices(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Return target and source of each pair, in the order of the rows."""
+        targets = torch.repeat_interleave(torch.arange(len(self.partition)), self.widths)
+        first_row, first_source = torch.tensor(self.offsets), self.partition.begun - self.widths
+        return targets, torch.arange(len(targets)) - first_row[targets] + first_source[targets]
+
+    def runs(self, sources: range) -> Iterator[tuple[range, range]]:
+        """Yield runs of targets with the same sources out of `sources`."""
+        targets, begun = self.targets(sources), sources.start + 1
+        begin = targets.start
+        while begin < targets.stop:
+            kept = self.begun_sources(begun)
+            kept = range(max(sources.start, kept.start), min(sources.stop, kept.stop))
+            changes = begun < sources.stop or begun - self.decomposition_length >= sources.start
+            begun = begun + 1 if changes else sources.start + self.decomposition_length + 1
+            end = min(targets.stop, self.partition.begin(begun - 1))
+            yield range(begin, end), kept
+            begin = end
 
 
 @dataclass(frozen=True)
@@ -41,6 +85,8 @@ class Segment:
     targets: range
     sources: range
     row: int
+    begin: int
+    """The position at which the first of the sources begins: none of them is anywhere before."""
 
     @property
     def rows(self) -> slice:
@@ -70,6 +116,11 @@ class Block:
     def sources(self) -> range:
         return range(self.segments[0].sources.start, max(s.sources.stop for s in self.segments))
 
+    @property
+    def begin(self) -> int:
+        """Return the position at which the first of the sources begins."""
+        return self.segments[0].begin
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.rows.stop - self.rows.start
@@ -84,6 +135,7 @@ class Panel:
     """A range of sources of one text with every target they reach."""
 
     text: int
+    partition: Partition
     sources: range
     blocks: tuple[Block, ...]
 
@@ -114,29 +166,16 @@ class Panel:
         if strip:
             yield tuple(strip)
 
-    def diagonal(self) -> tuple[list[int], list[int]]:
-        """Return row and source of the pairs whose target is their source."""
-        places, sources = [], []
-        for segment in self.segments:
-            for k in range(
-                max(segment.targets.start, segment.sources.start), min(segment.targets.stop, segment.sources.stop)
-            ):
-                row = segment.row + (k - segment.targets.start) * len(segment.sources)
-                places.append(row + k - segment.sources.start)
-                sources.append(k)
-        return places, sources
-
-
-def segment_runs(sources: range, length: int, decomposition_length: int) -> Iterator[tuple[range, range]]:
-    """Return runs of targets with the same sources out of `sources`."""
-    begin, end = sources.start, min(length, sources.stop - 1 + decomposition_length)
-    while begin < end:
-        kept = range(max(sources.start, first_source(begin, decomposition_length)), min(sources.stop, begin + 1))
-        grows = begin + 1 < sources.stop
-        shrinks = begin + 1 - decomposition_length >= sources.start
-        last_same = begin + 1 if grows or shrinks else min(end, sources.start + decomposition_length)
-        yield range(begin, last_same), kept
-        begin = last_same
+    def diagonal(self) -> tuple[Int[Tensor, " own"], Int[Tensor, " own"]]:
+        """Return row and target of the pairs whose source the target itself belongs to."""
+        places = [(s.targets.start, s.row, len(s.sources), s.sources.start) for s in self.segments]
+        first, row, width, source = (torch.tensor(column) for column in zip(*places, strict=True))
+        targets = self.partition.positions(self.sources)
+        targets = targets[targets < self.targets.stop]
+        segment = torch.searchsorted(first, targets, right=True) - 1
+        place = self.partition.labels[targets] - source[segment]
+        rows = row[segment] + (targets - first[segment]) * width[segment] + place
+        return rows[place >= 0], targets[place >= 0]
 
 
 def split_rows(targets: range, sources: range, max_rows: int) -> Iterator[range]:
@@ -145,20 +184,20 @@ def split_rows(targets: range, sources: range, max_rows: int) -> Iterator[range]
     return (targets[i : i + step] for i in range(0, len(targets), step))
 
 
-def make_panel(text: int, sources: range, length: int, decomposition_length: int, row: int, block_rows: int) -> Panel:
+def make_panel(text: int, sources: range, pairs: Pairs, row: int, block_rows: int) -> Panel:
     """Lay out one panel from row `row` on, its blocks of at most `block_rows` rows where a target allows."""
     blocks: list[Block] = []
     pending: list[Segment] = []
-    for run, kept in segment_runs(sources, length, decomposition_length):
+    for run, kept in pairs.runs(sources):
         for targets in split_rows(run, kept, block_rows):
-            segment = Segment(targets, kept, row)
+            segment = Segment(targets, kept, row, pairs.partition.begin(kept.start))
             if pending and segment.rows.stop - pending[0].row > block_rows:
                 blocks.append(Block(text, tuple(pending)))
                 pending = []
             pending.append(segment)
             row = segment.rows.stop
     blocks.append(Block(text, tuple(pending)))
-    return Panel(text, sources, tuple(blocks))
+    return Panel(text, pairs.partition, sources, tuple(blocks))
 
 
 Stretch = TypeVar("Stretch", Block, Panel)
@@ -185,8 +224,8 @@ def within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
-def source_ranges(length: int, width: int) -> list[range]:
+def source_ranges(sources: int, width: int) -> list[range]:
     """Return all sources in ranges of nearly equal width, at most `width`."""
-    count = -(-length // width)
-    edges = [length * i // count for i in range(count + 1)]
+    count = -(-sources // width)
+    edges = [sources * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(edges)]

@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding
-from decomp.core.pairs import pair_indices, pair_offset
+from decomp.core.pairs import Pairs
+from decomp.core.partition import Partition
 from decomp.io.digests import digest, file_digest
 from decomp.io.files import check_outputs, complete_or_absent, write_whole
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Version 3 has groups of tokens for sources; files whose sources are tokens are still of version 2."""
 METADATA_KEY = "decomp"
 SUFFIX = ".safetensors"
 MANIFEST_SUFFIX = ".meta.json"
@@ -61,6 +63,8 @@ class Storable(Protocol):
     def tokens(self) -> tuple[str, ...] | None: ...
     @property
     def about(self) -> Mapping[str, str]: ...
+    @property
+    def partition(self) -> Partition: ...
 
 
 def block_digests(tensor: Tensor) -> list[str]:
@@ -81,7 +85,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[
     CannotWriteError, a ValueError, for a folder that can't be written into.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"version": FORMAT_VERSION, **about, "digests": {name: block_digests(t) for name, t in plain.items()}}
+    header = {"version": 2, **about, "digests": {name: block_digests(t) for name, t in plain.items()}}
     header = {**header, "digest": header_digest(json.loads(json.dumps(header)))}
     with complete_or_absent(path) as beside:
         save_file(plain, beside, {METADATA_KEY: json.dumps(header, ensure_ascii=True, sort_keys=True)})
@@ -224,7 +228,7 @@ def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, over
     contributions that `dtype` can't hold.
     """
     check_outputs([path], overwrite=overwrite)
-    rows = narrowed(result.rows[: pair_offset(len(result.input_ids), result.decomposition_length)], dtype)
+    rows = narrowed(result.rows[: len(Pairs(result.partition, result.decomposition_length))], dtype)
     tensors = {
         "input_ids": result.input_ids,
         "contributions": rows,
@@ -238,6 +242,9 @@ def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, over
         "tokens": result.tokens,
         "about": dict(result.about),
     }
+    if not result.partition.is_tokens:
+        tensors["sources"] = result.partition.labels
+        about |= {"version": FORMAT_VERSION, "source_names": result.partition.names}
     if result.unembedding is not None:
         beside = unembedding_path(path.parent, result.about.get("model", "model"))
         if beside.exists():
@@ -262,7 +269,8 @@ def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
     ids, *states = (read_tensor(path, file, name, header) for name in ("input_ids", *STATES))
     length, tokens = header.get("decomposition_length"), header.get("tokens")
     contributions = file.get_slice("contributions")
-    check_shapes(path, ids, states, contributions.get_shape(), contributions.get_dtype(), length, tokens)
+    partition = read_partition(path, file, header, len(ids))
+    check_shapes(path, ids, states, contributions.get_shape(), contributions.get_dtype(), length, tokens, partition)
     beside = unembedding_path(path.parent, header["about"].get("model", "model"))
     head = load_unembedding(beside, header["about"]) if beside.is_file() else None
     check_ids(path, ids, head)
@@ -275,7 +283,21 @@ def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
         "unembedding": head,
         "tokens": None if tokens is None else tuple(tokens),
         "about": header["about"],
+        "partition": partition,
     }
+
+
+def read_partition(path: Path, file: Any, header: Header, tokens: int) -> Partition:
+    """Return which source each token of a stored decomposition belongs to. ValueError for labels that are no such."""
+    if "sources" not in file.keys():  # noqa: SIM118  (an open file is no mapping)
+        return Partition.tokens(tokens)
+    labels, names = read_tensor(path, file, "sources", header), header.get("source_names")
+    partition = Partition.of(labels)
+    if len(labels) != tokens or not torch.equal(partition.labels, labels):
+        raise ValueError(f"{path} has sources that are not those of its {tokens} tokens in order: write it again")
+    if names is not None and len(names) != partition.count:
+        raise ValueError(f"{path} has {len(names)} names for {partition.count} sources: write it again")
+    return Partition(labels, None if names is None else tuple(names))
 
 
 def stored_window(path: Path) -> dict[str, Any] | None:
@@ -292,7 +314,14 @@ def stored_window(path: Path) -> dict[str, Any] | None:
 
 
 def check_shapes(
-    path: Path, ids: Tensor, states: Sequence[Tensor], stored: Sequence[int], dtype: str, length: Any, tokens: Any
+    path: Path,
+    ids: Tensor,
+    states: Sequence[Tensor],
+    stored: Sequence[int],
+    dtype: str,
+    length: Any,
+    tokens: Any,
+    partition: Partition,
 ) -> None:
     """Raise ValueError for stored tensors whose shapes or dtypes do not fit together."""
     if ids.ndim != 1 or len(ids) == 0 or ids.dtype not in (torch.int64, torch.int32):
@@ -305,7 +334,7 @@ def check_shapes(
             )
     if not isinstance(length, int) or length < 1:
         raise ValueError(f"{path} has the decomposition length {length!r}, expected one of at least 1: write it again")
-    if stored[0] != (pairs := pair_offset(len(ids), length)) or len(stored) != 2 or "F" not in dtype:
+    if stored[0] != (pairs := len(Pairs(partition, length))) or len(stored) != 2 or "F" not in dtype:
         raise ValueError(
             f"{path} has {stored[0]} contributions, {len(ids)} tokens need {pairs} of floating-point numbers "
             f"(they are {dtype}): write it again"
@@ -346,7 +375,7 @@ def write_pt(path: Path, tensor: Tensor) -> None:
 
 def write_manifest(path: Path, files: Iterable[Path], about: Mapping[str, Any]) -> None:
     """Write what `.pt` files do not say themselves, and their digests."""
-    header = {"version": FORMAT_VERSION, **about, "digests": {file.name: file_digest(file) for file in files}}
+    header = {"version": 2, **about, "digests": {file.name: file_digest(file) for file in files}}
     header = json.loads(json.dumps(header))
     content = json.dumps({**header, "digest": header_digest(header)}, ensure_ascii=True, indent=1)
     write_whole(path, content.encode())
@@ -380,9 +409,11 @@ def save_pt(
     head that the format has no place for.
     """
     check_pt_unembedding(result.unembedding)
+    if not result.partition.is_tokens:
+        raise ValueError("the .pt format has tokens for sources, not groups of them: use safetensors")
     paths, manifest = pt_paths(folder, identifier), pt_manifest_path(folder, identifier)
     check_outputs([*paths, manifest], overwrite=overwrite)
-    targets, sources = pair_indices(len(result.input_ids), result.decomposition_length)
+    targets, sources = Pairs(result.partition, result.decomposition_length).indices()
     rows = narrowed(result.rows[: len(targets)], dtype)
     d = rows.new_zeros(min(result.decomposition_length, len(result.input_ids)), *result.hidden.shape)
     d[targets - sources, targets] = rows
@@ -476,7 +507,7 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
     check_ids(path, ids, head)
     if head is not None and head.weight.shape[1:] != hidden.shape[1:]:
         raise ValueError(f"{unembedding} has {head.weight.shape[-1]} dimensions, {path} {hidden.shape[-1]}")
-    targets, sources = pair_indices(len(ids), len(d))
+    targets, sources = Pairs(Partition.tokens(len(ids)), len(d)).indices()
     tokens = None if header is None else header.get("tokens")
     return {
         "input_ids": ids,

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from decomp.core.pairs import sources_of
 from decomp.measures.result import Scores
 from decomp.tables import intervals
 
@@ -48,7 +47,7 @@ def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
         raise ValueError(f"{scores[0].measure} alone has nothing to agree with: give --measure twice or more")
     for first, second in combinations(scores, 2):
         for target in first.targets:
-            kept = sources_of(target, first.decomposition_length)
+            kept = first.sources(target)
             pair = (s.scores[target, kept.start : kept.stop].double().cpu().numpy() for s in (first, second))
             if (agreed := agreement(*pair)) is not None:
                 for metric, value in agreed._asdict().items():

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.core.pairs import sources_of
 from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
 from decomp.measures import Measure, Request
@@ -104,7 +103,7 @@ def rankings(
     scores: Sequence[Scores], target: int, draws: int, generator: torch.Generator
 ) -> dict[str, Int[Tensor, " sources"]]:
     """Return rankings of the sources that are kept for a target: each measure's, and random ones."""
-    kept = sources_of(target, scores[0].decomposition_length)
+    kept = scores[0].sources(target)
     ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}
     device = scores[0].scores.device
     return ranked | {drawn(draw): torch.randperm(len(kept), generator=generator).to(device) for draw in range(draws)}

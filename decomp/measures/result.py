@@ -1,5 +1,6 @@
 """What every measure gives back, and the rule that all of it passes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -15,10 +16,17 @@ class Scores:
     decomposition_length: int
     log2_prob: Float[Tensor, "T-1"]
     """The log2 probability of the next token, in bits."""
-    scores: Float[Tensor, "T-1 T"]
+    scores: Float[Tensor, "T-1 S"]
     """(target, source), in the measure's unit."""
     extra: dict[str, Float[Tensor, "T-1"]]
     """What is no token (`<bias>`, `<remainder>`)."""
+    begun: Sequence[int] | None = None
+    """How many sources have begun by each target, where these are groups; as many as targets where they are alike."""
+
+    def sources(self, target: int) -> range:
+        """Return the sources that are kept for a target, oldest first."""
+        begun = target + 1 if self.begun is None else self.begun[target]
+        return range(max(0, begun - self.decomposition_length), begun)
 
 
 def finite(scores: Scores, place: str = "") -> Scores:

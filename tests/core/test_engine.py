@@ -7,6 +7,8 @@ from torch.testing import assert_close
 from decomp.core import engine
 from decomp.core import packed_mlp as mlp
 from decomp.core.folding import FoldedNetwork
+from decomp.core.pairs import Pairs
+from decomp.core.partition import Partition
 from decomp.core.workspace import Workspace, bytes_of
 from decomp.io.amounts import format_bytes, parse_bytes
 from tests.variants import VARIANTS, make_pair, random_ids
@@ -77,10 +79,11 @@ def test_buffers_stay_within_the_memory_granted(variant, lengths, kept, path, mo
     monkeypatch.setattr(engine, "Workspace", lambda like: made.append(Workspace(like)) or made[-1])
     monkeypatch.setattr(mlp, "cheapest_path", PATHS[path])
     points = [decomposed.record(random_ids(length)) for length in lengths]
+    pairs = [Pairs(Partition.tokens(length), kept or 40) for length in lengths]
     granted = [800 * 2**10, 1000 * 2**10, 2**30]
     for memory in granted:
         held = engine.bytes_held(decomposed.folded(), points, memory)
-        groups = len(list(engine.plan(decomposed.folded(), points, kept or 40, memory - held)))
+        groups = len(list(engine.plan(decomposed.folded(), points, pairs, memory - held)))
         for _ in engine.propagate(decomposed.folded(), points, kept or 40, memory):
             pass
         used = bytes_of(*made[-1].buffers.values())
