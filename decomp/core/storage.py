@@ -26,7 +26,9 @@ from decomp.io.digests import digest, file_digest
 from decomp.io.files import check_outputs, complete_or_absent, write_whole
 
 FORMAT_VERSION = 3
-"""Version 3 has groups of tokens for sources; files whose sources are tokens are still of version 2."""
+"""The newest that is read: decompositions whose sources are groups of tokens are of it."""
+TOKENS_VERSION = 2
+"""What all other files are of, so that packages that know no groups read them."""
 METADATA_KEY = "decomp"
 SUFFIX = ".safetensors"
 MANIFEST_SUFFIX = ".meta.json"
@@ -85,7 +87,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[
     CannotWriteError, a ValueError, for a folder that can't be written into.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"version": 2, **about, "digests": {name: block_digests(t) for name, t in plain.items()}}
+    header = {"version": TOKENS_VERSION, **about, "digests": {name: block_digests(t) for name, t in plain.items()}}
     header = {**header, "digest": header_digest(json.loads(json.dumps(header)))}
     with complete_or_absent(path) as beside:
         save_file(plain, beside, {METADATA_KEY: json.dumps(header, ensure_ascii=True, sort_keys=True)})
@@ -375,7 +377,7 @@ def write_pt(path: Path, tensor: Tensor) -> None:
 
 def write_manifest(path: Path, files: Iterable[Path], about: Mapping[str, Any]) -> None:
     """Write what `.pt` files do not say themselves, and their digests."""
-    header = {"version": 2, **about, "digests": {file.name: file_digest(file) for file in files}}
+    header = {"version": TOKENS_VERSION, **about, "digests": {file.name: file_digest(file) for file in files}}
     header = json.loads(json.dumps(header))
     content = json.dumps({**header, "digest": header_digest(header)}, ensure_ascii=True, indent=1)
     write_whole(path, content.encode())

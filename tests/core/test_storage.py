@@ -141,10 +141,10 @@ def test_unembedding_is_no_decomposition(stored):
 
 
 def test_future_version(stored, monkeypatch, result):
-    monkeypatch.setattr(storage, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(storage, "TOKENS_VERSION", 4)
     result.save(stored, overwrite=True)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"has format version 3, this package reads up to 2: upgrade"):
+    with pytest.raises(ValueError, match=r"has format version 4, this package reads up to 3: upgrade"):
         decomp.load(stored)
 
 
