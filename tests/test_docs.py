@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from decomp.locate.conventions import EDGES, NEURONS
+from decomp.measures import SCORES
 from decomp.measures.conventions import CONVENTIONS
 from decomp.models import registry
+from decomp.models.families import FAMILIES
 from decomp.models.registry import class_of
 from tests.conftest import ROOT
 
@@ -38,16 +40,55 @@ def test_examples(module, tmp_path, monkeypatch):
     assert not result.failed
 
 
+def run_blocks(page):
+    """The names that the Python of a page leaves, its blocks run in order."""
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(block, names)
+    return names
+
+
 def test_the_readme_s_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) >= 2
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
+    names = run_blocks(ROOT / "README.md")
     assert " rests on " in capsys.readouterr().out
     assert names["table"].matrix().shape == names["result"].delta_lp().numpy()[:, :-1].shape
     assert (tmp_path / "text.tsv").exists()
+
+
+def test_the_first_steps_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(ROOT / "docs" / "start.md")
+    assert " rests on " in capsys.readouterr().out
+    assert len(names["several"]) == 2
+    assert len(names["stored"]) == len(names["result"])
+
+
+@pytest.mark.usefixtures("_measures_as_they_were")
+def test_the_measure_of_the_docs_works(capsys):
+    names = run_blocks(ROOT / "docs" / "own-measure.md")
+    assert names["table"].measures() == ["delta_lp", "recency"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["delta_lp", "recency", "<random>"]
+
+
+@pytest.fixture
+def _measures_as_they_were():
+    before = dict(SCORES)
+    yield
+    SCORES.clear()
+    SCORES.update(before)
+
+
+def test_all_families_are_in_the_table_of_models():
+    page = (ROOT / "docs" / "architectures.md").read_text("utf-8")
+    for family in FAMILIES:
+        line = f"| {family.name} | `{family.model_type}` | `{family.examples[0]}` | {family.positions} |"
+        assert f"{line} {'gate' if 'gate' in family.rules else 'activation'} |" in page
+
+
+def test_all_measures_are_among_those_to_choose():
+    page = (ROOT / "docs" / "measures.md").read_text("utf-8")
+    assert set(SCORES) <= set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", page))))
 
 
 def conventions():
@@ -73,12 +114,6 @@ def test_conventions_page_has_all_names_in_angle_brackets():
     names = set(re.findall(r'"(<[a-z_]+>)"', sources))
     assert len(names) >= 10
     assert names == set(re.findall(r"`(<[a-z_]+>)`", conventions()))
-
-
-def test_the_readme_s_links_exist():
-    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text("utf-8") + conventions())
-    assert {"docs/commands.md", "docs/conventions.md", "commands.md"} <= set(links)
-    assert [link for link in links if not ((ROOT / link).exists() or (ROOT / "docs" / link).exists())] == []
 
 
 def test_the_page_on_looking_runs(tmp_path, monkeypatch):
