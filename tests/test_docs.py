@@ -127,6 +127,12 @@ def test_the_page_on_looking_runs(tmp_path, monkeypatch):
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= known
 
 
+def test_the_version_is_the_same_everywhere():
+    (version,) = re.findall(r'(?m)^version = "(.*)"$', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert re.findall(r"(?m)^version: (.*)$", (ROOT / "CITATION.cff").read_text("utf-8")) == [version]
+    assert re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"))[0] == version
+
+
 def test_the_readme_s_places_exist():
     _, _, end = (ROOT / "README.md").read_text("utf-8").partition("## Where to look")
     places = re.findall(r"`([\w/.-]+)`", end)
