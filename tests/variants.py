@@ -1,5 +1,6 @@
 """Small random models of every architecture, and of every variant that its config can express."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MethodType
@@ -321,7 +322,20 @@ def roughen(model: PreTrainedModel, seed: int = 0) -> None:
 def make_pair(
     variant: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: object
 ) -> tuple[PreTrainedModel, DecomposedModel]:
-    """The plain model with eager attention and the decomposed one, same weights."""
+    """The plain model with eager attention and the decomposed one, same weights; a test may change its own."""
+    key = (variant, dtype, seed, repr(more))
+    if key not in MADE:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            MADE[key] = made_pair(variant, dtype, seed, **more)
+    return copy.deepcopy(MADE[key])
+
+
+MADE: dict[tuple[object, ...], tuple[PreTrainedModel, DecomposedModel]] = {}
+"""Pairs that were made in this process, as they were made: a copy costs a fraction."""
+
+
+def made_pair(variant: str, dtype: torch.dtype, seed: int, **more: object) -> tuple[PreTrainedModel, DecomposedModel]:
     own = ARCHITECTURES[ARCHITECTURE_OF[variant][0]]
     plain = getattr(transformers, own.plain)._from_config(config_of(variant, **more), attn_implementation="eager")
     plain.config._experts_implementation = "eager"
