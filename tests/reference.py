@@ -19,10 +19,10 @@ class LayerNorm:
     eps: float
 
     def sigma(self, x: Tensor) -> Tensor:
-        return ((x - x.mean()) ** 2).mean().add(self.eps).sqrt()
+        return ((x - x.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True).add(self.eps).sqrt()
 
     def linear(self, v: Tensor, sigma: Tensor) -> Tensor:
-        out = (v - v.mean()) / sigma
+        out = (v - v.mean(-1, keepdim=True)) / sigma
         return out if self.gamma is None else self.gamma * out
 
     def constant(self) -> Tensor | float:
