@@ -1,6 +1,5 @@
 """`decomp edges check`: how much of a behaviour the best edges carry."""
 
-from dataclasses import astuple
 from typing import Any
 
 import click
@@ -41,12 +40,12 @@ def command(**asked: Any) -> None:
     beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept, the
     loss L, and its share of the way from all edges ablated (0) to none (1).
     """
-    from decomp.cli.common import progress
-    from decomp.cli.locating import check_outputs, open_asked, request_of, written
+    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
+    from decomp.cli.running import deliver
     from decomp.locate.edges.behaviour import Setting
-    from decomp.locate.edges.checking import COLUMNS, check_edges, check_made, default_counts, rankings
+    from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
-    from decomp.locate.edges.prompts import open_prompts
+    from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import read_edges
 
     setting = request_of(Setting, asked)
@@ -57,7 +56,5 @@ def command(**asked: Any) -> None:
     orders = rankings(graph, read_edges(asked["edges_file"], graph), asked["random"], asked["seed"])
     prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
     counts = asked["counts"] or default_counts(len(orders["score"]))
-    with progress(len(orders) * len(counts) + 2, asked["quiet"], "pass") as bar:
-        rows = check_edges(model, graph, prompts, orders, counts, setting, asked["circuit"], bar.update)
-    with written(asked, COLUMNS, model) as write:
-        write(astuple(row) for row in rows)
+    work, _ = check_work(model, graph, prompts, orders, counts, setting, asked["circuit"])
+    deliver(job_of(work, model, asked, tokens_of(prompts)), asked)

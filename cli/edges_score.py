@@ -73,26 +73,30 @@ def command(**asked: Any) -> None:
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.common import progress
-    from decomp.cli.locating import check_outputs, conventional, open_asked, request_of, say_lines, written
+    from decomp.cli.locating import check_outputs, conventional, job_of, open_asked, request_of, say_lines
+    from decomp.cli.running import claim_beside, deliver
     from decomp.locate.conventions import EDGES
-    from decomp.locate.edges.prompts import open_prompts
-    from decomp.locate.edges.rows import COLUMNS, edge_rows, summary
-    from decomp.locate.edges.scoring import EdgeRequest, ranked, score_edges
+    from decomp.locate.edges.prompts import open_prompts, tokens_of
+    from decomp.locate.edges.rows import summary
+    from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
     asked = conventional(asked, EDGES)
-    request = request_of(EdgeRequest, asked)
+    request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
     check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
-    with progress(len(prompts), asked["quiet"], "prompt") as bar:
-        result = score_edges(model, prompts, request, bar.update)
-    about, strongest = summary(result, request), ranked(result.graph, result.scores)[: asked["top"]]
-    with written(asked, COLUMNS, model) as write:
-        write(edge_rows(result, result.graph.places()))
-        if asked["picture"] is not None:
-            draw(asked["picture"], result, strongest)
-        if asked["subgraph"] is not None:
-            write_subgraph(asked["subgraph"], {**model.about(), "prompts": len(prompts), **about}, result, strongest)
-    say_lines((f"{name}: {value}" for name, value in about.items()), asked["quiet"])
+    work, total = edges_work(model, prompts, request)
+
+    def draw_strongest() -> None:
+        result = total.result()
+        strongest = ranked(result.graph, result.scores)[: asked["top"]]
+        if picture is not None:
+            draw(picture, result, strongest)
+        if subgraph is not None:
+            about = {**model.about(), "prompts": len(prompts), **summary(result, request)}
+            write_subgraph(subgraph, about, result, strongest)
+
+    if deliver(job_of(work, model, asked, tokens_of(prompts)), asked, beside=draw_strongest):
+        claim_beside(asked, picture, subgraph)
+        say_lines((f"{name}: {value}" for name, value in summary(total.result(), request).items()), asked["quiet"])

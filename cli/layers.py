@@ -71,27 +71,24 @@ def command(**asked: Any) -> None:
     target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of
     the layers and the embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.common import begun, progress
-    from decomp.cli.locating import check_outputs, open_asked, request_of, written
+    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
+    from decomp.cli.running import claim_beside, deliver, ignore
     from decomp.locate.layers.readings import LayerRequest
-    from decomp.locate.layers.rows import LayerRow, MeanRow, Means
-    from decomp.locate.layers.table import open_facts, score_layers
+    from decomp.locate.layers.rows import Means, MeanSummary
+    from decomp.locate.layers.table import layers_work, open_facts
     from decomp.report.plots import check_picture, heat_map, save_picture
 
-    request, picture, aggregated = request_of(LayerRequest, asked), asked["picture"], asked["aggregated"]
+    request, picture, means = request_of(LayerRequest, asked), asked["picture"], Means()
+    how = (means, asked["confidence"], asked["seed"])
     check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
-    facts, means = open_facts(model, tokenizer, asked["facts_file"], asked["bos"]), Means()
-    with progress(len(facts) * len(request.measures), asked["quiet"], "item") as bar:
-        each = begun(score_layers(model, facts, request, bar.update))
-        with written(asked, (MeanRow if aggregated else LayerRow)._fields, model) as write:
-            for rows in each:
-                if aggregated or picture is not None:
-                    means.add(rows)
-                if not aggregated:
-                    write(rows)
-            of_roles = means.rows(asked["confidence"], asked["seed"])
-            if aggregated:
-                write(of_roles)
-            if picture is not None:
-                save_picture(heat_map(of_roles, request.function), picture)
+    facts = open_facts(model, tokenizer, asked["facts_file"], asked["bos"])
+    work = layers_work(model, facts, request, MeanSummary(*how) if asked["aggregated"] else None)
+    job = job_of(work, model, asked, (fact.ids for fact in facts))
+
+    def draw() -> None:
+        if picture is not None:
+            save_picture(heat_map(means.rows(*how[1:]), request.function), picture)
+
+    if deliver(job, asked, ignore if asked["aggregated"] or picture is None else means.add_block, draw):
+        claim_beside(asked, picture)

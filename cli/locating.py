@@ -1,26 +1,29 @@
 """Functions that `decomp layers`, `neurons` and `edges` share: models and items are opened, tables are written."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from torch import Tensor
 
-from decomp.cli.common import destination, made_now, open_model, say, table
+from decomp.cli.common import destination, made_now, open_model, say
+from decomp.cli.running import Job, check_asked, device_here
 from decomp.io.amounts import parse_bytes
+from decomp.jobs import tokens_digest
 from decomp.locate.conventions import Conventions, with_convention
 from decomp.locate.edges.behaviour import Setting
 from decomp.locate.edges.scoring import EdgeRequest
 from decomp.locate.layers.readings import LayerRequest
 from decomp.locate.neurons.scoring import NeuronRequest
 from decomp.models.base import DecomposedModel
-from decomp.tables.columns import Writer
-from decomp.tables.files import check_table
+from decomp.tables.work import Work
 
+T = TypeVar("T")
 R = TypeVar("R", LayerRequest, NeuronRequest, EdgeRequest, Setting)
 
 
@@ -54,12 +57,12 @@ def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None
     if check_picture is not None and asked["picture"] is not None:
         check_picture(asked["picture"])
     inputs, others = ([asked.get(name) for name in names] for names in (INPUTS, OUTPUTS))
-    check_table(asked["output"], asked["format_name"], *others, inputs=inputs, overwrite=asked["overwrite"])
+    check_asked(asked, inputs, *others)
 
 
-def written(asked: Mapping[str, Any], columns: Sequence[str], model: DecomposedModel) -> AbstractContextManager[Writer]:
-    """Give a writer to the table that was asked for, which says how it was made."""
-    return table(asked["output"], asked["format_name"], columns, made_now(model.about()))
+def job_of(work: Work[T], model: DecomposedModel, asked: Mapping[str, Any], ids: Iterable[Tensor]) -> Job[T]:
+    """Return what a command computes; `ids` are the tokens of its items."""
+    return Job(work, model, asked["model"], {**made_now(model.about()), "tokens": tokens_digest(ids)})
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
 
 def open_asked(asked: Mapping[str, Any]) -> tuple[DecomposedModel, Any]:
     """Return the model that was asked for, and its tokenizer."""
-    return open_model(asked["model"], asked["dtype"], asked["device"], asked["revision"])
+    return open_model(asked["model"], asked["dtype"], device_here(asked), asked["revision"])
 
 
 def say_lines(lines: Iterable[str | None], quiet: bool) -> None:

@@ -42,11 +42,12 @@ def command(**asked: Any) -> None:
     the same items and model. Beside the found ones: as many random neurons of the same layers, and the found ones
     on unrelated items. Changes are in bits.
     """
-    from decomp.cli.common import begun, progress
-    from decomp.cli.locating import check_outputs, open_asked, written
+    from decomp.cli.locating import check_outputs, job_of, open_asked
+    from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
     from decomp.locate.limits import check_numbers
-    from decomp.locate.neurons.checking import CheckRow, check_neurons, open_check
+    from decomp.locate.neurons.checking import check_work, open_check
+    from decomp.locate.neurons.items import tokens_of
 
     check_numbers("--factor", asked["factors"])
     check_outputs(asked)
@@ -55,8 +56,5 @@ def command(**asked: Any) -> None:
     memory = parse_bytes(asked["memory"])
     model, tokenizer = open_asked(asked)
     check = open_check(model, tokenizer, asked["neurons_file"], asked["items_file"], **found)
-    with progress(len(check.items), asked["quiet"], "item") as bar:
-        each = begun(check_neurons(model, check, memory=memory, advance=bar.update, **how))
-        with written(asked, CheckRow._fields, model) as write:
-            for rows in each:
-                write(rows)
+    work = check_work(check, memory=memory, **how)
+    deliver(job_of(work, model, asked, tokens_of(item for item, _ in work.items)), asked)

@@ -88,34 +88,38 @@ def command(**asked: Any) -> None:
     post_text. Rows are neurons by rank; `residual` says how far the scores of a layer are from what all its neurons
     give (`effect`).
     """
-    from decomp.cli.common import begun, progress
     from decomp.cli.locating import (
         check_outputs,
         conventional,
+        job_of,
         lines_beside,
         open_asked,
         request_of,
         say_lines,
-        written,
     )
+    from decomp.cli.running import claim_beside, deliver
     from decomp.locate.conventions import NEURONS
-    from decomp.locate.neurons.finding import NeuronTable, find_neurons, wider_cuts
-    from decomp.locate.neurons.items import open_items
+    from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts
+    from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
     from decomp.locate.neurons.scoring import NeuronRequest
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
     asked = conventional(asked, NEURONS)
-    request = request_of(NeuronRequest, asked)
+    request, picture = request_of(NeuronRequest, asked), asked["picture"]
     check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     items = open_items(model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"])
-    rows = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
-    with progress(len(items), asked["quiet"], "item") as bar:
-        each = begun(find_neurons(model, items, request, bar.update))
-        with written(asked, rows.columns, model) as write, lines_beside(asked["masked"], map(cut_of, items)):
-            for one in each:
-                write(rows.of(one))
-            if asked["picture"] is not None:
-                save_picture(layer_histogram(rows.counted), asked["picture"])
-    say_lines((wider_cuts(items), rows.incomplete_line()), asked["quiet"])
+    found = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
+
+    def draw() -> None:
+        if picture is not None:
+            save_picture(layer_histogram(found.counted), picture)
+
+    job = job_of(neurons_work(model, items, request, found), model, asked, tokens_of(items))
+    with lines_beside(asked["masked"], map(cut_of, items)):
+        whole = deliver(job, asked, beside=draw)
+    claim_beside(asked, asked["masked"])
+    if whole:
+        claim_beside(asked, picture)
+        say_lines((wider_cuts(items), found.incomplete_line()), asked["quiet"])

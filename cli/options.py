@@ -206,7 +206,7 @@ def output_section(*beside: Decorator) -> Decorator:
 def locate_options(*beside: Decorator) -> Decorator:
     """Return the options that `decomp layers`, `neurons` and `edges` share, and those for what else is written."""
     of_model = section("Model", placement_options, memory, prompt_bos)
-    return together(output_section(*beside), of_model, overwrite, quiet)
+    return together(output_section(*beside), of_model, run_options, overwrite, quiet)
 
 
 def multi_token(what: str) -> Callable[[F], F]:

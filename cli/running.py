@@ -111,10 +111,14 @@ def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
     return table_of(run).blocks()
 
 
+def ignore(block: Block) -> None:
+    """Do nothing with rows."""
+
+
 def deliver(
     job: Job[T],
     asked: Asked,
-    seen: Callable[[Block], object] = lambda _: None,
+    seen: Callable[[Block], object] = ignore,
     beside: Callable[[], object] = lambda: None,
 ) -> bool:
     """Write the job's table where it was asked for; return whether it is whole, or other shards have to come first.

@@ -11,8 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.io.files import complete_or_absent
-from decomp.locate.edges.rows import COLUMNS, edge_rows
-from decomp.locate.edges.scoring import EdgeScores
+from decomp.locate.edges.scoring import COLUMNS, EdgeScores, edge_rows
 
 RENDERED = (".png", ".svg", ".pdf")
 WIDEST = 6.0

@@ -10,8 +10,13 @@ from decomp.runs.work import outcomes
 from tests.commands import MODEL, refused
 
 ITEMS = "prompt,target,foil,evidence\nThe cats,sleep,slept,cats\nA dog,ran,run,\nThe old dog,ran,run,dog\n"
+FACTS = "fact,relation,subject,target_true,target_false\n"
+FACTS += "a,The {} can,cat,run,sleep\nb,The {} can,dog,sleep,run\nb,A {} can,dog,sleep,run\nc,The {} can,cup,a,the\n"
+BOTH = ("--measure", "gradient_x_activation", "--measure", "direct", "--function", "contrast_logit")
 COMMANDS = {
     "contrast": ("contrast", "items.csv", MODEL, "--measure", "delta_lp", "--batch-size", 1),
+    "layers": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "100KiB"),
+    "layers --aggregate": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "100KiB", "--aggregate"),
 }
 """Each of at least two batches."""
 
@@ -19,6 +24,7 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def _inputs(run):
     Path("items.csv").write_text(ITEMS, "utf-8")
+    Path("facts.csv").write_text(FACTS, "utf-8")
 
 
 @pytest.fixture

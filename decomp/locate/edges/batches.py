@@ -1,8 +1,8 @@
 """Prompts that are computed together, within a memory bound, and what their sources are replaced by."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Setting
-from decomp.locate.edges.graph import Graph, Outputs
+from decomp.locate.edges.graph import Graph, Outputs, graph_of
 from decomp.locate.edges.passes import UniformMask
-from decomp.locate.edges.prompts import PromptPair
+from decomp.locate.edges.prompts import PromptPair, place_of
 from decomp.locate.limits import rows_within
+from decomp.tables.blocks import Block
+from decomp.tables.work import Summary, Work, item_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,27 +82,66 @@ def mean_outputs(
 
 def given_batches(prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
     """Return the prompts that are ablated alike: those of each given batch, or all."""
-    if setting.ablation not in PER_BATCH:
-        return [list(prompts)]
     by_name: dict[str | None, list[PromptPair]] = {}
     for prompt in prompts:
-        by_name.setdefault(prompt.batch, []).append(prompt)
+        by_name.setdefault(group_of(prompt, setting), []).append(prompt)
     return list(by_name.values())
 
 
-def batches(model: Model, graph: Graph, prompts: Sequence[PromptPair], setting: Setting) -> Iterator[Batch]:
-    """Yield batches with the ablated outputs that belong to them.
+def group_of(prompt: PromptPair, setting: Setting) -> str | None:
+    """Return the given batch over which a prompt's means are, None for all prompts."""
+    return prompt.batch if setting.ablation in PER_BATCH else None
 
-    ValueError as in `Setting.check`, and for too little memory.
-    """
+
+def parts_of(model: Model, prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
+    """Return the prompts that are computed together. ValueError as in `Setting.check`, and for too little memory."""
     setting.check(prompts)
-    for group in given_batches(prompts, setting):
-        parts = list(in_batches(graph, group, setting.memory, model.dtype.itemsize))
-        means = mean_outputs(model, graph, parts, setting) if setting.ablation in MEANS else None
-        for part in parts:
-            ids = ids_of(model, part, "clean")
-            clean = model.patched_logits(ids, UniformMask(graph)) if setting.answer_function == "kl" else None
-            yield Batch(part, ids, ablated_outputs(model, graph, part, setting, means), clean)
+    graph, itemsize = graph_of(model), model.dtype.itemsize
+    groups = given_batches(prompts, setting)
+    return [part for group in groups for part in in_batches(graph, group, setting.memory, itemsize)]
+
+
+@dataclass(frozen=True, eq=False)
+class Ablations:
+    """What the sources of prompts are replaced by: for means, what they are over is computed once for all parts."""
+
+    prompts: Sequence[PromptPair]
+    setting: Setting
+    means: dict[str | None, Outputs] = field(default_factory=dict)
+    """By the given batch, as far as they are known."""
+
+    def batch(self, model: Model, graph: Graph, part: Sequence[PromptPair]) -> Batch:
+        """Return prompts that are computed together, with the ablated outputs that belong to them."""
+        setting = self.setting
+        ids = ids_of(model, part, "clean")
+        clean = model.patched_logits(ids, UniformMask(graph)) if setting.answer_function == "kl" else None
+        means = self.means_of(model, graph, group_of(part[0], setting)) if setting.ablation in MEANS else None
+        return Batch(part, ids, ablated_outputs(model, graph, part, setting, means), clean)
+
+    def means_of(self, model: Model, graph: Graph, name: str | None) -> Outputs:
+        """Return the means over a given batch, or over all prompts."""
+        if name not in self.means:
+            own = [prompt for prompt in self.prompts if group_of(prompt, self.setting) == name]
+            parts = list(in_batches(graph, own, self.setting.memory, model.dtype.itemsize))
+            self.means[name] = mean_outputs(model, graph, parts, self.setting)
+        return self.means[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process is sent: means are of the model of one process."""
+        return {"prompts": self.prompts, "setting": self.setting, "means": {}}
+
+
+def prompts_work(
+    parts: Sequence[Sequence[PromptPair]],
+    compute: Callable[[Model, Sequence[PromptPair]], Block],
+    computed: tuple[str, ...],
+    summary: Summary,
+) -> Work[PromptPair]:
+    """Return prompts, those together that `parts_of` puts together, as what a table is computed from."""
+    prompts = [prompt for part in parts for prompt in part]
+    plan = [item_of(place_of(prompt, number), len(prompt)) for number, prompt in enumerate(prompts)]
+    ends = [0, *accumulate(map(len, parts))]
+    return Work("prompt", prompts, plan, [range(*pair) for pair in pairwise(ends)], compute, computed, summary)
 
 
 def ablated_outputs(

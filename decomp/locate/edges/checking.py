@@ -1,24 +1,27 @@
 """Whether edges carry a behaviour: the best ones kept, all others ablated (Hanna et al. 2024)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.locate.edges.batches import batches
+from decomp.locate.edges.batches import Ablations, parts_of, prompts_work
 from decomp.locate.edges.behaviour import PER_BATCH, Setting
 from decomp.locate.edges.circuits import find_circuit
-from decomp.locate.edges.graph import Graph
+from decomp.locate.edges.graph import Graph, graph_of
 from decomp.locate.edges.passes import EdgeMasks
 from decomp.locate.edges.prompts import PromptPair, place_of
 from decomp.locate.edges.scoring import ranked
 from decomp.locate.limits import check_finite, check_once
 from decomp.locate.tables import check_fits
+from decomp.tables.blocks import Block, block_of, numbers
+from decomp.tables.work import Work
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ def masks_but(graph: Graph, kept: Int[Tensor, "edges 2"], like: Tensor) -> Float
     return masks
 
 
-@torch.no_grad()
 def check_edges(
     model: Model,
     graph: Graph,
@@ -79,29 +81,88 @@ def check_edges(
     """Return the mean L over prompts with some edges of each ranking kept, all others ablated.
 
     `orders` are rankings of all edges by name, `counts` how many are kept, `circuit` which ones (`find_circuit`).
-    `advance` is called with the passes done. ValueError for counts that there are not, a behaviour that ablating
+    `advance` is called with the prompts done. ValueError for counts that there are not, a behaviour that ablating
     everything does not change, and as in `Setting.check`.
     """
+    work, total = check_work(model, graph, prompts, orders, counts, setting, circuit)
+    total.add(work.blocks(model, lambda batch: advance(len(batch))))
+    return total.result()
+
+
+def check_work(
+    model: Model,
+    graph: Graph,
+    prompts: Sequence[PromptPair],
+    orders: dict[str, Int[Tensor, "edges 2"]],
+    counts: Sequence[int],
+    setting: Setting,
+    circuit: str = "top",
+) -> tuple[Work[PromptPair], "KeptTotal"]:
+    """Return prompts as what the check is computed from, and what adds it up. ValueError as in `check_edges`."""
     every = len(graph.places())
     check_counts(counts, every)
     cases = [("score", 0), ("score", every), *((name, n) for n in sorted(counts) for name in orders)]
     kept = {(name, n): find_circuit(graph, orders[name], n, circuit) for name, n in cases}
-    totals = dict.fromkeys(kept, 0.0)
-    for batch in batches(model, graph, prompts, setting):
-        for case, edges in kept.items():
+    parts = parts_of(model, prompts, setting)
+    ordered = [prompt for part in parts for prompt in part]
+    compute = PromptLosses(Ablations(ordered, setting), setting, list(kept.values())).block
+    total = KeptTotal({case: len(edges) for case, edges in kept.items()}, every, len(prompts))
+    return prompts_work(parts, compute, KeptTotal.COMPUTED, total), total
+
+
+@dataclass(frozen=True, eq=False)
+class PromptLosses:
+    """The losses of prompts with some edges kept, all others ablated."""
+
+    ablations: Ablations
+    setting: Setting
+    kept: Sequence[Int[Tensor, "edges 2"]]
+    """Of each case."""
+
+    @torch.no_grad()
+    def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
+        """Return the sum of the losses of prompts that are computed together, a row for each case."""
+        graph, sums = graph_of(model), list[float]()
+        batch = self.ablations.batch(model, graph, prompts)
+        for edges in self.kept:
             masks = EdgeMasks(graph, masks_but(graph, edges, batch.ablated[0]), batch.ablated)
-            losses = setting.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
-            check_finite(losses, lambda at, of=batch.prompts: f"the loss of {place_of(of[at[0]], at[0])}")  # type: ignore[misc]
-            totals[case] += losses.sum().item()
-            advance(1)
-    mean = {case: total / len(prompts) for case, total in totals.items()}
-    none, clean = mean["score", 0], mean["score", every]
-    if clean == none:
-        raise ValueError(f"ablating every edge leaves the loss at {clean:g}: choose an ablation that changes it")
-    return [
-        Kept(name, count, len(kept[name, count]), loss, (none - loss) / (none - clean))
-        for (name, count), loss in sorted(mean.items(), key=lambda item: item[0][1])
-    ]
+            losses = self.setting.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
+            check_finite(losses, lambda at: f"the loss of {place_of(prompts[at[0]], at[0])}")
+            sums.append(losses.sum().item())
+        return {"case": np.arange(len(sums)), "loss": np.array(sums)}
+
+
+class KeptTotal:
+    """The table of a check: the mean loss over all prompts of each case, and what remains of the behaviour."""
+
+    COMPUTED = ("case", "loss")
+    columns = COLUMNS
+
+    def __init__(self, kept: Mapping[tuple[str, int], int], edges: int, prompts: int) -> None:
+        self.kept, self.edges, self.prompts = kept, edges, prompts
+        self.sums = np.zeros(len(kept))
+
+    def add(self, blocks: Iterable[Block]) -> None:
+        """Add up, in the order in which they come."""
+        self.sums[:] = 0
+        for block in blocks:
+            np.add.at(self.sums, numbers(block["case"]), numbers(block["loss"]))
+
+    def result(self) -> list[Kept]:
+        """Return the rows. ValueError for a behaviour that ablating everything does not change."""
+        mean = dict(zip(self.kept, (self.sums / self.prompts).tolist(), strict=True))
+        none, clean = mean["score", 0], mean["score", self.edges]
+        if clean == none:
+            raise ValueError(f"ablating every edge leaves the loss at {clean:g}: choose an ablation that changes it")
+        return [
+            Kept(name, count, self.kept[name, count], loss, (none - loss) / (none - clean))
+            for (name, count), loss in sorted(mean.items(), key=lambda item: item[0][1])
+        ]
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield one row per ranking and number of edges."""
+        self.add(blocks)
+        yield block_of(self.columns, map(astuple, self.result()))
 
 
 def check_made(path: Path, model: Model, setting: Setting, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Prompt pairs: a clean prompt, a corrupt one of as many tokens, right and wrong answers (auto-circuit's JSON)."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,12 @@ class PromptPair:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+
+def tokens_of(prompts: Iterable[PromptPair]) -> Iterator[Int[Tensor, " _"]]:
+    """Yield the tokens of all pairs and their answers."""
+    for prompt in prompts:
+        yield from (prompt.clean, prompt.corrupt, prompt.answers, prompt.wrong_answers)
 
 
 def place_of(prompt: PromptPair, number: int) -> str:

@@ -1,29 +1,17 @@
 """Edges as tables: one row per edge, and back."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from decomp.locate.edges.behaviour import LOSSES
 from decomp.locate.edges.graph import Graph
-from decomp.locate.edges.scoring import QUADRATURE, EdgeRequest, EdgeScores
+from decomp.locate.edges.scoring import COLUMNS, QUADRATURE, EdgeRequest, EdgeScores
 from decomp.locate.tables import read_rows
-from decomp.tables.blocks import Row
-from decomp.tables.columns import significant
-
-COLUMNS = ("source", "destination", "input", "score")
-
-
-def edge_rows(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> Iterator[Row]:
-    """Yield one row per (source, destination); `input`: query, key or value of a head, else `input`."""
-    scores = significant(result.scores.cpu()[edges[:, 0], edges[:, 1]])
-    for (u, v), score in zip(edges.tolist(), scores, strict=True):
-        yield result.graph.sources[u], *result.graph.destinations[v], score
 
 
 def read_edges(path: Path, graph: Graph) -> Float[Tensor, "U V"]:

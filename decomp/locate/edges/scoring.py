@@ -1,16 +1,18 @@
 """Scores for every edge of the computation graph (Syed et al. 2023; Hanna et al. 2024)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.locate.edges.batches import Batch, batches, ids_of, outputs_on
+from decomp.locate.edges.batches import Ablations, Batch, ids_of, outputs_on, parts_of, prompts_work
 from decomp.locate.edges.behaviour import Setting, find
 from decomp.locate.edges.graph import Graph, Outputs, graph_of, streams, vectors
 from decomp.locate.edges.passes import UniformMask
@@ -18,7 +20,12 @@ from decomp.locate.edges.prompts import PromptPair, place_of
 from decomp.locate.limits import check_finite
 from decomp.locate.quadrature import nodes_of
 from decomp.measures.quadrature import Nodes
+from decomp.tables.blocks import Block, Row, block_of, numbers
+from decomp.tables.columns import significant
+from decomp.tables.work import Work
 
+COLUMNS = ("source", "destination", "input", "score")
+"""Of the table of edges."""
 Method = Literal["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"]
 METHODS: tuple[str, ...] = get_args(Method)
 QUADRATURE = {"mask_gradient": "riemann", "eap_ig": "right", "eap_ig_activations": "right"}
@@ -98,15 +105,14 @@ class EdgeRequest(Setting):
         nodes = nodes_of(self.quadrature or QUADRATURE[self.method], self.samples)
         return [(node, 1.0 if self.over_samples == "sum" else weight) for node, weight in nodes]
 
-    def weights(self, prompts: Sequence[PromptPair]) -> dict[int, float]:
-        """Return what each prompt (by `id`) counts in scores and losses."""
-        sizes: dict[str | None, int] = {}
-        for prompt in prompts:
-            key = prompt.batch if self.over_prompts == "batch_means" else None
-            sizes[key] = sizes.get(key, 0) + 1
-        if self.over_prompts == "sum":
-            return {id(prompt): 1.0 for prompt in prompts}
-        return {id(p): 1 / sizes[p.batch if self.over_prompts == "batch_means" else None] for p in prompts}
+    def weights(self, prompts: Sequence[PromptPair]) -> dict[str | None, float]:
+        """Return what a prompt counts in scores and losses, by `weighed_with`."""
+        sizes = Counter(map(self.weighed_with, prompts))
+        return {name: 1.0 if self.over_prompts == "sum" else 1 / size for name, size in sizes.items()}
+
+    def weighed_with(self, prompt: PromptPair) -> str | None:
+        """Return the given batch whose mean a prompt is in, None for all prompts."""
+        return prompt.batch if self.over_prompts == "batch_means" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +156,6 @@ class Pass:
     """0 or 1 where this pass is the clean one, or the one with every edge ablated."""
 
 
-@torch.no_grad()
 def score_edges(
     model: Model, prompts: Sequence[PromptPair], request: EdgeRequest, advance: Callable[[int], object] = lambda _: None
 ) -> EdgeScores:
@@ -163,12 +168,47 @@ def score_edges(
         prompts = read_prompts(Path("data/pronouns.json"), tokenizer, model.config)
         result = score_edges(model, prompts, EdgeRequest(mask_value=0.0))
     """
-    graph = graph_of(model)
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    scores = torch.zeros(len(graph.sources), len(graph.destinations), device=model.device, dtype=dtype)
-    ends, weights = {0.0: 0.0, 1.0: 0.0}, request.weights(prompts)
-    for batch in batches(model, graph, prompts, request):
-        counted = torch.tensor([weights[id(prompt)] for prompt in batch.prompts], device=model.device, dtype=dtype)
+    work, total = edges_work(model, prompts, request)
+    total.add(work.blocks(model, lambda batch: advance(len(batch))))
+    return total.result()
+
+
+def edges_work(
+    model: Model, prompts: Sequence[PromptPair], request: EdgeRequest
+) -> tuple[Work[PromptPair], "EdgeTotal"]:
+    """Return prompts as what scores of edges are computed from, and what adds these up; ValueErrors of `score_edges`."""
+    parts = parts_of(model, prompts, request)
+    ordered = [prompt for part in parts for prompt in part]
+    compute = PromptScores(Ablations(ordered, request), request, request.weights(prompts)).block
+    complete = request.method == "mask_gradient" and request.over_samples == "mean"
+    total = EdgeTotal(graph_of(model), complete, torch.promote_types(model.dtype, torch.float32))
+    return prompts_work(parts, compute, EdgeTotal.COMPUTED, total), total
+
+
+@dataclass(frozen=True, eq=False)
+class PromptScores:
+    """What prompts have in the scores of edges, and in the losses."""
+
+    ablations: Ablations
+    request: EdgeRequest
+    weights: Mapping[str | None, float]
+
+    @torch.no_grad()
+    def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
+        """Return rows of `EdgeTotal.COMPUTED` for prompts that are computed together."""
+        graph = graph_of(model)
+        batch, places = self.ablations.batch(model, graph, prompts), graph.places()
+        scores, clean, ablated = self.of_batch(model, graph, batch)
+        values = scores.double().cpu()[places[:, 0], places[:, 1]].numpy()
+        edges = np.concatenate([np.arange(len(values)), [EdgeTotal.CLEAN, EdgeTotal.ABLATED]])
+        return {"edge": edges, "score": np.concatenate([values, [clean, ablated]])}
+
+    def of_batch(self, model: Model, graph: Graph, batch: Batch) -> tuple[Float[Tensor, "U V"], float, float]:
+        """Return the weighted sum of a batch's scores, and of its losses: clean, and with every edge ablated."""
+        request, dtype = self.request, torch.promote_types(model.dtype, torch.float32)
+        scores = torch.zeros(len(graph.sources), len(graph.destinations), device=model.device, dtype=dtype)
+        weights = [self.weights[request.weighed_with(prompt)] for prompt in batch.prompts]
+        counted = torch.tensor(weights, device=model.device, dtype=dtype)
         ablated = streams(graph, batch.ablated)
         known: dict[float | None, float] = {}
         for one in PASSES[request.method](model, graph, batch, ablated, request):
@@ -177,14 +217,51 @@ def score_edges(
             gradients = one.patch.gradients(loss)
             add_scores(graph, batch.ablated, one.current or one.patch.outputs, gradients, one.weight, scores)
             known[one.end] = loss.item()
-        for end in ends:
+        for end in (0.0, 1.0):
             if end not in known:
                 known[end] = loss_of(model, batch, end_pass(graph, batch, ablated, end), request, counted).item()
-            ends[end] += known[end]
-        advance(len(batch.prompts))
-    check_scores(graph, scores)
-    complete = request.method == "mask_gradient" and request.over_samples == "mean"
-    return EdgeScores(graph, scores, ends[0.0], ends[1.0], complete)
+        return scores, known[0.0], known[1.0]
+
+
+class EdgeTotal:
+    """The table of edges: the sum of what all prompts have in each."""
+
+    COMPUTED = ("edge", "score")
+    """The number of an edge among the graph's, or of a loss, and what it has."""
+    CLEAN, ABLATED = -1, -2
+    """Numbers of the losses: as it is, and with every edge ablated."""
+    columns = COLUMNS
+
+    def __init__(self, graph: Graph, complete: bool, dtype: torch.dtype) -> None:
+        self.graph, self.complete, self.dtype = graph, complete, dtype
+        self.places = graph.places()
+        self.sums = np.zeros(len(self.places) + 2)
+
+    def add(self, blocks: Iterable[Block]) -> None:
+        """Add up, in the order in which they come."""
+        self.sums[:] = 0
+        for block in blocks:
+            np.add.at(self.sums, numbers(block["edge"]), numbers(block["score"]))
+
+    def result(self) -> EdgeScores:
+        """Return the scores. ValueError for one that is not finite, and where all are zero."""
+        graph = self.graph
+        scores = torch.zeros(len(graph.sources), len(graph.destinations), dtype=self.dtype)
+        scores[self.places[:, 0], self.places[:, 1]] = torch.from_numpy(self.sums[:-2]).to(self.dtype)
+        check_scores(graph, scores)
+        return EdgeScores(graph, scores, float(self.sums[self.CLEAN]), float(self.sums[self.ABLATED]), self.complete)
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield one row per edge."""
+        self.add(blocks)
+        yield block_of(self.columns, edge_rows(self.result(), self.places))
+
+
+def edge_rows(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> Iterator[Row]:
+    """Yield one row per (source, destination); `input`: query, key or value of a head, else `input`."""
+    scores = significant(result.scores.cpu()[edges[:, 0], edges[:, 1]])
+    for (u, v), score in zip(edges.tolist(), scores, strict=True):
+        yield result.graph.sources[u], *result.graph.destinations[v], score
 
 
 def check_scores(graph: Graph, scores: Float[Tensor, "U V"]) -> None:

@@ -3,6 +3,7 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from decomp.locate.facts import OBJECT_ROLES, ROLES, Fact
 from decomp.locate.layers.readings import LayerRequest, places_of
 from decomp.locate.layers.scoring import DirectShares, LayerScores
+from decomp.tables.blocks import Block, block_of, rows_of
 from decomp.tables.columns import significant
 from decomp.tables.intervals import bootstrap_interval
 
@@ -78,17 +80,31 @@ class Means:
 
     def __init__(self) -> None:
         self.each: dict[tuple[str, str, int | None, str], array[float]] = defaultdict(lambda: array("d"))
+        self.item: int | None = None
+        self.tokens: dict[tuple[str, str, int | None, str], list[float]] = defaultdict(list)
+        """Of this item, whose last rows may be still to come."""
 
     def add(self, rows: Iterable[LayerRow]) -> None:
-        """Take in all rows of one item by one measure."""
-        tokens: dict[tuple[str, str, int | None, str], list[float]] = defaultdict(list)
+        """Take in rows, those of an item one after the other."""
         for row in rows:
-            tokens[row.measure, row.component, row.layer, row.role].append(row.score)
-        for key, scores in tokens.items():
+            if row.item != self.item:
+                self.close()
+                self.item = row.item
+            self.tokens[row.measure, row.component, row.layer, row.role].append(row.score)
+
+    def close(self) -> None:
+        """Take the means of an item whose rows are all there."""
+        for key, scores in self.tokens.items():
             self.each[key].append(float(np.mean(scores)))
+        self.tokens.clear()
+
+    def add_block(self, block: Block) -> None:
+        """Take in rows as `add` does."""
+        self.add(LayerRow(*row) for row in rows_of(block))
 
     def rows(self, confidence: float, seed: int) -> list[MeanRow]:
         """Return the means by role, with percentile bootstrap intervals over items (Efron 1979)."""
+        self.close()
         means = []
         roles = (*ROLES, *OBJECT_ROLES)
         for key in sorted(self.each, key=lambda key: roles.index(key[3])):
@@ -96,3 +112,23 @@ class Means:
             interval = bootstrap_interval(scores, seed, confidence)
             means.append(MeanRow(*key, len(scores), float(scores.mean()), *interval, seed))
         return means
+
+
+@dataclass(frozen=True)
+class MeanSummary:
+    """Means by role instead of the rows of all items."""
+
+    means: Means
+    confidence: float
+    seed: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the means."""
+        return MeanRow._fields
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the means of all rows."""
+        for block in blocks:
+            self.means.add_block(block)
+        yield block_of(self.columns, self.means.rows(self.confidence, self.seed))

@@ -1,15 +1,30 @@
 """Facts in, rows of layers out: what `decomp layers` and a notebook call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from decomp.core.model import Model
+from decomp.corpus.batches import in_batches
 from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
 from decomp.locate.layers.readings import LayerRequest, readings_of
 from decomp.locate.layers.rows import LayerRow, direct_rows, gradient_rows
-from decomp.locate.layers.scoring import check_memory, gradient_x_activation, summed_shares
+from decomp.locate.layers.scoring import (
+    LayerScores,
+    bytes_per_token,
+    check_memory,
+    gradient_x_activation,
+    summed_shares,
+)
+from decomp.tables.blocks import Block, block_of
+from decomp.tables.work import Summary, Work, item_of
+
+Numbered = tuple[int, Fact]
+"""A fact and its number, from 0."""
+COLUMNS = LayerRow._fields
 
 
 def open_facts(
@@ -25,23 +40,56 @@ def score_layers(
     request: LayerRequest = LayerRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[list[LayerRow]]:
-    """Score every layer of a model on every fact: yield the rows of one measure and fact after the other.
+    """Score every layer of a model on every fact: yield the rows of one fact and measure after the other.
 
-    `advance` is called with the number of facts done. ValueError as in `LayerRequest.check`, for too little memory,
-    and for scores that are not finite.
+    `advance` is called with the number of facts done (by one measure). ValueError as in `LayerRequest.check`, for
+    too little memory, and for scores that are not finite.
 
         facts = open_facts(model, tokenizer, Path("data/facts.jsonl"))
         rows = [row for each in score_layers(model, facts, LayerRequest(measures=("direct",))) for row in each]
     """
+    check_facts(model, facts, request)
+    for rows in rows_of_facts(model, list(enumerate(facts)), request):
+        yield rows
+        advance(1)
+
+
+def check_facts(model: Model, facts: Sequence[Fact], request: LayerRequest) -> None:
+    """Raise ValueError as in `LayerRequest.check`, and for facts that are too long or need too much memory."""
     request.check()
     for one in (reading for fact in facts for reading in readings_of(fact, request)):
         check_length(one.place, len(one.ids), model.max_length())
         check_memory(model, len(one.ids), request.memory)
+
+
+def rows_of_facts(model: Model, facts: Sequence[Numbered], request: LayerRequest) -> Iterator[list[LayerRow]]:
+    """Yield the rows of one fact and measure after the other, all measures of a fact together."""
+    scored: Iterator[LayerScores] = iter(())
     if "gradient_x_activation" in request.measures:
-        for item, scores in enumerate(gradient_x_activation(model, facts, request)):
-            yield list(gradient_rows(item, facts[item], scores, request))
-            advance(1)
-    if "direct" in request.measures:
-        for item, fact in enumerate(facts):
-            yield list(direct_rows(item, fact, summed_shares(model, fact, request), request.function))
-            advance(1)
+        scored = gradient_x_activation(model, [fact for _, fact in facts], request)
+    for number, fact in facts:
+        if "gradient_x_activation" in request.measures:
+            yield list(gradient_rows(number, fact, next(scored), request))
+        if "direct" in request.measures:
+            yield list(direct_rows(number, fact, summed_shares(model, fact, request), request.function))
+
+
+def layers_work(
+    model: Model, facts: Sequence[Fact], request: LayerRequest, summary: Summary | None = None
+) -> Work[Numbered]:
+    """Return the facts as what a table of layers is computed from: `rows_of_facts`, or a summary of these.
+
+    ValueError as in `score_layers`.
+    """
+    check_facts(model, facts, request)
+    lengths = [[len(reading.ids) for reading in readings_of(fact, request)] for fact in facts]
+    plan = [item_of(fact.place, sum(own)) for fact, own in zip(facts, lengths, strict=True)]
+    most = max(max(own) for own in lengths)
+    together = max(1, request.memory // (bytes_per_token(model, most) * most))
+    batches = in_batches([len(own) for own in lengths], None, together)
+    return Work("fact", list(enumerate(facts)), plan, batches, partial(block_of_facts, request), COLUMNS, summary)
+
+
+def block_of_facts(request: LayerRequest, model: Model, facts: Sequence[Numbered]) -> Block:
+    """Return the rows of some facts as a block."""
+    return block_of(COLUMNS, chain.from_iterable(rows_of_facts(model, facts, request)))

@@ -1,9 +1,10 @@
 """Whether found neurons matter: suppressed or doubled, beside random ones, and on what they should not matter for."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.corpus.batches import in_batches
 from decomp.io.digests import digest
 from decomp.io.records import Record
 from decomp.locate.limits import check_finite, check_numbers
@@ -19,11 +21,15 @@ from decomp.locate.neurons.completions import Completion, Continuation
 from decomp.locate.neurons.items import Item, open_items
 from decomp.locate.neurons.spans import CUTS
 from decomp.locate.tables import check_fits, read_rows
+from decomp.tables.blocks import Block, block_of, equal_to, rows_of, take
 from decomp.tables.files import truth
 from decomp.tables.provenance import read_provenance
+from decomp.tables.work import Work, item_of
 
 Key = tuple[str, str]
 """Fact and level: whose neurons they are."""
+Case = tuple[Item, bool]
+"""An item, and whether other facts' neurons are changed in it."""
 
 
 class CheckRow(NamedTuple):
@@ -174,63 +180,110 @@ def multiply(factors: Float[Tensor, "R L F"], layer: int, neurons: Float[Tensor,
     return neurons * factors[:, layer, None]
 
 
-def check_items(
-    model: Model,
-    items: Sequence[Item],
-    sets: Mapping[Key, Bool[Tensor, "L F"]],
-    factors: Sequence[float],
-    draws: int,
-    seed: int,
-    memory: int,
-    neurons: str = "activation",
-) -> Iterator[list[CheckRow]]:
-    """Yield the rows of each item: its fact's neurons, and the random ones, times each factor."""
-    generator = torch.Generator().manual_seed(seed)
-    random = {key: [random_like(found, generator) for _ in range(draws)] for key, found in sets.items()}
-    for one in items:
+@dataclass(frozen=True, eq=False)
+class Interventions:
+    """What is done to neurons: their factors, beside random ones of the same layers, as kinds of neurons."""
+
+    sets: Mapping[Key, Bool[Tensor, "L F"]]
+    random: Mapping[Key, Sequence[Bool[Tensor, "L F"]]]
+    factors: Sequence[float]
+    memory: int
+    neurons: str = "activation"
+    own_file: bool = True
+    """Whether unrelated items are those of the other facts."""
+
+    def block(self, model: Model, cases: Sequence[Case]) -> Block:
+        """Return the rows of some cases."""
+        rows = (self.of_unrelated if unrelated else self.of_item for _, unrelated in cases)
+        return block_of(
+            CheckRow._fields, chain.from_iterable(of(model, item) for of, (item, _) in zip(rows, cases, strict=True))
+        )
+
+    def of_item(self, model: Model, one: Item) -> Iterator[CheckRow]:
+        """Yield the rows of an item: its fact's neurons, and the random ones, times each factor."""
         key = (one.fact, one.level)
-        changes = [(chosen, factor) for factor in factors for chosen in (sets[key], *random[key])]
-        values = values_with(model, one.target, changes, memory, neurons)
-        check_finite(values, lambda at, where=one.place: f"{where}: log2 P with changed neurons ({at[0]})")  # type: ignore[misc]
-        before, *after = values.split([1, *[1 + draws] * len(factors)])
-        rows = []
-        for factor, changed in zip(factors, after, strict=True):
+        random = self.random[key]
+        changes = [(chosen, factor) for factor in self.factors for chosen in (self.sets[key], *random)]
+        values = values_with(model, one.target, changes, self.memory, self.neurons)
+        check_finite(values, lambda at: f"{one.place}: log2 P with changed neurons ({at[0]})")
+        before, *after = values.split([1, *[1 + len(random)] * len(self.factors)])
+        for factor, changed in zip(self.factors, after, strict=True):
             change, front = changed - before, (one.number, *key, factor)
-            count, plain = int(sets[key].sum()), before.item()
-            rows.append(CheckRow(*front, "found", count, 1, plain, change[0].item(), None))
-            rows.append(CheckRow(*front, "random", count, draws, plain, *mean_and_sd(change[1:])))
-        yield rows
+            count, plain = int(self.sets[key].sum()), before.item()
+            yield CheckRow(*front, "found", count, 1, plain, change[0].item(), None)
+            yield CheckRow(*front, "random", count, len(random), plain, *mean_and_sd(change[1:]))
+
+    def of_unrelated(self, model: Model, other: Item) -> Iterator[CheckRow]:
+        """Yield a row for every fact's neurons and factor on an item of another fact, at its level of edits."""
+        own = self.own_file
+        keys = [k for k in self.sets if not (own and k[0] == other.fact) and (k[1] == other.level or not own)]
+        changes = [(key, factor) for key in keys for factor in self.factors]
+        if changes:
+            pairs = [(self.sets[key], factor) for key, factor in changes]
+            before, *after = values_with(model, other.target, pairs, self.memory, self.neurons).tolist()
+            for (key, factor), value in zip(changes, after, strict=True):
+                count = int(self.sets[key].sum())
+                yield CheckRow(None, *key, factor, "unrelated", count, 1, before, value - before, None)
+
+
+def interventions(
+    check: Check, factors: Sequence[float], draws: int, seed: int, memory: int, neurons: str
+) -> Interventions:
+    """Return what is done to the neurons of a check. ValueError for factors that are not finite or given twice."""
+    check_numbers("--factor", factors)
+    generator = torch.Generator().manual_seed(seed)
+    random = {key: [random_like(found, generator) for _ in range(draws)] for key, found in check.sets.items()}
+    return Interventions(check.sets, random, factors, memory, neurons, check.unrelated is None)
+
+
+def check_work(
+    check: Check,
+    factors: Sequence[float] = (0.0, 2.0),
+    draws: int = 20,
+    seed: int = 0,
+    memory: int = 2**30,
+    neurons: str = "activation",
+) -> Work[Case]:
+    """Return a check's items, and then the unrelated ones, as what its table is computed from.
+
+    `factors` are what neurons are multiplied by, `draws` the number of random sets beside. ValueError for factors
+    that are not finite or given twice.
+    """
+    others = check.items if check.unrelated is None else check.unrelated
+    cases = [*((item, False) for item in check.items), *((item, True) for item in others)]
+    plan = [
+        item_of(f"{item.place}, unrelated" if unrelated else item.place, len(item.target.context))
+        for item, unrelated in cases
+    ]
+    compute = interventions(check, factors, draws, seed, memory, neurons).block
+    return Work("item", cases, plan, in_batches([1] * len(cases), 1, 0), compute, CheckRow._fields, OverUnrelated())
+
+
+class OverUnrelated:
+    """The table of a check: the rows on unrelated items as their means, at the end."""
+
+    columns = CheckRow._fields
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the rows of all items, then the means over unrelated ones."""
+        seen: dict[tuple[Key, float, int], list[tuple[float, float]]] = defaultdict(list)
+        for block in blocks:
+            unrelated = equal_to(block["group"], "unrelated")
+            for row in map(CheckRow._make, rows_of(take(block, unrelated))):
+                seen[(row.fact, row.level), row.factor, row.neurons].append((row.log2_prob, row.change))
+            yield take(block, ~unrelated)
+        yield block_of(self.columns, (mean_row(*which, pairs) for which, pairs in seen.items()))
+
+
+def mean_row(key: Key, factor: float, count: int, pairs: Sequence[tuple[float, float]]) -> CheckRow:
+    """Return the row of one fact's neurons on all unrelated items: (log2 P before, its change) of each."""
+    before, change = torch.tensor(pairs, dtype=torch.double).unbind(1)
+    return CheckRow(None, *key, factor, "unrelated", count, len(pairs), before.mean().item(), *mean_and_sd(change))
 
 
 def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
     """Return the mean of values, and their standard deviation where there are several."""
     return values.mean().item(), values.std().item() if len(values) > 1 else None
-
-
-def check_unrelated(
-    model: Model,
-    others: Sequence[Item],
-    sets: Mapping[Key, Bool[Tensor, "L F"]],
-    factors: Sequence[float],
-    own_file: bool,
-    memory: int,
-    neurons: str = "activation",
-) -> Iterator[CheckRow]:
-    """Yield rows of every fact's neurons on other facts' completions (all of another file), at its level of edits."""
-    seen: dict[tuple[Key, float], list[tuple[float, float]]] = defaultdict(list)
-    for other in others:
-        keys = [k for k in sets if not (own_file and k[0] == other.fact) and (k[1] == other.level or not own_file)]
-        changes = [(key, factor) for key in keys for factor in factors]
-        if changes:
-            before, *after = values_with(
-                model, other.target, [(sets[key], factor) for key, factor in changes], memory, neurons
-            ).tolist()
-            for which, value in zip(changes, after, strict=True):
-                seen[which].append((before, value - before))
-    for (key, factor), pairs in seen.items():
-        before, change = torch.tensor(pairs, dtype=torch.double).unbind(1)
-        count = int(sets[key].sum())
-        yield CheckRow(None, *key, factor, "unrelated", count, len(pairs), before.mean().item(), *mean_and_sd(change))
 
 
 def check_neurons(
@@ -252,10 +305,6 @@ def check_neurons(
         check = open_check(model, tokenizer, Path("neurons.tsv"), Path("data/facts.jsonl"))
         rows = [row for each in check_neurons(model, check) for row in each]
     """
-    check_numbers("--factor", factors)
-    for rows in check_items(model, check.items, check.sets, factors, draws, seed, memory, neurons):
-        yield rows
-        advance(1)
-    own = check.unrelated is None
-    others = check.items if check.unrelated is None else check.unrelated
-    yield list(check_unrelated(model, others, check.sets, factors, own, memory, neurons))
+    work = check_work(check, factors, draws, seed, memory, neurons)
+    for block in work.table(work.blocks(model, lambda batch: advance(len(batch)))):
+        yield [CheckRow._make(row) for row in rows_of(block)]

@@ -3,14 +3,22 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.corpus.batches import in_batches
 from decomp.locate.neurons.items import Item
-from decomp.locate.neurons.rows import CountRow, NeuronRow, count_rows, found, neuron_rows, shares
+from decomp.locate.neurons.rows import CountRow, NeuronRow, found, layer_rows, neuron_rows, shares
 from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
+from decomp.tables.blocks import Block, Row, block_of, present, rows_of, take
+from decomp.tables.work import Work, WorkItem, item_of
+
+COMPUTED = (*NeuronRow._fields, "neurons")
+"""Columns of what is computed: rows of neurons, and of layers with their number of neurons."""
+ENDS = ("item", "level", "residual", "effect")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +47,58 @@ def find_neurons(
             print(one.item.fact, one.kept.nonzero())
     """
     request.check()
+    for prompts in by_fact(items):
+        yield from found_of_fact(model, prompts, request)
+        advance(len(prompts))
+
+
+def by_fact(items: Sequence[Item]) -> list[tuple[Item, ...]]:
+    """Return the prompts of each fact, at one level of edits, together."""
     facts: dict[tuple[str, str], list[Item]] = {}
     for one in items:
         facts.setdefault((one.fact, one.level), []).append(one)
-    for prompts in facts.values():
-        results = []
-        for one in prompts:
-            results.append(score_completions(model, one.completions, request, one.place))
-            advance(1)
-        masks = [found(result.scores.sum(1), request.threshold) for result in results]
-        shared = shares(masks)
-        for one, result, mask in zip(prompts, results, masks, strict=True):
-            yield Found(one, result, mask & (shared >= request.share), shared)
+    return [tuple(prompts) for prompts in facts.values()]
+
+
+def found_of_fact(model: Model, prompts: Sequence[Item], request: NeuronRequest) -> Iterator[Found]:
+    """Yield the neurons of each prompt of one fact: those that enough of its prompts share."""
+    results = [score_completions(model, one.completions, request, one.place) for one in prompts]
+    masks = [found(result.scores.sum(1), request.threshold) for result in results]
+    shared = shares(masks)
+    for one, result, mask in zip(prompts, results, masks, strict=True):
+        yield Found(one, result, mask & (shared >= request.share), shared)
+
+
+def neurons_work(
+    model: Model, items: Sequence[Item], request: NeuronRequest, table: "NeuronTable"
+) -> Work[tuple[Item, ...]]:
+    """Return the facts as what a table of neurons is computed from. ValueError as in `NeuronRequest.check`."""
+    request.check()
+    facts = by_fact(items)
+    plan = [fact_item(prompts) for prompts in facts]
+    rows = partial(rows_of_facts, request, table.everything, table.per_position)
+    batches = in_batches([1] * len(facts), 1, 0)
+    return Work("fact", facts, plan, batches, rows, COMPUTED, table)
+
+
+def fact_item(prompts: Sequence[Item]) -> WorkItem:
+    """Return what a fact is called, by its first prompt and level, and what it costs: its tokens."""
+    first = prompts[0]
+    texts = [one for prompt in prompts for one in prompt.completions]
+    tokens = sum(len(one.context) + len(one.target) for one in texts)
+    return item_of(f"{first.place}, level {first.level}" if first.level else first.place, tokens)
+
+
+def rows_of_facts(
+    request: NeuronRequest, everything: bool, per_position: bool, model: Model, facts: Sequence[Sequence[Item]]
+) -> Block:
+    """Return the rows of some facts, `COMPUTED`: of each prompt a row for every layer, then those of neurons."""
+    rows: list[Row] = []
+    for one in (one for prompts in facts for one in found_of_fact(model, prompts, request)):
+        rows += layer_rows(one.item, one.scores, one.kept)
+        more = {"everything": everything, "per_position": per_position}
+        rows += [(*row, None) for row in neuron_rows(one.item, one.scores, one.kept, one.shared, **more)]
+    return block_of(COMPUTED, rows)
 
 
 class NeuronTable:
@@ -59,29 +107,34 @@ class NeuronTable:
     def __init__(self, counts: bool = False, everything: bool = False, per_position: bool = False) -> None:
         """Take whether rows are `counts` by layer, else of `everything` (found or not), each predicted token apart."""
         self.counts, self.everything, self.per_position = counts, everything, per_position
-        self.columns = (CountRow if counts else NeuronRow)._fields
+        self.columns: tuple[str, ...] = (CountRow if counts else NeuronRow)._fields
         self.counted: list[CountRow] = []
         """How many neurons each item has in each layer."""
-        self.items = self.incomplete = 0
-        """Items, and those whose scores do not add up."""
+        self.largest: dict[tuple[int, str], tuple[float, float]] = {}
+        """Of each item at its level the largest residual of a layer, and the largest effect."""
 
-    def of(self, one: Found) -> Iterable[NeuronRow | CountRow]:
-        """Return the rows of one item, and count it."""
-        counted = count_rows(one.item, one.kept)
-        self.counted += counted
-        self.items += 1
-        self.incomplete += one.scores.incomplete
-        if self.counts:
-            return counted
-        more = {"everything": self.everything, "per_position": self.per_position}
-        return neuron_rows(one.item, one.scores, one.kept, one.shared, **more)
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the table's rows, and count what they are of."""
+        for block in blocks:
+            of_neurons = present(block["neuron"])
+            self.count(take(block, ~of_neurons))
+            chosen = take(block, ~of_neurons if self.counts else of_neurons)
+            yield {name: chosen[name] for name in self.columns}
+
+    def count(self, layers: Block) -> None:
+        """Take in the rows of layers."""
+        self.counted += [CountRow(*row) for row in rows_of({name: layers[name] for name in CountRow._fields})]
+        for number, level, residual, effect in rows_of({name: layers[name] for name in ENDS}):
+            before = self.largest.get((number, level), (0.0, 0.0))
+            self.largest[number, level] = max(before[0], abs(residual)), max(before[1], abs(effect))
 
     def incomplete_line(self) -> str | None:
         """Return a line on the completions whose scores do not add up, None where all do."""
-        if not self.incomplete:
+        incomplete = sum(residual > RESIDUAL_WARNED * effect for residual, effect in self.largest.values())
+        if not incomplete:
             return None
         return (
-            f"{self.incomplete} of {self.items} completions: scores of a layer miss their sum (column residual) by "
+            f"{incomplete} of {len(self.largest)} completions: scores of a layer miss their sum (column residual) by "
             f"more than {RESIDUAL_WARNED:.0%} of the largest effect; --quadrature gauss-legendre or more --steps "
             "help (both, 200, where a norm follows the MLP: Gemma 2 and 3, OLMo 2)"
         )

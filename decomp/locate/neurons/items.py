@@ -1,11 +1,13 @@
 """Items of completions: prompts with targets, facts, or edits of code at several levels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.corpus.contrast_items import spaced
@@ -59,6 +61,13 @@ def open_items(
 ) -> list[Item]:
     """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_items`."""
     return read_items(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast)
+
+
+def tokens_of(items: Iterable[Item]) -> Iterator[Int[Tensor, " _"]]:
+    """Yield the tokens of all items, contexts and completions."""
+    for one in items:
+        for completion in one.completions:
+            yield from (completion.context, completion.target)
 
 
 def read_items(

@@ -101,10 +101,13 @@ def positions_of(item: Item) -> list[int]:
     return [start + place for completion in item.completions for place in range(len(completion.target))]
 
 
-def count_rows(item: Item, kept: Bool[Tensor, "L F"]) -> list[CountRow]:
-    """Return how many neurons an item has in each layer."""
+def layer_rows(item: Item, result: NeuronScores, kept: Bool[Tensor, "L F"]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row for every layer of an item, as a neuron has it, but of none, and with the number of those found."""
+    (value,), effects, residuals = (significant(x) for x in (result.value[None], result.effect, result.residual))
     front = (item.number, item.fact, item.level, item.cut.level)
-    return [CountRow(*front, layer, count) for layer, count in enumerate(kept.sum(1).tolist())]
+    for layer, (count, effect, residual) in enumerate(zip(kept.sum(1).tolist(), effects, residuals, strict=True)):
+        row = (*front, layer, None, None, None, False, None, None, None, value, effect, residual)
+        yield (*row, count)
 
 
 def cut_of(one: Item) -> Mapping[str, Any]:
