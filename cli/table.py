@@ -99,7 +99,7 @@ def command(
     are in both tables begin with decomp_.
     """
     from decomp.cli.common import table as table_to
-    from decomp.runs.tables import open_table_or_run
+    from decomp.runs.tables import open_table_or_run, other_table
     from decomp.tables.blocks import block_of, concatenate
     from decomp.tables.files import check_table
     from decomp.tables.joining import join, parse_key, read_other
@@ -110,6 +110,12 @@ def command(
     from decomp.tables.summary import summarise, summary_columns, warn_of_thinned
 
     reduction = Reduction(**kept)
+    if not (predictors or summary or other or reduction.drops) and (single := other_table(tables)) is not None:
+        check_table(output, format_name, inputs=tables, overwrite=overwrite)
+        with table_to(output, format_name, single.columns, single.made()) as write:
+            for block in single.blocks():
+                write(block if kept["digits"] is None else rounded(block, kept["digits"]))
+        return
     if predictors and (summary or reduction.drops):
         raise ValueError("--predictors are of all sources: leave out --summary, --top and the others")
     if other is not None and not (predictors or summary):

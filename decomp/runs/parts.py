@@ -149,7 +149,13 @@ class ItemRows(TableParts):
     Whoever finds the last item done makes it; it can always be made again.
     """
 
-    table_columns: tuple[str, ...]
+    final: tuple[str, ...]
+    """Columns of the table."""
+
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """Return the columns of the table."""
+        return self.final
 
     def tables(self, run: Path) -> list[Path]:
         """Return the file of the table. ValueError where it is not there, or not what was written."""

@@ -10,7 +10,7 @@ from decomp.runs.outputs import claim
 from decomp.runs.parts import blocks_of
 from decomp.runs.run import Run
 from decomp.tables.blocks import Block
-from decomp.tables.columns import Writer
+from decomp.tables.columns import COLUMNS, Writer
 from decomp.tables.files import TableFile, open_table, table_writer, whole_table
 from decomp.tables.provenance import Made
 
@@ -39,11 +39,28 @@ def table_of(run: Run) -> RunTable:
 
 
 def open_table_or_run(path: Path) -> TableFile:
-    """Return the table in a file, or that of a run's folder.
+    """Return the long table in a file, or that of a run's folder.
 
     ValueError for what is missing, of no known format, or no long table, and for a run that is not complete.
     """
-    return table_of(open_run(path)) if path.is_dir() else open_table(path)
+    if not path.is_dir():
+        return open_table(path)
+    table = table_of(open_run(path))
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise ValueError(
+            f"{path} is a run of decomp {table.run.request['command']}, whose table has no {', '.join(missing)}: it can "
+            f"only be written as it is, decomp table {path} -o FILE"
+        )
+    return table
+
+
+def other_table(paths: Sequence[Path]) -> RunTable | None:
+    """Return the table of a single run where it is no long table, else None. ValueError for a run that is not
+    complete."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return None
+    table = table_of(open_run(paths[0]))
+    return None if set(COLUMNS) <= set(table.columns) else table
 
 
 @contextmanager

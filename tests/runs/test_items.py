@@ -1,6 +1,7 @@
 """Runs of every command that takes long: in shards or stopped and resumed, their tables are those of the plain command,
 byte for byte."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,32 @@ from tests.commands import MODEL, refused
 ITEMS = "prompt,target,foil,evidence\nThe cats,sleep,slept,cats\nA dog,ran,run,\nThe old dog,ran,run,dog\n"
 FACTS = "fact,relation,subject,target_true,target_false\n"
 FACTS += "a,The {} can,cat,run,sleep\nb,The {} can,dog,sleep,run\nb,A {} can,dog,sleep,run\nc,The {} can,cup,a,the\n"
+PROMPTS = [
+    {"clean": "The cats", "corrupt": "The dogs", "answers": [" a"], "wrong_answers": [" the"]},
+    {"clean": "A cat a cat", "corrupt": "A dog a dog", "answers": [" the"], "wrong_answers": [" a"]},
+    {"clean": "The dogs", "corrupt": "The cats", "answers": [" the"], "wrong_answers": [" a"]},
+]
 BOTH = ("--measure", "gradient_x_activation", "--measure", "direct", "--function", "contrast_logit")
 COMMANDS = {
     "contrast": ("contrast", "items.csv", MODEL, "--measure", "delta_lp", "--batch-size", 1),
-    "layers": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "100KiB"),
-    "layers --aggregate": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "100KiB", "--aggregate"),
+    "layers": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "200KiB"),
+    "neurons": ("neurons", "facts.csv", MODEL, "--steps", 2, "--threshold", 0.5),
+    "neurons --counts": ("neurons", "facts.csv", MODEL, "--steps", 2, "--counts", "--contrast"),
+    "neurons check": ("neurons", "check", "facts.csv", MODEL, "neurons.tsv", "--draws", 2),
+    "edges": ("edges", "prompts.json", MODEL, "--mask-value", 0.5, "--ablation", "token_mean", "--over-prompts", "sum"),
+    "edges check": ("edges", "check", "edges.tsv", "prompts.json", MODEL, "--keep", 3, "--ablation", "token_mean"),
+    "layers --aggregate": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "200KiB", "--aggregate"),
 }
 """Each of at least two batches."""
+NEEDED = {"neurons check": {"neurons": "neurons.tsv"}, "edges check": {"edges": "edges.tsv"}}
+"""By command those that it reads the tables of."""
 
 
 @pytest.fixture(autouse=True)
 def _inputs(run):
     Path("items.csv").write_text(ITEMS, "utf-8")
     Path("facts.csv").write_text(FACTS, "utf-8")
+    Path("prompts.json").write_text(json.dumps({"prompts": PROMPTS}), "utf-8")
 
 
 @pytest.fixture
@@ -51,6 +65,8 @@ def stopped_after(monkeypatch):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_sharded_or_resumed_is_alone(run, done, stopped_after, name):
     command = COMMANDS[name]
+    for before, table in NEEDED.get(name, {}).items():
+        done(*COMMANDS[before], "-o", table)
     said = done(*command, "-o", "alone.tsv")
     alone = Path("alone.tsv").read_bytes()
     assert said == done(*command, "--run", "whole", "-o", "whole.tsv")

@@ -176,7 +176,7 @@ def score_edges(
 def edges_work(
     model: Model, prompts: Sequence[PromptPair], request: EdgeRequest
 ) -> tuple[Work[PromptPair], "EdgeTotal"]:
-    """Return prompts as what scores of edges are computed from, and what adds these up; ValueErrors of `score_edges`."""
+    """Return prompts as what scores of edges are made of, and what adds these up. ValueErrors as in `score_edges`."""
     parts = parts_of(model, prompts, request)
     ordered = [prompt for part in parts for prompt in part]
     compute = PromptScores(Ablations(ordered, request), request, request.weights(prompts)).block
