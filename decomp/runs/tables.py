@@ -48,8 +48,8 @@ def open_table_or_run(path: Path) -> TableFile:
     table = table_of(open_run(path))
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ValueError(
-            f"{path} is a run of decomp {table.run.request['command']}, whose table has no {', '.join(missing)}: it can "
-            f"only be written as it is, decomp table {path} -o FILE"
+            f"{path} is a run of decomp {table.run.request['command']}, whose table has no {', '.join(missing)}: "
+            f"it can only be written as it is, decomp table {path} -o FILE"
         )
     return table
 
