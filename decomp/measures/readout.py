@@ -87,11 +87,10 @@ class Readout:
 
     def logits(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """Return a function of logits, soft-capped where the model's are, with each vector taken away."""
-        hidden = self.hidden[targets]
-        value = target_logit(vectors, hidden, self.next_ids[targets], self.unembedding)
+        value = target_logit(vectors, targets, self.hidden, self.next_ids, self.unembedding)
         if self.function != "logit":
             assert self.foils is not None
-            value = value - target_logit(vectors, hidden, self.foils[targets], self.unembedding)
+            value = value - target_logit(vectors, targets, self.hidden, self.foils, self.unembedding)
         return value / math.log(2) if self.function == "contrast_log2_prob" else value
 
     def product(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:

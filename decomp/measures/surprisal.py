@@ -11,15 +11,18 @@ from torch import Tensor
 
 from decomp.core.ablation import Unembedding
 
-TARGETS = 64
-"""Targets whose logits are held at once."""
+LOGITS_BYTES = 2**25
+"""Of logits, and what is made of them, at once."""
+COPIES = 4
+"""Logits, their log probabilities, the probabilities, and their part in a sum."""
 
 
 def next_log_probs(hidden: Float[Tensor, "T E"], unembedding: Unembedding) -> Iterator[Float[Tensor, "t V"]]:
     """Yield natural logarithms of the next token's distribution, a few targets at a time."""
-    for part in hidden.split(TARGETS):
-        logits = unembedding.logits(part)
-        yield logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    row = COPIES * len(unembedding.weight) * dtype.itemsize
+    for part in hidden.split(max(1, LOGITS_BYTES // row)):
+        yield unembedding.logits(part).to(dtype).log_softmax(-1)
 
 
 def next_entropy(hidden: Float[Tensor, "T E"], unembedding: Unembedding) -> Float[Tensor, " T"]:
