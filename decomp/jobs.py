@@ -236,7 +236,7 @@ def check_units(
     if target is not None:
         raise ValueError("--target scores a single token: leave out --unit word and --span")
     for measure in measures:
-        measure.check_together(request, unit == "word")
+        measure.check_together(request)
 
 
 def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"]:

@@ -33,6 +33,8 @@ MEASURES = (
     "alti_logit",
 )
 """Asked by default. In log-odds ΔLP is the contrastive decomposition, in bits: the normalisers cancel."""
+CHAINING = ("sum", "targets")
+"""Measures whose scores of predicted tokens add up."""
 COLUMNS = ("item", "phenomenon", "foil", "log2_odds", "prefers_target", "multi_token")
 """Columns that stand in front of the long table's own."""
 
@@ -154,7 +156,7 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
             f"teacher forcing adds up log2 probabilities, not {request.function.removeprefix('contrast_')}s: "
             "use --multi-token first"
         )
-    if measure.together is None or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
+    if measure.together not in CHAINING or request.gradients.reduce == "norm" or "log2_prob" not in measure.functions:
         raise ValueError(
             f"{measure.name} can't be added up over the tokens of target and foil, "
             "only signed scores of log2 probabilities can: use --multi-token first"
@@ -167,7 +169,7 @@ def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
     if multi_token == "first":
         return MEASURES
     known = {name: find_measure(name) for name in MEASURES}
-    return tuple(name for name, m in known.items() if m.together is not None and "log2_prob" in m.functions)
+    return tuple(name for name, m in known.items() if m.together in CHAINING and "log2_prob" in m.functions)
 
 
 def contrastive_scores(

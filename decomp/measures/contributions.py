@@ -7,19 +7,19 @@ every (target, source); readouts of few targets are pulled back, a row for every
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.backward import Backward, rows_of
 from decomp.core.decomposition import remainder_of
-from decomp.core.engine import bytes_held, propagate
+from decomp.core.engine import Chunk, bytes_held, propagate
 from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
-from decomp.core.pairs import pair_offset
+from decomp.core.pairs import Pairs
 from decomp.measures.readout import LINEAR, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
-from decomp.measures.units import WordSums, targets_covered, tokens_reached, units_reached
+from decomp.measures.units import kept_count, oldest_kept, sources_reached, summed_by_source
 
 Recorded = tuple[Text, OperatingPoint]
 PULL_ADVANTAGE = 2
@@ -54,9 +54,7 @@ def scored(
 
 def pull_pays(text: Text, request: Request) -> bool:
     """Return whether the targets' readouts have far fewer rows on their way back than contributions on theirs."""
-    if text.words is not None:
-        return False
-    carried = pair_offset(len(text.ids), min(len(text.ids), tokens_reached(text, request)))
+    carried = len(Pairs(text.partition, sources_reached(text, request)))
     return rows_of(text.targets.start, text.targets.stop) * PULL_ADVANTAGE <= carried
 
 
@@ -79,7 +77,8 @@ def pulled_scores(
         extra["<bias>"] = readout.product(bias[:-1], every)
     if additive and readout.head_bias is not None:
         extra["<head_bias>"] = readout.head_bias
-    return Scores(measure, text.targets, text.units, readout.log2_prob, scores, extra)
+    sums, count = summed_by_source(scores, text.partition), text.partition.count
+    return Scores(measure, text.targets, count, readout.log2_prob, sums, extra)
 
 
 def recorded_together(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
@@ -103,35 +102,48 @@ def score_group(
 ) -> Iterator[list[Scores]]:
     """Yield each text's scores from contributions: shares in the function (`additive`), or its change without them."""
     texts, points = zip(*group, strict=True)
-    length = max(tokens_reached(text, request) for text in texts)
+    length, partitions = max(sources_reached(text, request) for text in texts), [text.partition for text in texts]
+    oldest = [oldest_kept(text, request).to(model.device) for text in texts]
     readouts = [Readout.of(text, point.hidden, request.function, model.unembedding()) for text, point in group]
     worth, extra = Readout.product if additive else Readout.change, additive or request.extra
     dtype = torch.promote_types(model.dtype, torch.float32)
     # One row more than there are predictions: the last target has sources too, and predicts nothing.
-    scores = [p.hidden.new_zeros(len(p), text.units, dtype=dtype) for text, p in group]
+    scores = [p.hidden.new_zeros(len(p), text.partition.count, dtype=dtype) for text, p in group]
     kept = [torch.zeros_like(p.hidden) for p in points] if extra else []
-    sums = [None if t.words is None else WordSums(t.words, units_reached(t, request) + request.span - 1) for t in texts]
-    for chunk in propagate(model.folded(request.gate_rule), points, length, request.memory):
-        text, readout, words = texts[chunk.text], readouts[chunk.text], sums[chunk.text]
-        for targets, sources, rows in [(*chunk.pairs(), chunk.rows)] if words is None else words.add(chunk):
-            if extra:
-                kept[chunk.text].index_add_(0, targets, rows)
-            # Targets rise along the rows.
-            wanted = torch.tensor([text.targets.start, text.targets.stop], device=targets.device)
-            scored = slice(*torch.searchsorted(targets, wanted).tolist())
-            if scored.start < scored.stop:
-                i, k = targets[scored], sources[scored]
-                scores[chunk.text][i, k] = worth(readout, rows[scored], i)
+    folded = model.folded(request.gate_rule)
+    for chunk in propagate(folded, points, length, request.memory, partitions=partitions):
+        targets, sources, rows = recent(chunk, oldest[chunk.text])
+        if extra:
+            kept[chunk.text].index_add_(0, targets, rows)
+        # Targets rise along the rows.
+        asked = texts[chunk.text].targets
+        wanted = torch.tensor([asked.start, asked.stop], device=targets.device)
+        scored = slice(*torch.searchsorted(targets, wanted).tolist())
+        if scored.start < scored.stop:
+            i, k = targets[scored], sources[scored]
+            scores[chunk.text][i, k] = worth(readouts[chunk.text], rows[scored], i)
     for number, ((text, point), readout) in enumerate(zip(group, readouts, strict=True)):
         every = torch.arange(len(point) - 1, device=model.device)
-        reach = units_reached(text, request)
-        vectors = extra_vectors(point, kept[number], targets_covered(text, reach)) if extra else {}
+        covered = int((oldest[number] == 0).sum())
+        vectors = extra_vectors(point, kept[number], covered) if extra else {}
         shares = {name: worth(readout, vector[:-1], every) for name, vector in vectors.items()}
         if additive and readout.head_bias is not None:
             shares["<head_bias>"] = readout.head_bias
-        if additive and reach >= text.units:
+        count = kept_count(text, request)
+        if additive and count >= text.partition.count:
             shares.pop("<remainder>")
-        yield [Scores(measure, text.targets, reach, readout.log2_prob, scores[number][:-1], shares)]
+        yield [Scores(measure, text.targets, count, readout.log2_prob, scores[number][:-1], shares)]
+
+
+def recent(
+    chunk: Chunk, oldest: Int[Tensor, " T"]
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, "pairs E"]]:
+    """Return target, source and contribution of the pairs of a chunk whose source counts for its target."""
+    targets, sources = chunk.pairs()
+    counts = sources >= oldest[targets]
+    if counts.all():
+        return targets, sources, chunk.rows
+    return targets[counts], sources[counts], chunk.rows[counts]
 
 
 def extra_vectors(point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int) -> dict[str, Float[Tensor, "T E"]]:

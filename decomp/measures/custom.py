@@ -48,7 +48,7 @@ def register_measure(
     unit: str = "",
     functions: Sequence[str] = (),
     default: str | None = None,
-    together: Literal["sum", "targets"] | None = None,
+    together: Literal["sum", "targets", "sources"] | None = None,
 ) -> Measure:
     """Register a measure of one's own by its name, and return it as what computes it.
 
@@ -56,8 +56,9 @@ def register_measure(
     of token i + 1; higher is more important. It is asked for one text at a time, without gradients. `line`,
     `citation` and `unit` are what `decomp measures` says of it. `functions`: the attributed functions that
     `request.function` may name, of which `default` (the first, if none is given) is meant where nobody asks; none
-    for a measure that explains no number. `together`: `sum` where scores of tokens add up to those of words,
-    `targets` where only those of predicted tokens do.
+    for a measure that explains no number. `together`: `sum` where scores of tokens add up to those of words
+    and other groups of tokens, `targets` where only those of predicted tokens do, `sources` where only those of
+    sources do.
 
     A package that is installed offers a measure to the commands by an entry point of the group `decomp.measures`
     that has the measure's name and whose import calls this. ValueError for a name that is taken or can't stand in a

@@ -12,6 +12,7 @@ from decomp.core.network import Network
 from decomp.measures.functions import AttributedFunction, find_function
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
+from decomp.measures.units import kept_count, oldest_kept
 
 HIDDEN = ("mask", "key")
 """Replacements that hide a source; others put a token in its place."""
@@ -70,16 +71,17 @@ def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> 
     return max(1, min(memory, WORKING_SET) // each)
 
 
-def sources_asked(text: Text, decomposition_length: int) -> range:
-    """Return every source that some target of the text keeps."""
-    return range(max(0, text.targets.start - decomposition_length + 1), text.targets.stop)
+def sources_asked(text: Text, oldest: Int[Tensor, " T"]) -> range:
+    """Return every source that counts for some target of the text."""
+    return range(int(oldest[text.targets.start]), int(text.partition.begun[text.targets.stop - 1]))
 
 
 @torch.no_grad()
 def occlusion(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield F(x) − F(x without k) for each source k of each target, hidden or replaced (see `hidden_without`).
 
-    The first token alone has no context left without itself: it is compared with the uniform distribution.
+    All tokens of a source are taken away at once: a word, a sentence, a segment is left out. The first token alone has
+    no context left without itself: it is compared with the uniform distribution.
     Sources: Li et al. 2016; Yin & Neubig 2022.
     """
     for text in texts:
@@ -89,12 +91,12 @@ def occlusion(model: Model, texts: Sequence[Text], request: Request) -> Iterator
 def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
     """Return one text's scores, its sources occluded as many at a time as fit into the memory."""
     function, unembedding = find_function(request.function or "log2_prob"), model.unembedding()
-    length = request.decomposition_length or len(text.ids)
+    length, oldest = kept_count(text, request), oldest_kept(text, request).to(model.device)
     ids, next_ids = text.ids[: text.targets.stop], text.ids[1 : text.targets.stop + 1]
     foils = None if text.foils is None else text.foils[: len(next_ids)]
     (hidden,) = model.hidden_without(text.ids[None])
     log2_prob = next_log2_prob(hidden[:-1], text.ids[1:], unembedding)
-    scores = log2_prob.new_zeros(len(text.ids) - 1, len(text.ids))
+    scores = log2_prob.new_zeros(len(text.ids) - 1, text.partition.count)
     if not text.targets:
         return Scores("occlusion", text.targets, length, log2_prob, scores, {})
 
@@ -104,13 +106,14 @@ def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
 
     places = torch.arange(len(ids), device=ids.device)
     plain = values(hidden[: len(ids)], torch.zeros_like(places, dtype=torch.bool), places)
-    asked = sources_asked(text, length)
+    asked = sources_asked(text, oldest)
     step = texts_at_once(model.network(), len(ids), hidden.element_size(), request.memory // 2)
+    labels, begun = (each[: len(ids)].to(ids.device) for each in (text.partition.labels, text.partition.begun))
     for first in range(asked.start, asked.stop, step):
-        sources = places[first : min(first + step, asked.stop)]
-        without, empty = hidden_without(model, ids, places == sources[:, None], request.occlusion.replacement)
-        kept = (places >= sources[:, None]) & (places >= text.targets.start) & (places < sources[:, None] + length)
+        sources = torch.arange(first, min(first + step, asked.stop), device=ids.device)[:, None]
+        without, empty = hidden_without(model, ids, labels == sources, request.occlusion.replacement)
+        kept = (sources < begun) & (places >= text.targets.start) & (sources >= oldest[: len(ids)])
         source, target = kept.nonzero().unbind(1)
         lost = plain[target] - values(without[kept], empty[kept], target)
-        scores[target, sources[source]] = lost.to(scores.dtype)
+        scores[target, sources[source, 0]] = lost.to(scores.dtype)
     return Scores("occlusion", text.targets, length, log2_prob, scores, {})

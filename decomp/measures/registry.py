@@ -38,9 +38,11 @@ class Measure:
     default: str | None = None
     advice: str = ""
     """For who asks for another function."""
-    together: Literal["own", "sum", "targets"] | None = None
-    """How tokens are taken together as words: sources by the measure itself (`own`), or by adding up (`sum`); only
-    targets add up (`targets`); None where nothing does."""
+    together: Literal["sum", "targets", "sources"] | None = None
+    """Which scores of tokens add up to those of several tokens together: of sources (`sources`), of predicted tokens
+    (`targets`), of both (`sum`), or of neither."""
+    takes_groups: bool = False
+    """Whether the measure itself takes groups of tokens as sources; otherwise the scores of their tokens are summed."""
 
     def __call__(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
         """Yield the scores of each text, in order, named `measure:function` where the function is not the default.
@@ -50,22 +52,24 @@ class Measure:
         """
         function = self.function_of(request)
         check_foils(function, all(text.foils is not None for text in texts))
+        if any(text.has_groups for text in texts):
+            self.check_sources(request)
         if request.span > 1 or any(text.words is not None for text in texts):
-            self.check_together(request, any(text.has_parted_sources for text in texts))
+            self.check_together(request)
         from decomp.measures.result import finite  # imports torch
         from decomp.measures.units import in_units
 
         label = "" if function == self.default else f":{function}"
-        units = {"sum_sources": self.together != "own", "additive": self.adds_up(request)}
+        units = {"sum_sources": not self.takes_groups, "additive": self.adds_up(request)}
         for text, scores in zip(texts, self.compute(model, texts, replace(request, function=function)), strict=True):
             named = [replace(s, measure=s.measure + label) for s in scores]
             yield [finite(in_units(s, text, request, **units), text.place) for s in named]
 
     def compute(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Yield scores with single tokens as targets, and also as sources but where the measure has words itself."""
+        """Yield scores with single tokens as targets, and also as sources but where the measure takes groups itself."""
         from decomp.measures.units import tokens_reached  # imports torch
 
-        if self.together != "own" and request.decomposition_length is not None:
+        if not self.takes_groups and request.decomposition_length is not None:
             length = max(tokens_reached(text, request) for text in texts)
             request = replace(request, decomposition_length=length)
         return self.score_function()(model, texts, request)
@@ -95,13 +99,20 @@ class Measure:
         """Return whether the scores of several sources add up to that of these sources together."""
         return self.together == "sum" and request.gradients.reduce == "sum"
 
-    def check_together(self, request: Request, sources: bool) -> None:
-        """Raise ValueError where the measure is not defined for words and spans as targets, or words as `sources`."""
-        if not (self.together == "own" or self.adds_up(request) or (self.together == "targets" and not sources)):
+    def check_sources(self, request: Request) -> None:
+        """Raise ValueError where the measure is not defined for groups of tokens as sources."""
+        if not (self.takes_groups or self.adds_up(request) or self.together == "sources"):
+            raise ValueError(
+                f"{self.name} of tokens does not add up to that of groups of tokens: score single tokens as sources"
+            )
+
+    def check_together(self, request: Request) -> None:
+        """Raise ValueError where the measure is not defined for words and spans as what is predicted."""
+        if not (self.together == "targets" or self.adds_up(request)):
             raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
         if self.function_of(request) not in CHAINED:
             raise ValueError(f"{self.function_of(request)} of tokens does not add up to that of words: score log2_prob")
-        if self.together == "own" and request.span > 1 and request.extra:
+        if self.name == "delta_lp" and request.span > 1 and request.extra:
             raise ValueError(f"{self.name} is not defined for rows that are no token and spans: leave out one")
 
 
@@ -120,7 +131,8 @@ MEASURES = (
         "bits, or that of the function",
         FUNCTION_NAMES,
         "log2_prob",
-        together="own",
+        together="targets",
+        takes_groups=True,
     ),
     Measure(
         "decomposed_logit",
@@ -131,6 +143,7 @@ MEASURES = (
         ("logit", "contrast_logit", "contrast_log2_prob"),
         "logit",
         ": no sum over sources makes it; delta_lp takes sources away instead",
+        takes_groups=True,
     ),
     Measure(
         "gradient_norm",
@@ -177,6 +190,7 @@ MEASURES = (
         "attention weights: --layers and --heads choose which",
         "Vaswani et al. 2017",
         "share of the attention",
+        together="sources",
     ),
     Measure(
         "attention_rollout",
@@ -184,6 +198,7 @@ MEASURES = (
         "attention weights with the residual, multiplied over layers",
         "Abnar & Zuidema 2020",
         "share",
+        together="sources",
     ),
     Measure(
         "attention_norm",
@@ -221,6 +236,7 @@ MEASURES = (
         "logit, or that of the function",
         ("logit", "contrast_logit", "contrast_log2_prob"),
         "logit",
+        together="sources",
     ),
     Measure(
         "occlusion",
@@ -231,6 +247,7 @@ MEASURES = (
         FUNCTION_NAMES,
         "log2_prob",
         together="targets",
+        takes_groups=True,
     ),
 )
 SCORES = {measure.name: measure for measure in MEASURES}

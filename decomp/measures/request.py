@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from decomp.core.model import Model
+    from decomp.core.partition import Partition
     from decomp.core.rules import ActivationRule, GateRule, Rules
     from decomp.measures.result import Scores
 
@@ -140,7 +142,9 @@ class Text:
     foils: "Int[Tensor, 'T-1'] | None" = None
     """Per target the token that the next one is contrasted with, for contrastive functions."""
     words: "Int[Tensor, ' T'] | None" = None
-    """Per token its word, rising from 0 without gaps: words are then the targets and sources of the scores."""
+    """Per token its word, rising from 0 without gaps: words are then the targets of the scores."""
+    sources: "Partition | None" = None
+    """Which source each token belongs to; where none is given, its word, or it is a source of its own."""
     place: str = ""
     """Where the text is from, for who reads an error: `article 3, window 0`."""
 
@@ -150,10 +154,20 @@ class Text:
         assert ids is not None
         return replace(self, ids=ids, foils=foils, words=words)
 
+    @cached_property
+    def partition(self) -> "Partition":
+        """Return which source each token belongs to."""
+        from decomp.core.partition import Partition  # imports torch
+
+        if self.sources is not None:
+            return self.sources
+        return Partition.tokens(len(self.ids)) if self.words is None else Partition(self.words.cpu())
+
     @property
-    def has_parted_sources(self) -> bool:
-        """Return whether a word that can be a source, any but the last, has several tokens."""
-        return self.words is not None and bool((self.words.bincount()[:-1] > 1).any())
+    def has_groups(self) -> bool:
+        """Return whether a source has several tokens; what is predicted last, a word, is none."""
+        sizes = self.partition.labels.bincount()
+        return bool((sizes > 1).any() if self.sources is not None else (sizes[:-1] > 1).any())
 
     @property
     def units(self) -> int:

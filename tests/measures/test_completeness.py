@@ -39,8 +39,8 @@ def total(result, targets=None):
 
 
 def takes(name, unit, span):
-    alone = unit == "token" and (span == 1 or name == "occlusion")
-    return alone or SCORES[name].together == "own" or name in ADDITIVE
+    alone = unit == "token" and span == 1
+    return alone or SCORES[name].together == "targets" or name in ADDITIVE
 
 
 GRID = [
@@ -57,7 +57,7 @@ GRID = [
 def test_a_length_changes_nothing_that_is_kept(model, name, unit, span, length):
     words = WORDS if unit == "word" else None
     units = len(IDS) if words is None else WORDS[-1] + 1
-    extra = SCORES[name].together != "own" or span == 1
+    extra = not SCORES[name].takes_groups or span == 1
     whole, some = (scored(model, name, words, span=span, decomposition_length=w, extra=extra) for w in (None, length))
     assert whole.targets == some.targets == range(units - span)
     assert (whole.decomposition_length, some.decomposition_length) == (units, min(length, units))

@@ -8,10 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from decomp.core.engine import PANEL_WIDTH
+from decomp.core.partition import Partition
 from decomp.measures import GradientOptions, Request, Text, find_measure
 from decomp.measures.registry import Measure
 from decomp.measures.result import Scores
-from decomp.measures.units import in_units, tokens_reached, whole_targets, words_predicted
+from decomp.measures.units import in_units, sources_reached, tokens_reached, words_predicted
 from tests.variants import make_pair, random_ids
 
 # Words of one to nine tokens.
@@ -85,11 +86,10 @@ def test_words_by_definition(model, loop, reach):
         assert_close(result.log2_prob[target].item(), loop.log2_prob([target + 1]), rtol=0, atol=1e-10)
 
 
-def test_memory_that_parts_words(model, loop, monkeypatch):
-    """Panels of one source: every word of several tokens is parted, some over more than two chunks."""
+def test_memory_that_has_room_for_one_word(model, loop, monkeypatch):
+    """Panels of one source: each word is a chunk of its own."""
     whole = scored(model, loop, extra=True)
     monkeypatch.setattr("decomp.core.engine.PANEL_WIDTH", 1)
-    monkeypatch.setattr("decomp.measures.units.ROWS", 3)
     assert PANEL_WIDTH > 1
     parted = scored(model, loop, extra=True)
     assert_close(parted.scores, whole.scores, rtol=0, atol=1e-10)
@@ -180,10 +180,16 @@ def test_tokens_reached():
     assert tokens_reached(replace(text, words=None), Request(decomposition_length=2, span=3)) == 4
 
 
-def test_slices_part_no_target():
-    targets = torch.tensor([0, 1, 1, 1, 1, 2, 3, 3])
-    assert [(s.start, s.stop) for s in whole_targets(targets, 2)] == [(0, 5), (5, 8)]
-    assert [(s.start, s.stop) for s in whole_targets(targets, 100)] == [(0, 8)]
+def test_sources_reached():
+    text = Text(torch.arange(6), range(5), words=torch.tensor([0, 1, 1, 2, 2, 3]))
+    # While the second token of word 2 is predicted, its first has begun beside the word before.
+    assert sources_reached(text, Request(decomposition_length=1)) == 2
+    assert sources_reached(text, Request(decomposition_length=2, span=2)) == 3
+    assert sources_reached(text, Request()) == 4
+    assert sources_reached(replace(text, words=None), Request(decomposition_length=2, span=3)) == 4
+    groups = replace(text, words=None, sources=Partition.of([0, 1, 1, 1, 2, 0]))
+    assert sources_reached(groups, Request(decomposition_length=1)) == 1
+    assert tokens_reached(groups, Request(decomposition_length=1)) == 3
 
 
 def test_measures_that_add_up():
@@ -209,20 +215,22 @@ def test_measures_that_add_up():
 def test_measures_that_do_not():
     bare = Measure("m", "delta_lp:delta_lp", "", "", "")
     with pytest.raises(ValueError, match="m of tokens does not add up to that of words: score single tokens"):
-        bare.check_together(Request(), sources=True)
+        bare.check_together(Request())
+    with pytest.raises(ValueError, match="m of tokens does not add up to that of groups of tokens: score single"):
+        bare.check_sources(Request())
     of_logits = Measure("m", "delta_lp:delta_lp", "", "", "", ("logit", "log2_prob"), "logit", together="sum")
-    of_logits.check_together(Request(function="log2_prob"), sources=True)
+    of_logits.check_together(Request(function="log2_prob"))
     with pytest.raises(ValueError, match="logit of tokens does not add up to that of words: score log2_prob"):
-        of_logits.check_together(Request(), sources=True)
+        of_logits.check_together(Request())
     with pytest.raises(ValueError, match="not defined for rows that are no token and spans"):
-        DELTA_LP.check_together(Request(span=2, extra=True), sources=False)
+        DELTA_LP.check_together(Request(span=2, extra=True))
+    norms = Request(gradients=GradientOptions(reduce="norm"))
     with pytest.raises(ValueError, match="input_x_gradient of tokens does not add up"):
-        find_measure("input_x_gradient").check_together(
-            Request(gradients=GradientOptions(reduce="norm")), sources=False
-        )
-    find_measure("occlusion").check_together(Request(span=2), sources=False)
-    with pytest.raises(ValueError, match="occlusion of tokens does not add up to that of words"):
-        find_measure("occlusion").check_together(Request(), sources=True)
+        find_measure("input_x_gradient").check_together(norms)
+    with pytest.raises(ValueError, match="input_x_gradient of tokens does not add up to that of groups"):
+        find_measure("input_x_gradient").check_sources(norms)
+    with pytest.raises(ValueError, match="attention of tokens does not add up to that of words"):
+        find_measure("attention").check_together(Request())
 
 
 @pytest.mark.parametrize("reach", [None, 2])
