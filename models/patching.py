@@ -128,13 +128,14 @@ def patching(
 ) -> Iterator[None]:
     """Run a model alone, hooks on every stage, undone at the end."""
     hooks, number = Hooks(patch), 0
-    try:
-        with running(model, model.config._attn_implementation):
+    with running(model, model.config._attn_implementation):
+        # Hooks are gone before another thread may run the model.
+        try:
             hooks.handles.append(blocks[0].register_forward_pre_hook(hooks.embedding, with_kwargs=True))
             for stage in (stage for block in sites for stage in block):
                 number = hooks.attach(number, stage)
             hooks.after(blocks[-1], hooks.last, number)
             yield
-    finally:
-        for handle in hooks.handles:
-            handle.remove()
+        finally:
+            for handle in hooks.handles:
+                handle.remove()

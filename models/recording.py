@@ -123,8 +123,9 @@ def recording(
     branches = [pair for s, n in stages for pair in zip(s.branches, n.branches, strict=True)]
     norms = [(s.norm, n.norm) for s, n in stages]
     norms += [pair for s, n in branches for pair in ((s.norm_in, n.norm_in), (s.norm_out, n.norm_out))]
-    try:
-        with running(tape.model, RECORDING):
+    with running(tape.model, RECORDING):
+        # Hooks are gone before another thread may run the model.
+        try:
             if embedding is not None:
                 handles.append(blocks[0].register_forward_pre_hook(partial(starting_from, embedding), with_kwargs=True))
             for block in blocks if every_layer else blocks[:1]:
@@ -137,11 +138,11 @@ def recording(
             for site, branch in branches:
                 handles += branch_hooks(site, branch, tape)
             yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for site, _ in branches:
-            getattr(site.body, "module", site).__dict__.pop("recorded", None)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for site, _ in branches:
+                getattr(site.body, "module", site).__dict__.pop("recorded", None)
 
 
 def branch_hooks(site: BranchSite, branch: Branch, tape: Tape) -> Iterator[Any]:

@@ -1,12 +1,16 @@
 """Several threads on one model: everybody gets what they would get alone."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from decomp.locate.edges.graph import graph_of
+from decomp.locate.edges.passes import UniformMask
 from decomp.measures import SCORES, Request, Text
+from decomp.models.running import running
 from tests.variants import make_pair, random_ids
 
 TEXTS = [random_ids(length, seed=length) for length in (5, 8, 11, 14)]
@@ -41,3 +45,30 @@ def test_threads_share_a_model(variant):
     for result, expected in zip(together, alone * 3, strict=True):
         assert_close(result, expected, rtol=1e-12, atol=1e-12)
     assert model.config._attn_implementation != "decomp_recording"
+
+
+def with_gradients(model, ids):
+    return model.record(ids, embedding=model.record(ids).embedding)
+
+
+def patched(model, ids):
+    return model.patched_logits(ids[None], UniformMask(graph_of(model)))
+
+
+@pytest.mark.parametrize("work", [with_gradients, patched])
+def test_hooks_are_gone_before_the_next_thread_may_run(monkeypatch, work):
+    """Else it would meet another thread's: with a text of the same length, wrong numbers without an error."""
+    _, model = make_pair("gpt2")
+    left = []
+
+    @contextmanager
+    def seen(*args):
+        with running(*args):
+            yield
+        left.append([m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or hasattr(m, "recorded")])
+
+    for place in ("recording", "patching"):
+        monkeypatch.setattr(f"decomp.models.{place}.running", seen)
+    work(model, TEXTS[0])
+    assert left
+    assert not any(left)
