@@ -67,8 +67,10 @@ def test_a_convention_is_its_options(done):
     assert adopted[0][0] == "The"
     other = rows_of(done, *measures, "--convention", "inseq", "--bos", "--steps", 5, "--function", "logit")
     assert other == rows_of(done, *measures, *spelt[:5], 5, *spelt[6:], "--neighbors", 50, "--function", "logit")
-    python = decomp.score("The cat sat on the mat", "demo-gpt2", measures[1::2], convention="inseq", dtype="float64")
-    assert_close(list(python.select(position=5)["score"]), [score for *_, score in adopted], rtol=0, atol=1e-12)
+    options = {"convention": "inseq", "steps": 5, "dtype": "float64"}
+    python = decomp.score("The cat sat on the mat", "demo-gpt2", measures[1::2], **options)
+    same = rows_of(done, *measures, "--convention", "inseq", "--steps", 5)
+    assert_close(list(python.select(position=5)["score"]), [score for *_, score in same], rtol=0, atol=1e-12)
 
 
 def test_contrasts_attribute_the_contrast_of_the_same(done, tmp_path):

@@ -233,15 +233,19 @@ def test_measures_that_do_not():
         find_measure("attention").check_together(Request())
 
 
-@pytest.mark.parametrize("reach", [None, 2])
-@pytest.mark.parametrize("span", [1, 2])
-@pytest.mark.parametrize("words", [None, WORDS])
-@pytest.mark.parametrize("name", ["input_x_gradient", "integrated_gradients"])
-def test_gradients_add_up(model, loop, name, words, span, reach):
+@pytest.fixture(scope="module", params=["input_x_gradient", "integrated_gradients"])
+def by_token(request, model, loop):
+    """A gradient measure, and what it gives for every pair of tokens."""
+    measure = find_measure(request.param)
+    ((scores,),) = measure(model, [Text(loop.ids, range(len(WORDS) - 1))], Request(gradients=GradientOptions(steps=2)))
+    return measure, scores
+
+
+@pytest.mark.parametrize(("words", "span", "reach"), [(None, 2, None), (None, 2, 2), (WORDS, 1, None), (WORDS, 2, 2)])
+def test_gradients_add_up(model, loop, by_token, words, span, reach):
     """The sum over the tokens of both sides of what the measure gives for every pair of tokens."""
-    measure, every = find_measure(name), words or list(range(len(WORDS)))
+    (measure, plain), every = by_token, words or list(range(len(WORDS)))
     options = GradientOptions(steps=2)
-    ((plain,),) = measure(model, [Text(loop.ids, range(len(WORDS) - 1))], Request(gradients=options))
     text = Text(loop.ids, range(len(WORDS) - 1), words=None if words is None else torch.tensor(words))
     ((result,),) = measure(model, [text], Request(gradients=options, span=span, decomposition_length=reach))
     count = max(every) + 1

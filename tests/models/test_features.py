@@ -18,9 +18,8 @@ from decomp.locate.neurons.completions import Completion, Continuation
 from decomp.locate.neurons.scoring import NeuronRequest, integrated_gradients
 from decomp.measures import SCORES, AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
-from decomp.models.recording import starting_from
 from decomp.models.sites import AttentionSite
-from tests.core.test_exactness import plain_blocks
+from tests.core.test_exactness import plain_blocks, starting_at
 from tests.variants import FAMILIES, make_pair, random_ids
 
 LENGTH = 7
@@ -89,14 +88,15 @@ def with_first(output, first):
     return (first, *output[1:]) if isinstance(output, tuple) else first
 
 
-def starting_at(pair, x):
-    """The plain model's first block given another state than the embeddings made."""
-    first, *_ = plain_blocks(*pair)
-    return hooked((first, partial(starting_from, x), True))
-
-
 def logits_of(plain, ids=IDS):
     return plain(input_ids=ids[None]).logits[0]
+
+
+def logits_from(pair, states):
+    """The plain model's logits where its first block is given other states (texts, positions, hidden)."""
+    first, *_ = plain_blocks(*pair)
+    with starting_at(first, states):
+        return pair[0](input_ids=IDS.expand(len(states), -1)).logits
 
 
 def log2_probs(logits, tokens):
@@ -156,22 +156,18 @@ def given_state(pair):
     return kept[0]
 
 
-def gradients_on_prefixes(pair, state):
-    """∂ log2 p(next) / ∂ state of each target by autograd, with nothing but its prefix there."""
-    gradients = torch.zeros(LENGTH - 1, LENGTH, state.shape[1], dtype=state.dtype)
-    for i in range(LENGTH - 1):
-        x = state[: i + 1].clone().requires_grad_()
-        with starting_at(pair, x):
-            value = log2_probs(logits_of(pair[0], IDS[: i + 1])[-1], IDS[i + 1])
-        (gradients[i, : i + 1],) = torch.autograd.grad(value, x)
-    return gradients
+def gradients_of_targets(pair, state):
+    """∂ log2 p(next) / ∂ state of each target by autograd, each in a pass of its own: zero after the target."""
+    x, targets = state.repeat(LENGTH - 1, 1, 1).requires_grad_(), torch.arange(LENGTH - 1)
+    value = log2_probs(logits_from(pair, x)[targets, targets], IDS[1:]).sum()
+    return torch.autograd.grad(value, x)[0]
 
 
-def test_gradients_are_autograd_on_prefixes(pair):
+def test_gradients_are_autograd_of_each_target(pair):
     """With respect to the state, and to token embeddings at the scale at which it holds them."""
     model = pair[1]
     state = given_state(pair)
-    gradients = gradients_on_prefixes(pair, state)
+    gradients = gradients_of_targets(pair, state)
     embeddings, project = model.token_embeddings()
     assert project is None
     for inputs, positions in ((embeddings[IDS], False), (state, True)):
@@ -201,9 +197,8 @@ def without_embeddings(pair):
 def test_shares_sum_to_the_change_from_the_baseline(pair, name):
     plain, model = pair
     result = score_of(name, model, gradients=GradientOptions(steps=2, baseline="mean", neighbors=4))
-    with torch.no_grad(), starting_at(pair, without_embeddings(pair)):
-        baseline = log2_probs(logits_of(plain)[:-1], IDS[1:])
     with torch.no_grad():
+        baseline = log2_probs(logits_from(pair, without_embeddings(pair)[None])[0, :-1], IDS[1:])
         change = log2_probs(logits_of(plain)[:-1], IDS[1:]) - baseline
     assert_close(total(result), change, **EXACT)
 
@@ -212,22 +207,23 @@ def test_integrated_gradients_are_autograd_on_the_way(pair):
     options = GradientOptions(steps=2, baseline="mean", quadrature="midpoint")
     start = without_embeddings(pair)
     line = given_state(pair) - start
-    gradients = [gradients_on_prefixes(pair, start + node * line) for node in (0.25, 0.75)]
+    gradients = [gradients_of_targets(pair, start + node * line) for node in (0.25, 0.75)]
     expected = (torch.stack(gradients).mean(0) * line).sum(-1)
     assert_close(score_of("integrated_gradients", pair[1], gradients=options).scores, expected, **EXACT)
 
 
-def masked_logits(pair, k):
-    """The plain model's logits where no later position sees k."""
+def masked_logits(pair):
+    """The plain model's logits where in the k-th text no later position sees k."""
     plain, model = pair
 
     def mask(module, args, kwargs):
-        seen = kwargs["attention_mask"].clone()
-        seen[..., k + 1 :, k] = torch.finfo(seen.dtype).min
+        seen = kwargs["attention_mask"].expand(LENGTH - 1, -1, -1, -1).clone()
+        for k, rows in enumerate(seen):
+            rows[..., k + 1 :, k] = torch.finfo(seen.dtype).min
         return args, {**kwargs, "attention_mask": seen}
 
     with hooked(*((twin(pair, site.body.module), mask, True) for site in attentions(model))):
-        return logits_of(plain)
+        return plain(input_ids=IDS.expand(LENGTH - 1, -1)).logits
 
 
 @torch.no_grad()
@@ -235,8 +231,7 @@ def test_occlusion_is_a_masked_forward_pass(pair):
     plain, model = pair
     whole = log2_probs(logits_of(plain)[:-1], IDS[1:])
     expected = torch.zeros(LENGTH - 1, LENGTH, dtype=whole.dtype)
-    for k in range(LENGTH - 1):
-        logits = masked_logits(pair, k)
+    for k, logits in enumerate(masked_logits(pair)):
         # Where the target itself is masked, the position before it predicts; an empty context knows nothing.
         logits[k] = logits[k - 1] if k else 0
         expected[k:, k] = (whole - log2_probs(logits[:-1], IDS[1:]))[k:]
@@ -248,10 +243,9 @@ def test_occlusion_by_another_token(pair):
     plain, model = pair
     whole = log2_probs(logits_of(plain)[:-1], IDS[1:])
     expected = torch.zeros(LENGTH - 1, LENGTH, dtype=whole.dtype)
-    for k in range(LENGTH - 1):
-        changed = IDS.clone()
-        changed[k] = 5
-        expected[k:, k] = (whole - log2_probs(logits_of(plain, changed)[:-1], IDS[1:]))[k:]
+    changed = IDS.repeat(LENGTH - 1, 1).fill_diagonal_(5)
+    for k, logits in enumerate(plain(input_ids=changed).logits):
+        expected[k:, k] = (whole - log2_probs(logits[:-1], IDS[1:]))[k:]
     assert_close(score_of("occlusion", model, occlusion=OcclusionOptions(5)).scores, expected, **EXACT)
 
 
@@ -278,24 +272,25 @@ def test_rollout_of_the_plain_model_s_weights(pair):
 
 
 @torch.no_grad()
-def without_value(pair, layer, j):
-    """What the plain model's attention gives before any norm after it, and its block, without the values of j."""
+def without_values(pair, layer):
+    """What the plain model's attention gives before any norm after it, and its block: in the j-th text without the
+    values of j, in the last with all."""
     plain, model = pair
     site, kept = attentions(model)[layer].body, {}
 
     def zero(module, args, output):
         output = output.clone()
-        if j is not None:
-            columns = torch.arange(output.shape[-1])[site.value.columns]
-            output.view(LENGTH, -1)[j, columns] = 0
+        columns = torch.arange(output.shape[-1])[site.value.columns]
+        for j, rows in enumerate(output.view(LENGTH + 1, LENGTH, -1)[:-1]):
+            rows[j, columns] = 0
         return output
 
     def keep(name):
-        return lambda module, args, output: kept.update({name: first_of(output).view(LENGTH, -1).clone()})
+        return lambda module, args, output: kept.update({name: first_of(output).view(LENGTH + 1, LENGTH, -1).clone()})
 
     hooks = [(twin(pair, site.value.module), zero, False), (twin(pair, site.output), keep("attention"), False)]
     with hooked(*hooks, (plain_blocks(plain, model)[layer], keep("block"), False)):
-        logits_of(plain)
+        plain(input_ids=IDS.expand(LENGTH + 1, -1))
     return kept["attention"], kept["block"]
 
 
@@ -304,19 +299,17 @@ def test_norms_of_what_attention_carries(pair):
     model = pair[1]
     results = scores_of("attention_norm", model, attention=AttentionOptions("each"))
     for layer, result in enumerate(results):
-        whole, _ = without_value(pair, layer, None)
-        carried = [whole - without_value(pair, layer, j)[0] for j in range(LENGTH)]
-        assert_close(result.scores, torch.stack(carried, 1).norm(dim=-1)[:-1], **EXACT)
+        *without, whole = without_values(pair, layer)[0]
+        carried = torch.stack([whole - one for one in without], 1).norm(dim=-1)
+        assert_close(result.scores, carried[:-1], **EXACT)
 
 
 def test_value_zeroing_turns_the_plain_model_s_blocks(pair):
     model, through = pair[1], torch.eye(LENGTH, dtype=torch.float64)
     results = scores_of("value_zeroing", model, attention=AttentionOptions("each"))
-    unit = partial(torch.nn.functional.normalize, dim=-1)
     for layer, result in enumerate(results):
-        whole = unit(without_value(pair, layer, None)[1])
-        turned = [(unit(without_value(pair, layer, j)[1]) - whole).square().sum(-1) for j in range(LENGTH)]
-        rows = torch.stack(turned, 1)
+        *without, whole = torch.nn.functional.normalize(without_values(pair, layer)[1], dim=-1)
+        rows = torch.stack([(one - whole).square().sum(-1) for one in without], 1)
         rows = rows / rows.sum(1, keepdim=True)
         assert_close(result.scores, rows[:-1], **EXACT)
         through = rows @ through
