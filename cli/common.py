@@ -20,9 +20,8 @@ from decomp.jobs import account
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.tables.columns import Writer
-from decomp.tables.files import check_table, format_of, table_file, table_writer
+from decomp.tables.files import format_of, table_file, table_writer
 from decomp.tables.provenance import Made
-from decomp.tables.table import Table
 
 T = TypeVar("T")
 
@@ -156,28 +155,3 @@ def begun(items: Iterable[T]) -> Iterator[T]:
     """Return the items with the first one computed: what a measure refuses, it refuses before a header is out."""
     items = iter(items)
     return chain(list(islice(items, 1)), items)
-
-
-def evaluate(
-    evaluation: Callable[..., Table],
-    source: Path | Sequence[Path],
-    shown: Callable[[Table], Iterable[str]],
-    /,
-    *,
-    model: str,
-    output: Path | None,
-    format_name: str | None,
-    overwrite: bool,
-    quiet: bool,
-    **settings: Any,
-) -> None:
-    """Print what an evaluation of `decomp.api` finds, and write its table if a file is asked for."""
-    inputs = [source] if isinstance(source, Path) else source
-    check_table(output, format_name, inputs=(*inputs, model), overwrite=overwrite)
-    hush_libraries()
-    found = evaluation(source, model, progress=False if quiet else None, **settings)
-    click.echo("\n".join(shown(found)))
-    if output is not None:
-        made = made_now(found.about["model"], lambda positions: found.about["options"]["baseline"])
-        with table(output, format_name, found.columns, made) as write:
-            write(found)

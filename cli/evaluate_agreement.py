@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.window_options
 @layout.section("Intervals", options.seed)
 @options.model_options
+@options.run_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
     """Measure how alike measures rank context tokens.
@@ -34,10 +35,11 @@ def command(input_file: Path, **asked: Any) -> None:
     tokens; in brackets 95 % bootstrap intervals over these. A token with one source, or with equal scores for all,
     has no ranks and is left out. Needs scipy (the extra evaluate).
     """
-    from decomp.api import agreement
-    from decomp.cli.common import evaluate
+    from decomp.cli.running import evaluate
+    from decomp.corpus.articles import read_articles
+    from decomp.jobs import open_agreement
 
-    evaluate(agreement, input_file, shown, **asked)
+    evaluate(open_agreement, read_articles(input_file), [input_file], shown, asked)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

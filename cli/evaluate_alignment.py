@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @options.contrast_options
 @layout.section("Intervals", options.seed)
 @options.model_options
+@options.run_options
 @options.manners
 def command(items: tuple[Path, ...], **asked: Any) -> None:
     """Measure how well measures find known evidence.
@@ -37,10 +38,10 @@ def command(items: tuple[Path, ...], **asked: Any) -> None:
     token doesn't. With --decomposition-length, all measures, and scores in random order, are compared over the
     tokens that are kept. In brackets 95 % bootstrap intervals over items.
     """
-    from decomp.api import alignment
-    from decomp.cli.common import evaluate
+    from decomp.cli.running import evaluate
+    from decomp.jobs import open_alignment
 
-    evaluate(alignment, items, shown, **asked)
+    evaluate(open_alignment, items, items, shown, asked)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

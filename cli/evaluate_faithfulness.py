@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.model_options
 @options.window_options
+@options.run_options
 @options.manners
 def command(input_file: Path, **asked: Any) -> None:
     """Measure what predictions lose without their best sources.
@@ -54,10 +55,13 @@ def command(input_file: Path, **asked: Any) -> None:
     better. Sufficiency: the loss with nothing but these; lower is better. AOPC is the mean of the five. In brackets
     95 % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.
     """
-    from decomp.api import faithfulness
-    from decomp.cli.common import evaluate
+    from decomp.cli.running import evaluate
+    from decomp.corpus.articles import read_articles
+    from decomp.jobs import open_faithfulness
 
-    evaluate(faithfulness, input_file, partial(shown, drop_in=asked["drop_in"]), **asked)
+    evaluate(
+        open_faithfulness, read_articles(input_file), [input_file], partial(shown, drop_in=asked["drop_in"]), asked
+    )
 
 
 def shown(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:

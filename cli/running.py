@@ -11,8 +11,10 @@ import click
 import torch
 from tqdm import tqdm
 
-from decomp.cli.common import begun, open_model, say, table
+from decomp.cli.common import begun, hush_libraries, made_now, open_model, say, table
+from decomp.cli.options import RUN_OPTIONS
 from decomp.cli.pool import open_pool
+from decomp.jobs import Evaluating
 from decomp.models.base import DecomposedModel
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, claim, is_own
@@ -24,6 +26,7 @@ from decomp.tables.blocks import Block
 from decomp.tables.columns import Writer
 from decomp.tables.files import check_table, format_of
 from decomp.tables.provenance import Made
+from decomp.tables.table import Table
 from decomp.tables.work import Work, WorkItem
 
 T = TypeVar("T")
@@ -109,6 +112,33 @@ def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
     if isinstance(run.store, ItemRows):
         run.store.write_table(folder, work.table(run.rows()))
     return table_of(run).blocks()
+
+
+def evaluate(
+    open_evaluation: Callable[..., Evaluating[Any]],
+    source: Sequence[Any],
+    inputs: Sequence[Path],
+    shown: Callable[[Table], Iterable[str]],
+    asked: Asked,
+) -> None:
+    """Print what an evaluation of `decomp.jobs` finds, and write its table if a file is asked for."""
+    check_asked(asked, (*inputs, asked["model"]))
+    hush_libraries()
+    settings = {name: value for name, value in asked.items() if name not in NO_SETTINGS}
+    opened = open_evaluation(source, asked["model"], device=device_here(asked), **settings)
+    made = made_now(opened.model.about(), lambda _: opened.made["options"]["baseline"])
+    job = Job(opened.work, opened.model, asked["model"], {**made, **opened.contents})
+    blocks = finished(job, asked)
+    if blocks is None:
+        return
+    found = Table.from_blocks(job.work.columns, blocks)
+    click.echo("\n".join(shown(found)))
+    if asked["output"] is not None:
+        with writer(job, asked) as write:
+            write(found.data)
+
+
+NO_SETTINGS = {*RUN_OPTIONS, "model", "device", "output", "format_name", "overwrite", "quiet"}
 
 
 def ignore(block: Block) -> None:

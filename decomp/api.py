@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,23 +11,19 @@ from tqdm import tqdm
 from decomp.core.decomposition import Decomposition
 from decomp.corpus.articles import Article, read_articles
 from decomp.corpus.contrast_items import Item, read_items
-from decomp.evaluation import agreement as agreements
-from decomp.evaluation import alignment as alignments
-from decomp.evaluation import faithfulness as curves
 from decomp.jobs import (
+    Evaluating,
     Model,
     Scoring,
     check_least,
+    open_agreement,
+    open_alignment,
     open_contrasting,
+    open_faithfulness,
     open_model,
     open_scoring,
     open_windows,
-    with_evidence,
 )
-from decomp.measures.contrast import scored
-from decomp.measures.functions import find_function
-from decomp.measures.request import token_id
-from decomp.measures.windows import measure_windows
 from decomp.models.loading import load_model
 from decomp.report.page.document import Page, check_page, write_page
 from decomp.report.page.opening import (
@@ -42,7 +37,6 @@ from decomp.report.page.opening import (
 from decomp.report.page.predictions import likely_tokens
 from decomp.runs.stored import placed
 from decomp.runs.tables import open_table_or_run
-from decomp.tables.intervals import estimates, gathered
 from decomp.tables.table import Table
 
 __all__ = [
@@ -210,20 +204,9 @@ def faithfulness(
     >>> list(table.select(fraction="aopc")["metric"])
     ['comprehensiveness', 'sufficiency', 'comprehensiveness', 'sufficiency']
     """
-    function = find_function(drop_in)
-    check_least(count=count, batch_size=batch_size)
-    check_least(2, draws=draws)
-    scoring = open_scoring(articles_of(source), model, measures, **settings)
-    request, chosen_measures = scoring.scorer.request, scoring.scorer.measures
-    replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
-    chosen = curves.choose_targets(scoring.windows, request.decomposition_length, count, seed)
-    perturbation = curves.Perturbation(replacements, function, draws, seed)
-    each = curves.curves_of_targets(scoring.model, chosen, chosen_measures, request, perturbation, batch_size)
-    total = sum(len(targets) for _, targets in chosen)
-    found = gathered(watched(each, total, "token", progress))
-    own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
-    made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
-    return Table.from_rows(curves.COLUMNS, curves.summary(found, draws, seed), made)
+    own: dict[str, Any] = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
+    opened = open_faithfulness(articles_of(source), model, measures, **own, batch_size=batch_size, **settings)
+    return evaluated(opened, progress)
 
 
 def agreement(
@@ -247,15 +230,8 @@ def agreement(
     >>> list(table["metric"])
     ['spearman', 'kendall']
     """
-    check_least(batch_size=batch_size)
-    scoring = open_scoring(articles_of(source), model, measures, **settings)
-    each = measure_windows(scoring.model, scoring.windows, scoring.scorer.measures, scoring.scorer.request, batch_size)
-    items = (agreements.agreements(results) for _, results in watched(each, len(scoring.windows), "window", progress))
-    found = gathered(items)
-    if not found:
-        raise ValueError("nothing to compare: no predicted token has ranks, two sources or more with unequal scores")
-    made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
-    return Table.from_rows(agreements.COLUMNS, estimates(found, seed), made)
+    own: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    return evaluated(open_agreement(articles_of(source), model, measures, **own, **settings), progress)
 
 
 def alignment(
@@ -277,17 +253,17 @@ def alignment(
     how often the model prefers the target (`<model>`). The rest as for `contrast`, whose ValueErrors it raises, and
     one where no item has evidence in its prompt.
     """
-    check_least(limit=limit, batch_size=batch_size)
     paths = [items] if isinstance(items, str | Path) else items
-    read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in paths))
-    length = settings.get("decomposition_length")
-    opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
-    each = scored(opened.model, opened.contrasts, opened.contraster.requests, batch_size)
-    items_scored = watched(each, len(opened.contrasts), "item", progress)
-    found = gathered(alignments.alignments(opened.model, item, results, length) for item, results in items_scored)
-    own = {"items": paths, "limit": limit, "seed": seed, "batch_size": batch_size}
-    made = opened.about("evaluate alignment", {**settings, **own})
-    return Table.from_rows(alignments.COLUMNS, estimates(alignments.by_phenomenon(found), seed), made)
+    own: dict[str, Any] = {"limit": limit, "seed": seed, "batch_size": batch_size}
+    return evaluated(open_alignment([*map(Path, paths)], model, measures, **own, **settings), progress)
+
+
+def evaluated(opened: Evaluating[Any], progress: bool | None) -> Table:
+    """Return the table of an evaluation, computed with a bar."""
+    work = opened.work
+    with bar_over(len(work.items), work.what, progress) as bar:
+        blocks = work.blocks(opened.model, lambda batch: bar.update(len(batch)))
+        return Table.from_blocks(work.columns, work.table(blocks), opened.made)
 
 
 def write_report(
@@ -428,9 +404,17 @@ def items_of(prompt: str | Path, target: str | None, foil: str | None, limit: in
 
 
 def watched(items: Iterable[T], total: int, unit: str, progress: bool | None) -> Iterator[T]:
-    """Yield the items, with a bar on stderr if it is asked for, or by default where a person looks on."""
+    """Yield the items, with a bar as `bar_over` shows it."""
+    with bar_over(total, unit, progress) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def bar_over(total: int, unit: str, progress: bool | None) -> Any:
+    """Return a bar on stderr, shown if it is asked for, or by default where a person looks on."""
     shown = someone_looks_on() if progress is None else progress
-    yield from tqdm(items, total=total, unit=unit, delay=BAR_DELAY, disable=not shown)
+    return tqdm(total=total, unit=unit, delay=BAR_DELAY, disable=not shown)
 
 
 def someone_looks_on() -> bool:

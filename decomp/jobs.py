@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import transformers
@@ -18,15 +19,21 @@ from torch import Tensor
 
 from decomp.corpus.articles import Article
 from decomp.corpus.batches import in_batches
-from decomp.corpus.contrast_items import Item, tokenise
+from decomp.corpus.contrast_items import Item, read_items, tokenise
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, only_target, windows_of
 from decomp.corpus.words import check_white_space, read_words
+from decomp.evaluation import agreement
+from decomp.evaluation.agreement import Agreed
+from decomp.evaluation.alignment import Aligned, alignment_work
+from decomp.evaluation.faithfulness import Curves, Perturbation, choose_targets, faithfulness_work
 from decomp.io.digests import digest
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
+from decomp.measures.functions import find_function
 from decomp.measures.options import begins_with_bos, find_measures, option_values, request_from
 from decomp.measures.registry import check_foils
+from decomp.measures.request import token_id
 from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
@@ -35,11 +42,14 @@ from decomp.runs.cost import cost_model, planned
 from decomp.tables.blocks import Block
 from decomp.tables.contrasting import Contraster, ItemBlock
 from decomp.tables.front import Front
+from decomp.tables.intervals import MeanTable
 from decomp.tables.reduction import Reduction
 from decomp.tables.scoring import Scorer
 from decomp.tables.work import Work, item_of
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Model = str | Path | tuple[DecomposedModel, Any]
 """The name of a model, or model and tokenizer as `load_model` gives them."""
@@ -367,3 +377,84 @@ def with_evidence(contrasting: Contrasting, decomposition_length: int | None) ->
     if len(known) < len(every):
         log.warning("%d of %d items left out: no evidence in %s", len(every) - len(known), len(every), kept)
     return replace(contrasting, contrasts=known)
+
+
+@dataclass(frozen=True)
+class Evaluating(Generic[T]):
+    """What an evaluation computes, and how its table is made."""
+
+    model: DecomposedModel
+    work: Work[T]
+    contents: Mapping[str, str]
+    """Digests of what is evaluated on."""
+    made: Mapping[str, Any]
+
+
+def open_faithfulness(
+    articles: Sequence[Article],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    count: int | None = None,
+    removals: Sequence[str] = ("mask", "unk"),
+    drop_in: str = "log2_prob",
+    draws: int = 5,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> Evaluating[Any]:
+    """Return the predicted tokens on which faithfulness is evaluated; see `decomp.faithfulness` for the settings."""
+    function = find_function(drop_in)
+    check_least(count=count, batch_size=batch_size)
+    check_least(2, draws=draws)
+    scoring = open_scoring(articles, model, measures, **settings)
+    request = scoring.scorer.request
+    replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
+    chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed)
+    perturbation = Perturbation(replacements, function, draws, seed)
+    curves = Curves(scoring.scorer.measures, request, perturbation)
+    work = faithfulness_work(chosen, curves, batch_size, scoring.model.max_length())
+    own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
+    made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
+    return Evaluating(scoring.model, work, contents(articles, scoring.windows), made)
+
+
+def open_agreement(
+    articles: Sequence[Article],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = ("delta_lp", "attention", "gradient_norm", "input_x_gradient"),
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> Evaluating[Any]:
+    """Return the windows on which the agreement of measures is evaluated; see `decomp.agreement` for the settings."""
+    check_least(batch_size=batch_size)
+    scoring = open_scoring(articles, model, measures, **settings)
+    compute = Agreed(scoring.scorer.measures, scoring.scorer.request).block
+    summary = MeanTable(agreement.COLUMNS, seed, agreement.refuse_none)
+    work = replace(scoring.work(batch_size), compute=compute, computed=agreement.COMPUTED, summary=summary)
+    made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
+    return Evaluating(scoring.model, work, contents(articles, scoring.windows), made)
+
+
+def open_alignment(
+    items: Sequence[Path],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    **settings: Any,
+) -> Evaluating[Any]:
+    """Return the items on which alignment is evaluated; see `decomp.alignment` for the settings."""
+    check_least(limit=limit, batch_size=batch_size)
+    read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in items))
+    length = settings.get("decomposition_length")
+    opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
+    aligned = Aligned(opened.contraster.requests, length)
+    work = alignment_work(opened.contrasts, aligned, batch_size, seed)
+    own = {"items": items, "limit": limit, "seed": seed, "batch_size": batch_size}
+    made = opened.about("evaluate alignment", {**settings, **own})
+    return Evaluating(opened.model, work, opened.contents(), made)

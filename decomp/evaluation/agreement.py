@@ -1,16 +1,24 @@
 """Rank correlation of two measures over the sources of one prediction."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from decomp.core.model import Model
+from decomp.corpus.windows import TokenisedWindow
+from decomp.measures import Measure, Request
 from decomp.measures.result import Scores
+from decomp.measures.windows import measure_windows
 from decomp.tables import intervals
+from decomp.tables.blocks import Block, block_of
 
 COLUMNS = ("measure", "other_measure", "metric", "targets", *intervals.COLUMNS)
+COMPUTED = (*COLUMNS[:3], "value")
+"""Of what is computed: a row for each target."""
 Key = tuple[str, ...]
 """Two measures, and the metric."""
 
@@ -52,3 +60,23 @@ def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
             if (agreed := agreement(*pair)) is not None:
                 for metric, value in agreed._asdict().items():
                     yield (first.measure, second.measure, metric), value
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What is asked of windows: which measures, whose rankings are compared."""
+
+    measures: Sequence[Measure]
+    request: Request
+
+    def block(self, model: Model, windows: Sequence[TokenisedWindow]) -> Block:
+        """Return the correlations of some windows' targets, `COMPUTED`."""
+        each = measure_windows(model, windows, self.measures, self.request, len(windows))
+        return block_of(COMPUTED, ((*key, value) for _, scores in each for key, value in agreements(scores)))
+
+
+def refuse_none(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
+    """Return what there is to compare. ValueError where no predicted token has ranks."""
+    if not found:
+        raise ValueError("nothing to compare: no predicted token has ranks, two sources or more with unequal scores")
+    return found

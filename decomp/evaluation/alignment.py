@@ -1,6 +1,7 @@
 """How well scores single out the tokens that are known evidence (Yin & Neubig 2022, section 4)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
 
@@ -8,15 +9,21 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from decomp.core.model import Model
-from decomp.measures.contrast import Contrast, log2_odds, prompt_scores
+from decomp.corpus.batches import in_batches
+from decomp.measures import Measure, Request
+from decomp.measures.contrast import Contrast, log2_odds, prompt_scores, scored
 from decomp.measures.result import Scores
 from decomp.tables import intervals
+from decomp.tables.blocks import Block, block_of
+from decomp.tables.work import Work, item_of
 
 MODEL, RANDOM = "<model>", "<random>"
 """What has metrics and is no measure: the model itself, and scores in random order."""
 EVERY = "<all>"
 """Items of all phenomena together."""
 COLUMNS = ("phenomenon", "measure", "metric", "items", *intervals.COLUMNS)
+COMPUTED = (*COLUMNS[:3], "value")
+"""Of what is computed: a row for each item."""
 Key = tuple[str, ...]
 """Phenomenon, measure, metric."""
 
@@ -84,3 +91,29 @@ def by_phenomenon(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
     several = len({phenomenon for phenomenon, *_ in found}) > 2
     keys = sorted(found, key=lambda key: (key[0] == EVERY, key[0]))
     return {key: found[key] for key in keys if several or key[0] != EVERY}
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What is asked of contrast items: which measures, over which tokens."""
+
+    requests: Sequence[tuple[Measure, Request]]
+    decomposition_length: int | None
+
+    def block(self, model: Model, contrasts: Sequence[Contrast]) -> Block:
+        """Return the metrics of some items, `COMPUTED`."""
+        own = [contrast.on(model.device) for contrast in contrasts]
+        rows = (
+            (*key, value)
+            for contrast, scores in scored(model, own, self.requests, len(own))
+            for key, value in alignments(model, contrast, scores, self.decomposition_length)
+        )
+        return block_of(COMPUTED, rows)
+
+
+def alignment_work(contrasts: Sequence[Contrast], aligned: Aligned, batch_size: int, seed: int) -> Work[Contrast]:
+    """Return contrast items as what alignment is computed from, so many together."""
+    plan = [item_of(contrast.item.item.place, contrast.context) for contrast in contrasts]
+    batches = in_batches([item.tokens for item in plan], batch_size, 0)
+    summary = intervals.MeanTable(COLUMNS, seed, by_phenomenon)
+    return Work("item", contrasts, plan, batches, aligned.block, COMPUTED, summary)

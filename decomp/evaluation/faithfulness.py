@@ -1,16 +1,18 @@
 """Faithfulness of measures on a corpus: do predictions rest on the sources that a measure ranks first?"""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
 from decomp.measures import Measure, Request
@@ -18,16 +20,19 @@ from decomp.measures.functions import AttributedFunction
 from decomp.measures.result import Scores
 from decomp.measures.windows import measure_windows
 from decomp.tables import intervals
-from decomp.tables.blocks import Row
+from decomp.tables.blocks import Block, Row, block_of
+from decomp.tables.work import Work, item_of, window_key
 
 RANDOM = "<random>"
 """Rankings that know nothing."""
 COLUMNS = ("measure", "removal", "metric", "fraction", "targets", *intervals.COLUMNS)
+COMPUTED = (*COLUMNS[:4], "value")
+"""Of what is computed: a row for each target."""
 
 Key = tuple[str, ...]
-"""Measure, removal, metric."""
-Chosen = list[tuple[TokenisedWindow, list[int]]]
-"""Windows, and the targets in each that are evaluated."""
+"""Measure, removal, metric, fraction."""
+ChosenWindow = tuple[TokenisedWindow, list[int]]
+"""A window, and the targets in it that are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Perturbation:
 
 def choose_targets(
     windows: Sequence[TokenisedWindow], decomposition_length: int | None, count: int | None, seed: int
-) -> Chosen:
+) -> list[ChosenWindow]:
     """Return windows cut to what their targets need, and these: all that have sources to rank, or `count` at random.
 
     ValueError if there are none.
@@ -69,34 +74,53 @@ def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> Tokenise
     return tokenised.cut(replace(window, first_scored=predicted + targets[0], stop=predicted + targets[-1] + 1))
 
 
-def curves_of_targets(
-    model: Model,
-    chosen: Chosen,
-    measures: Sequence[Measure],
-    request: Request,
-    perturbation: Perturbation,
-    batch_size: int | None = None,
-) -> Iterator[list[tuple[Key, Float[Tensor, " bins"]]]]:
-    """Yield for each target the perturbation curve of every measure and random ranking, removal and metric."""
-    generator = torch.Generator().manual_seed(perturbation.seed)
-    each_scored = measure_windows(model, [window for window, _ in chosen], measures, request, batch_size)
-    for (window, scores), (_, targets) in zip(each_scored, chosen, strict=True):
-        ids = window.ids.to(model.device)
+@dataclass(frozen=True)
+class Curves:
+    """What is asked of chosen targets: which measures, and what is lost without the sources that these rank first."""
+
+    measures: Sequence[Measure]
+    request: Request
+    perturbation: Perturbation
+
+    def block(self, model: Model, chosen: Sequence[ChosenWindow]) -> Block:
+        """Return the rows of some windows' targets, `COMPUTED`."""
+        windows = [window for window, _ in chosen]
+        each_scored = measure_windows(model, windows, self.measures, self.request, len(windows))
+        rows = (self.rows(model, *scored, targets) for scored, (_, targets) in zip(each_scored, chosen, strict=True))
+        return block_of(COMPUTED, chain.from_iterable(rows))
+
+    def rows(
+        self, model: Model, window: TokenisedWindow, scores: Sequence[Scores], targets: Sequence[int]
+    ) -> Iterator[Row]:
+        """Yield what each target loses: of every measure and random ranking, removal, metric, and share of sources."""
+        ids, own = window.ids.to(model.device), self.perturbation
         for target in targets:
-            ranked = rankings(scores, target, perturbation.draws, generator)
-            curves: list[tuple[Key, Tensor]] = []
-            for removal, replacement in perturbation.replacements.items():
-                lost = perturbation_curves(
-                    model,
-                    ids[: target + 1],
-                    ids[target + 1],
-                    ranked,
-                    replacement,
-                    perturbation.function,
-                    request.memory,
-                )
-                curves += [((name, removal, metric), c.double().cpu()) for (name, metric), c in lost.items()]
-            yield curves
+            ranked = rankings(scores, target, own.draws, self.generator(window, target))
+            text = (ids[: target + 1], ids[target + 1])
+            for removal, replacement in own.replacements.items():
+                lost = perturbation_curves(model, *text, ranked, replacement, own.function, self.request.memory)
+                for (name, metric), curve in lost.items():
+                    for fraction, value in by_bin(curve.double().cpu()).items():
+                        yield name, removal, metric, fraction, value.item()
+
+    def generator(self, window: TokenisedWindow, target: int) -> torch.Generator:
+        """Return what random rankings of one target are drawn with, whichever targets were before."""
+        place = (self.perturbation.seed, window.window.article, window.window.position(target))
+        (seed,) = np.random.SeedSequence([part % 2**32 for part in place]).generate_state(1)
+        return torch.Generator().manual_seed(int(seed))
+
+
+def faithfulness_work(
+    chosen: Sequence[ChosenWindow], curves: Curves, batch_size: int | None, positions: int
+) -> Work[ChosenWindow]:
+    """Return chosen targets as what faithfulness is computed from, so many windows together."""
+    plan = []
+    for window, targets in chosen:
+        key = window_key(window.window.article, window.window.number)
+        plan.append(item_of(key, sum(target + 1 for target in targets)))
+    batches = in_batches([len(window.ids) for window, _ in chosen], batch_size, positions)
+    summary = FaithfulnessSummary(curves.perturbation.draws, curves.perturbation.seed)
+    return Work("window", chosen, plan, batches, curves.block, COMPUTED, summary)
 
 
 def rankings(
@@ -114,19 +138,29 @@ def drawn(draw: int) -> str:
     return f"{RANDOM} {draw}"
 
 
-def summary(curves: Mapping[Key, Sequence[Float[Tensor, " bins"]]], draws: int, seed: int) -> Iterator[Row]:
-    """Yield rows of `COLUMNS`: each measure's mean curves, and at the end those of random rankings.
+@dataclass(frozen=True)
+class FaithfulnessSummary:
+    """The table of faithfulness: each measure's mean curves, and at the end those of random rankings."""
 
-    The intervals of measures are over targets (bootstrap), those of random rankings over draws.
-    """
-    stacked = {key: torch.stack(list(each)) for key, each in curves.items()}
-    for key, curve in stacked.items():
-        if not key[0].startswith(RANDOM):
-            named = {(*key, name): values.tolist() for name, values in by_bin(curve).items()}
-            yield from intervals.estimates(named, seed)
-    for name, removal, metric in stacked:
-        if name == drawn(0):
-            every = torch.stack([stacked[drawn(draw), removal, metric] for draw in range(draws)])
-            for fraction, values in by_bin(every.mean(1)).items():
-                low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-                yield (RANDOM, removal, metric, fraction, every.shape[1], values.mean().item(), low, high, seed)
+    draws: int
+    seed: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the table."""
+        return COLUMNS
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the table; intervals of measures are over targets (bootstrap), those of random rankings over draws."""
+        found = intervals.gathered_rows(blocks)
+        named = {key: values for key, values in found.items() if not key[0].startswith(RANDOM)}
+        yield block_of(COLUMNS, chain(intervals.estimates(named, self.seed), self.random(found)))
+
+    def random(self, found: Mapping[Key, Sequence[float]]) -> Iterator[Row]:
+        """Yield the means of random rankings, with the interval that 95 % of the draws are in."""
+        for name, *key in found:
+            if name == drawn(0):
+                every = np.array([found[(drawn(draw), *key)] for draw in range(self.draws)])
+                means = every.mean(1)
+                low, high = np.quantile(means, [0.025, 0.975])
+                yield (RANDOM, *key, every.shape[1], float(means.mean()), float(low), float(high), self.seed)

@@ -1,12 +1,13 @@
 """Means and their bootstrap intervals (Efron 1979)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from decomp.tables.blocks import Row
+from decomp.tables.blocks import Block, Row, block_of, rows_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,6 +34,25 @@ def gathered(items: Iterable[Iterable[tuple[K, V]]]) -> dict[K, list[V]]:
         for key, value in item:
             found.setdefault(key, []).append(value)
     return found
+
+
+def gathered_rows(blocks: Iterable[Block]) -> dict[tuple[str, ...], list[float]]:
+    """Return all values, the last column, by the key that the columns before are."""
+    return gathered([((tuple(key), value) for *key, value in rows_of(block)) for block in blocks])
+
+
+@dataclass(frozen=True)
+class MeanTable:
+    """A table of means over items, by the key that each value has."""
+
+    columns: tuple[str, ...]
+    seed: int
+    arranged: Callable[[dict[tuple[str, ...], list[float]]], Mapping[tuple[str, ...], Sequence[float]]]
+    """What becomes of the values before: keys in another order, or an error for none."""
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the means, with their bootstrap intervals."""
+        yield block_of(self.columns, estimates(self.arranged(gathered_rows(blocks)), self.seed))
 
 
 def estimates(values: Mapping[tuple[str, ...], Sequence[float]], seed: int) -> Iterator[Row]:

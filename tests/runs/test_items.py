@@ -19,6 +19,7 @@ PROMPTS = [
     {"clean": "The dogs", "corrupt": "The cats", "answers": [" the"], "wrong_answers": [" a"]},
 ]
 BOTH = ("--measure", "gradient_x_activation", "--measure", "direct", "--function", "contrast_logit")
+CORPUS = ("--batch-size", 1, "--measure", "delta_lp")
 COMMANDS = {
     "contrast": ("contrast", "items.csv", MODEL, "--measure", "delta_lp", "--batch-size", 1),
     "layers": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "200KiB"),
@@ -27,6 +28,9 @@ COMMANDS = {
     "neurons check": ("neurons", "check", "facts.csv", MODEL, "neurons.tsv", "--draws", 2),
     "edges": ("edges", "prompts.json", MODEL, "--mask-value", 0.5, "--ablation", "token_mean", "--over-prompts", "sum"),
     "edges check": ("edges", "check", "edges.tsv", "prompts.json", MODEL, "--keep", 3, "--ablation", "token_mean"),
+    "faithfulness": ("evaluate", "faithfulness", "corpus.txt", MODEL, *CORPUS, "--draws", 2, "--targets", 5),
+    "agreement": ("evaluate", "agreement", "corpus.txt", MODEL, *CORPUS, "--measure", "attention"),
+    "alignment": ("evaluate", "alignment", "items.csv", MODEL, "--measure", "delta_lp", "--batch-size", 1),
     "layers --aggregate": ("layers", "facts.csv", MODEL, *BOTH, "--memory", "200KiB", "--aggregate"),
 }
 """Each of at least two batches."""
@@ -38,6 +42,7 @@ NEEDED = {"neurons check": {"neurons": "neurons.tsv"}, "edges check": {"edges": 
 def _inputs(run):
     Path("items.csv").write_text(ITEMS, "utf-8")
     Path("facts.csv").write_text(FACTS, "utf-8")
+    Path("corpus.txt").write_text("!ARTICLE\nThe old dog ran.\n!ARTICLE\nA cat sat on the cup.\n", "utf-8")
     Path("prompts.json").write_text(json.dumps({"prompts": PROMPTS}), "utf-8")
 
 
