@@ -39,7 +39,7 @@ from decomp.cli import layout, options
 @options.input_options
 @options.model_options
 @options.window_options
-@layout.section("Computation", options.memory, options.shard)
+@layout.section("Computation", options.memory, options.shard, options.plan)
 @options.overwrite
 @options.quiet
 def command(**asked: Any) -> None:
@@ -49,6 +49,6 @@ def command(**asked: Any) -> None:
     Writes one file per window, {corpus}_{model}_{n}, and once the unembedding, which ΔLP needs. Whatever stops
     it, the same command goes on where it stopped.
     """
-    from decomp.cli.storing import open_job, store
+    from decomp.cli.storing import open_job, show_plan, store
 
-    store(open_job(asked), asked)
+    (show_plan if asked["plan"] else store)(open_job(asked), asked)

@@ -11,7 +11,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from decomp.cli.common import begun, hush_libraries, made_now, open_model, say, table
+from decomp.cli.common import begun, command_line, hush_libraries, made_now, open_model, say, table
 from decomp.cli.options import RUN_OPTIONS
 from decomp.cli.pool import open_pool
 from decomp.jobs import Evaluating
@@ -19,6 +19,7 @@ from decomp.models.base import DecomposedModel
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, claim, is_own
 from decomp.runs.parts import ItemRows, TableParts
+from decomp.runs.plan import Plan, Sample, longest, sample
 from decomp.runs.run import MANIFEST, Batch, Run, Shard
 from decomp.runs.tables import own_table, table_of
 from decomp.runs.work import Outcome, journal_of, keep, outcomes
@@ -50,6 +51,24 @@ class Job(Generic[T]):
     def start(self, asked: Asked) -> "Start":
         """Return how a process of a pool begins."""
         return Start(self.work.compute, self.name, asked["dtype"], asked["device"], asked["revision"])
+
+
+def sample_of(job: Job[T]) -> Sample:
+    """Compute the longest of a job's items and return what that took."""
+    number = longest(job.work.plan)
+    return sample(job.work.plan[number], partial(job.work.compute, job.model, [job.work.items[number]]))
+
+
+def say_plan(found: Plan, form: str, without: Sequence[str] = (), **other: str) -> None:
+    """Show a plan, a warning of results that are too large, and on standard output a script for Slurm.
+
+    The script's command is the running one, less the options `without` and with the `other` ones.
+    """
+    click.echo("\n".join(found.lines()), err=True)
+    if warning := found.warning(form):
+        click.echo(f"Warning: {warning}", err=True)
+    context = click.get_current_context()
+    click.echo(found.sbatch(command_line(context, ("plan", "shard", *without), **other)))
 
 
 @dataclass(frozen=True)

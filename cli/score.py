@@ -38,11 +38,11 @@ def command(**asked: Any) -> None:
     from the run's parts when all are there, as decomp table does.
     """
     from decomp.cli.running import deliver
-    from decomp.cli.scoring import is_for_a_person, open_job, say_plan, score_for_a_person
+    from decomp.cli.scoring import is_for_a_person, open_job, score_for_a_person, show_plan
 
     job = open_job(asked)
     if asked["plan"]:
-        say_plan(job, asked)
+        show_plan(job, asked)
     elif asked["run_folder"] is None and is_for_a_person(asked):
         score_for_a_person(job, asked)
     else:

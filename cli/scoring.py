@@ -10,13 +10,13 @@ from typing import Any
 import click
 import numpy as np
 
-from decomp.cli.common import command_line, hush_libraries, made_now, say
+from decomp.cli.common import hush_libraries, made_now, say
 from decomp.cli.options import RUN_OPTIONS, input_of
-from decomp.cli.running import Job, check_asked, device_here
+from decomp.cli.running import Job, check_asked, device_here, sample_of, say_plan
 from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.windows import TokenisedWindow
 from decomp.jobs import Scoring, contents, open_scoring
-from decomp.runs.plan import longest, plan, sample, written_pairs
+from decomp.runs.plan import plan, written_pairs
 from decomp.tables.files import format_of
 from decomp.tables.table import Table
 
@@ -73,17 +73,11 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def say_plan(job: ScoreJob, asked: Mapping[str, Any]) -> None:
+def show_plan(job: ScoreJob, asked: Mapping[str, Any]) -> None:
     """Show what the job will take, by one of its windows, and on standard output a script for Slurm."""
     windows, length = job.work.plan, job.scoring.scorer.request.decomposition_length
-    number = longest(windows)
-    part = partial(job.work.compute, job.model, [job.work.items[number]])
-    found = plan(windows, sample(windows[number], part), partial(written_pairs, decomposition_length=length))
-    click.echo("\n".join(found.lines()), err=True)
+    found = plan(windows, sample_of(job), partial(written_pairs, decomposition_length=length))
     form = "parquet" if asked["output"] is None else format_of(asked["output"], asked["format_name"])
-    if warning := found.warning(form):
-        click.echo(f"Warning: {warning}", err=True)
     run = str(asked["run_folder"] or "runs/score")
-    context = click.get_current_context()
-    click.echo(found.sbatch(command_line(context, ("plan", "shard", "run_folder", "output", "format_name"), run=run)))
+    say_plan(found, form, ("run_folder", "output", "format_name"), run=run)
     click.echo(f"# when all have ended: decomp table {run} -o {asked['output'] or 'FILE.parquet'}")

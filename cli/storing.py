@@ -1,12 +1,15 @@
 """`decomp decompose` starts or resumes a run here, whose windows are decomposed and stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import click
+
 from decomp.cli.common import made_now, open_model, say
-from decomp.cli.running import Job, work_through
+from decomp.cli.running import Job, sample_of, say_plan, work_through
+from decomp.core.decomposition import Decomposition
 from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
 from decomp.corpus.batches import in_batches
 from decomp.corpus.windows import TokenisedWindow
@@ -17,11 +20,14 @@ from decomp.models.checks import parse_dtype
 from decomp.runs.cost import cost_model, planned
 from decomp.runs.decomposition_files import DecompositionFiles
 from decomp.runs.manifest import start_or_resume
+from decomp.runs.plan import plan_of_files
 from decomp.runs.run import Run
 from decomp.tables.blocks import Block
 from decomp.tables.work import Work
 
 Numbered = tuple[int, TokenisedWindow]
+Keep = Callable[[int, Decomposition, TokenisedWindow], None]
+"""Takes a decomposition and its window, by the window's number."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +58,19 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
         asked["format_name"],
         parse_dtype(asked["store_dtype"] or asked["dtype"]),
     )
-    files.prepare(len(windows), asked["overwrite"])
+    if not asked["plan"]:
+        files.prepare(len(windows), asked["overwrite"])
     return Storing(model, articles, windows, files)
 
 
-def job_of(storing: Storing, asked: Mapping[str, Any]) -> Job[Numbered]:
-    """Return the windows as what is computed, and stored by what computes it."""
+def job_of(storing: Storing, asked: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
+    """Return the windows as what is computed, and kept by what computes it: in files, by default."""
     model, windows = storing.model, storing.windows
     plan = planned(windows, cost_model(model, asked["decomposition_length"], with_logits=False))
     made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
     batches = in_batches([window.tokens for window in plan], asked["batch_size"], model.max_length())
     options = {name: asked[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}
-    compute = partial(decompose_and_write, storing.files, options)
+    compute = partial(decompose_and_keep, keep or storing.files.write, options)
     work = Work("window", list(enumerate(windows)), plan, batches, compute, ())
     return Job(work, model, asked["model"], {**made, "format": asked["format_name"]})
 
@@ -87,11 +94,23 @@ def store(storing: Storing, asked: Mapping[str, Any]) -> None:
     work_through(start_or_resume(wanted, asked["overwrite"]), shard, job, asked)
 
 
-def decompose_and_write(
-    files: DecompositionFiles, options: Mapping[str, Any], model: Any, batch: Sequence[Numbered]
-) -> Block:
-    """Decompose the windows of a batch, and write their files."""
+def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:
+    """Show what the job will take, by one of its windows that is decomposed, and a script for Slurm."""
+    files, unembedding = storing.files, storing.model.unembedding()
+    job = job_of(storing, asked, keep=forget)
+    size = files.size(storing.windows, asked["decomposition_length"], unembedding)
+    found = plan_of_files(job.work.plan, sample_of(job), {files.format_name: size})
+    say_plan(found, files.format_name)
+    click.echo(f"# when all have ended: decomp deltalp {files.corpus}_{files.model} {asked['model']}")
+
+
+def forget(number: int, result: Decomposition, window: TokenisedWindow) -> None:
+    """Do nothing with a decomposition."""
+
+
+def decompose_and_keep(keep: Keep, options: Mapping[str, Any], model: Any, batch: Sequence[Numbered]) -> Block:
+    """Decompose the windows of a batch, and keep what comes of each."""
     ids = [window.ids.to(model.device) for _, window in batch]
     for (number, window), result in zip(batch, model.decompose_batch(ids, **options), strict=True):
-        files.write(number, result, window)
+        keep(number, result, window)
     return {}

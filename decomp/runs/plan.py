@@ -44,7 +44,8 @@ class Plan:
     windows: int
     tokens: int
     """Predicted ones."""
-    rows: int
+    rows: int | None
+    """None of what makes no table."""
     disk: dict[str, int]
     memory: int
     seconds: float
@@ -56,16 +57,22 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """Yield what a person is told."""
-        yield f"{self.windows:,} windows, {self.tokens:,} predicted tokens, about {self.rows:,} rows"
+        rows = "" if self.rows is None else f", about {self.rows:,} rows"
+        yield f"{self.windows:,} windows, {self.tokens:,} predicted tokens{rows}"
         yield "disk    " + ", ".join(f"{name} {format_bytes(size)}" for name, size in self.disk.items())
         yield f"memory  {format_bytes(self.memory)} at most, in each process"
         yield f"time    {duration(self.seconds)} in one process like this one, by one window of the longest"
 
     def warning(self, format_name: str) -> str | None:
-        """Return what is said of a table that is too large to be of use, None of a smaller one."""
+        """Return what is said of results that are too large to be of use, None of smaller ones."""
         size = self.disk[format_name]
         if size <= LARGE:
             return None
+        if self.rows is None:
+            return (
+                f"the {format_name} files will take {format_bytes(size)}: use a shorter decomposition length, "
+                "--store-dtype float16, or decomp score, which stores no contributions"
+            )
         return (
             f"the {format_name} table will take {format_bytes(size)}: reduce it while it is written (--top, --min-abs, "
             "--max-distance, --digits), or write Parquet"
@@ -94,19 +101,23 @@ def sample(window: WorkItem, compute: Callable[[], Block]) -> Sample:
     began = time.perf_counter()
     block = compute()
     seconds = time.perf_counter() - began
-    disk = {"parquet": parquet_size(block)} | {name: text_size(block, name) for name in FORMATS}
+    disk = {"parquet": parquet_size(block)} | {name: text_size(block, name) for name in FORMATS} if block else {}
     return Sample(window, seconds, length(block), disk, most_memory())
 
 
 def plan(windows: Sequence[WorkItem], one: Sample, targets: Callable[[WorkItem], int]) -> Plan:
-    """Return what all windows take by what one of them took; `targets` counts the (target, source) pairs of a window
-    that are written, if all sources are kept."""
-    pairs = sum(map(targets, windows))
-    ratio = pairs / max(1, targets(one.window))
-    cost = sum(window.cost for window in windows) / max(1, one.window.cost)
+    """Return what a table of all windows takes by what one of them took; `targets` counts the (target, source) pairs
+    of a window that are written, if all sources are kept."""
+    ratio = sum(map(targets, windows)) / max(1, targets(one.window))
     disk = {name: round(size * ratio) for name, size in one.disk.items()}
+    return plan_of_files(windows, one, disk, round(one.rows * ratio))
+
+
+def plan_of_files(windows: Sequence[WorkItem], one: Sample, disk: dict[str, int], rows: int | None = None) -> Plan:
+    """Return what all windows take by what one of them took, where it is known what they take on disk."""
+    cost = sum(window.cost for window in windows) / max(1, one.window.cost)
     tokens = sum(window.targets for window in windows)
-    return Plan(len(windows), tokens, round(one.rows * ratio), disk, one.memory, one.seconds * cost)
+    return Plan(len(windows), tokens, rows, disk, one.memory, one.seconds * cost)
 
 
 def longest(windows: Sequence[WorkItem]) -> int:

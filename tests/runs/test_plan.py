@@ -1,5 +1,6 @@
 """Plans: what a job will take is what it takes, and the script runs it."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -77,3 +78,22 @@ def test_what_is_refused_is_refused_before(run):
     Path("c.txt").write_text("A cat.")
     Path("t.tsv").write_text("mine")
     assert "t.tsv exists" in run("score", "c.txt", MODEL, "--plan", "-o", "t.tsv").stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "pt"), ("--store-dtype", "float16")])
+def test_what_decompose_says(run, done, options, tmp_path):
+    Path("c.txt").write_text("".join(f"!ARTICLE\n{' '.join(SENTENCES[i : i + 20])}\n" for i in range(0, 80, 20)))
+    result = run("decompose", "c.txt", MODEL, 8, "--plan", *options)
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("decomp ")]
+    done(*shlex.split(line)[1:])
+    stored = [path for path in Path("output").iterdir() if path.suffix in (".safetensors", ".pt")]
+    size = re.search(rf"disk +{'pt' if '--format' in options else 'safetensors'} ([0-9.]+) KiB", result.stderr)
+    assert 1024 * float(size[1]) == pytest.approx(sum(path.stat().st_size for path in stored), rel=0.2)
+    assert result.stdout.endswith(f"# when all have ended: decomp deltalp c_opt-tiny-pre {MODEL}\n")
+
+
+def test_large_files_are_warned_of():
+    found = Plan(1, 1, None, {"safetensors": LARGE + 1}, 1, 1.0)
+    assert "the safetensors files will take 46.57 GiB: use a shorter decomposition" in found.warning("safetensors")
