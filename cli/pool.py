@@ -1,7 +1,7 @@
 """The engine `ray`: a pool of processes, on this machine or a cluster, each with a model of its own."""
 
 import os
-import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from decomp.runs.run import Batch
 from decomp.runs.work import Outcome, outcomes
 from decomp.tables.blocks import Block
 
+Compute = Callable[[Sequence[Any]], Block]
+"""From the items of a batch to their rows."""
+Unit = list[Batch]
 ATTEMPTS = 3
 """Times that a unit is tried again after its worker has died."""
 
@@ -19,7 +22,6 @@ def need_ray() -> Any:
     """Return the module ray. ValueError where it is not installed."""
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise ValueError("--engine ray needs ray: pip install 'tokenwise-decomposition[ray]'") from error
     return ray
@@ -28,18 +30,20 @@ def need_ray() -> Any:
 class Worker:
     """One process of the pool: it loads the model when it starts, then computes units."""
 
-    def __init__(self, start: Callable[[], Callable[[Sequence[Any]], Block]], threads: int) -> None:
+    def __init__(self, start: Callable[[], Compute], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self.compute = start()
 
-    def __call__(self, items: Mapping[str, Any]) -> dict[str, Any]:
-        (content,) = items["unit"]
-        unit, own = pickle.loads(content)
+    def begin(self) -> list[Outcome]:
+        """Return nothing, once the model is there."""
+        return []
+
+    def run(self, unit: Unit, items: Sequence[Any]) -> list[Outcome]:
+        """Return what comes of a unit, whose items are given."""
         first = unit[0].start
-        results = outcomes(unit, lambda batch: self.compute(own[batch.start - first : batch.stop - first]))
-        return {"outcomes": [pickle.dumps(list(results))]}
+        return list(outcomes(unit, lambda batch: self.compute(items[batch.start - first : batch.stop - first])))
 
 
 @dataclass(frozen=True)
@@ -49,38 +53,47 @@ class Pool:
     ray: Any
     workers: int
     threads: int
-    gpu: bool
+    resources: Mapping[str, float]
+    """What Ray keeps free for each."""
 
-    def run(
-        self,
-        start: Callable[[], Callable[[Sequence[Any]], Block]],
-        items: Sequence[Any],
-        units: list[list[Batch]],
-    ) -> Iterator[Outcome]:
-        """Yield what comes of the units, as they are done; a unit whose worker dies is tried again."""
-        data = self.ray.data
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1
-        pickled = [{"unit": pickle.dumps((unit, items[unit[0].start : unit[-1].stop]))} for unit in units]
-        results = data.from_items(pickled, override_num_blocks=len(pickled)).map_batches(
-            Worker,
-            fn_constructor_args=(start, self.threads),
-            batch_size=1,
-            compute=data.ActorPoolStrategy(size=self.workers),
-            num_cpus=self.threads,
-            num_gpus=1 if self.gpu else 0,
-            max_restarts=-1,
-            max_task_retries=ATTEMPTS,
-        )
-        left = {unit[0].start: unit for unit in units}
-        for row in results.iter_rows():
-            for outcome in pickle.loads(row["outcomes"]):
-                left.pop(outcome.items.start, None)
-                yield outcome
-        for unit in left.values():
-            reason = f"its worker died, {ATTEMPTS + 1} times"
-            yield Outcome(range(unit[0].start, unit[-1].stop), [], reason, 0.0, "", 0)
+    def run(self, start: Callable[[], Compute], items: Sequence[Any], units: list[Unit]) -> Iterator[Outcome]:
+        """Yield what comes of the units, as they are done; a unit whose worker dies is tried again.
+
+        Workers that the cluster has no room for yet get no units.
+        """
+        again = {"max_restarts": -1, "max_task_retries": ATTEMPTS}
+        remote = self.ray.remote(Worker).options(**self.resources, **again)
+        workers = [remote.remote(start, self.threads) for _ in range(self.workers)]
+        running: dict[Any, tuple[Any, Unit]] = {worker.begin.remote(): (worker, []) for worker in workers}
+        waiting, reason = units[::-1], "no worker is left"
+        while running and (waiting or any(unit for _, unit in running.values())):
+            (done,), _ = self.ray.wait([*running])
+            worker, unit = running.pop(done)
+            try:
+                results = self.ray.get(done)
+            except self.ray.exceptions.RayError as error:
+                reason = describe_death(error)
+                if not unit:  # it could not begin
+                    continue
+                results = [failed(unit, reason)]
+            if waiting:
+                unit = waiting.pop()
+                own = items[unit[0].start : unit[-1].stop]
+                running[worker.run.remote(unit, own)] = (worker, unit)
+            yield from results
+        yield from (failed(unit, reason) for unit in reversed(waiting))
+
+
+def failed(unit: Unit, reason: str) -> Outcome:
+    """Return the outcome of a unit that nothing came of."""
+    return Outcome(range(unit[0].start, unit[-1].stop), [], reason, 0.0, "", 0)
+
+
+def describe_death(error: Exception) -> str:
+    """Return why a worker did not answer: that it died, or what it raised when it began."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return f"its worker died, {ATTEMPTS + 1} times" if not raised else f"its worker could not begin: {raised[-1]}"
 
 
 @contextmanager
@@ -112,4 +125,6 @@ def pool_of(ray: Any, workers: int | None, device: str) -> Pool:
         raise ValueError(f"--device {device}: the Ray cluster has no GPU; use --device cpu")
     largest = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     threads = max(1, min(int(resources.get("CPU", 1)) // count, largest))
-    return Pool(ray, count, threads, gpu)
+    # A share of a core where there are more workers than cores: each has to find room.
+    cores = min(float(threads), resources.get("CPU", 1.0) / count)
+    return Pool(ray, count, threads, {"num_cpus": cores, "num_gpus": 1 if gpu else 0})

@@ -1,11 +1,18 @@
 """Runs of every command that takes long: in shards or stopped and resumed, their tables are those of the plain command,
 byte for byte."""
 
+import errno
 import json
+import os
+import pickle
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+from decomp.cli.pool import Worker
 from decomp.runs.manifest import open_run
 from decomp.runs.work import outcomes
 from tests.commands import MODEL, refused
@@ -98,3 +105,60 @@ def test_another_request_is_refused(run, done):
     )
     Path("items.csv").write_text(ITEMS.replace("cats", "dogs"), "utf-8")
     assert "tokens: " in refused(run(*command, "--run", "run"))
+
+
+@dataclass
+class PretendPool:
+    """A pool in this process, whose workers are sent what others would be sent."""
+
+    workers: int = 2
+    threads: int = 1
+
+    def run(self, start, items, units):
+        worker = Worker(pickle.loads(pickle.dumps(start)), self.threads)
+        for unit in units[::-1]:
+            own = pickle.dumps((unit, items[unit[0].start : unit[-1].stop]))
+            yield from pickle.loads(pickle.dumps(worker.run(*pickle.loads(own))))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_pool_is_alone(done, monkeypatch, name):
+    command = COMMANDS[name]
+    for before, table in NEEDED.get(name, {}).items():
+        done(*COMMANDS[before], "-o", table)
+    done(*command, "-o", "alone.tsv")
+    monkeypatch.setattr("decomp.cli.running.open_pool", lambda *_: nullcontext(PretendPool()))
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    done(*command, "--run", "run", "--engine", "ray", "-o", "pool.tsv")
+    assert Path("pool.tsv").read_bytes() == Path("alone.tsv").read_bytes()
+
+
+def test_full_disk_where_only_the_table_is_missing(run, done, monkeypatch):
+    command = COMMANDS["layers --aggregate"]
+    done(*command, "-o", "alone.tsv")
+    done(*command, "--run", "run")
+    (table,) = Path("run").glob("table-*.parquet")
+    table.unlink()
+    assert "its table is not made yet: run its command again" in refused(run("table", "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        assert "No space left on device" in refused(run(*command, "--run", "run", "-o", "table.tsv"))
+    assert not Path("table.tsv").exists()
+    done(*command, "--run", "run", "-o", "table.tsv")
+    assert Path("table.tsv").read_bytes() == Path("alone.tsv").read_bytes()
+    assert "can only be written as it is, decomp table run -o FILE" in refused(run("table", "run", "--summary"))
+    (table,) = Path("run").glob("table-*.parquet")
+    table.write_bytes(table.read_bytes()[:-9])
+    assert f"{table} is damaged: remove it" in refused(run("table", "run"))
+    done(*command, "--run", "run")
+    assert table.exists()
+    done("table", "run")
+
+
+def test_pictures_beside_a_run_s_table_are_its_own(run, done):
+    pytest.importorskip("matplotlib")
+    command = (*COMMANDS["layers"], "--plot", "heat.png", "-o", "table.tsv")
+    done(*command, "--run", "run")
+    done(*command, "--run", "run")
+    Path("heat.png").write_bytes(b"mine")
+    assert "heat.png exists" in refused(run(*command, "--run", "run"))

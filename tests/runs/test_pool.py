@@ -15,8 +15,6 @@ from decomp.runs.work import journal_entries
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
-# Ray's own settings class deprecates its own fields, and leaves its pipes to the garbage collector.
-RAY_WARNINGS = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 
 
 def kill_first_worker(folder, killed):
@@ -27,26 +25,37 @@ def kill_first_worker(folder, killed):
             if pids and pids[0] != os.getpid():
                 os.kill(pids[0], signal.SIGKILL)
                 killed.append(pids[0])
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
-@pytest.mark.filterwarnings(*RAY_WARNINGS)
-def test_a_pool_gives_one_process_s_rows_though_a_worker_dies(done, tmp_path):
+@pytest.fixture
+def two_nodes():
+    """The address of a cluster of two nodes, both on this machine."""
     pytest.importorskip("ray", reason="needs the extra ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_a_pool_gives_one_process_s_rows_though_a_worker_dies(done, tmp_path, two_nodes):
     words = (ROOT / "data" / "demo.sentitems").read_text("utf-8").replace("!ARTICLE", "").split()
     corpus = tmp_path / "c.txt"
-    corpus.write_text("".join(f"!ARTICLE\n{' '.join(words[i : i + 30])}\n" for i in range(120)), "utf-8")
+    corpus.write_text("".join(f"!ARTICLE\n{' '.join(words[i : i + 30])}\n" for i in range(60)), "utf-8")
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     try:
         done("score", corpus, MODEL, "-o", "plain.tsv")
     finally:
         torch.set_num_threads(threads)
+    ray = ("--engine", "ray", "--ray-address", two_nodes, "--num-workers", 2)
     killed = []
     killer = threading.Thread(target=kill_first_worker, args=(Path("run").absolute(), killed))
     killer.start()
     try:
-        done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", "--engine", "ray", "--num-workers", 2)
+        done("score", corpus, MODEL, "--run", "run", "-o", "table.tsv", *ray)
     finally:
         killed.append(None)
         killer.join()
