@@ -7,21 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
-import torch
-from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from decomp.io.files import complete_or_absent
-from decomp.jobs import account
-from decomp.models.base import DecomposedModel
-from decomp.models.loading import load_model
 from decomp.tables.columns import Writer
 from decomp.tables.files import format_of, table_file, table_writer
 from decomp.tables.provenance import Made
+
+if TYPE_CHECKING:
+    from decomp.models.base import DecomposedModel
 
 T = TypeVar("T")
 
@@ -34,13 +31,18 @@ def say(message: str, quiet: bool) -> None:
 
 def hush_libraries() -> None:
     """Keep transformers and the hub from saying what a person at a terminal does not need."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     hub_logging.set_verbosity(logging.CRITICAL)
 
 
-def open_model(name: str, dtype: str, device: str, revision: str | None) -> tuple[DecomposedModel, Any]:
+def open_model(name: str, dtype: str, device: str, revision: str | None) -> "tuple[DecomposedModel, Any]":
     """Return a model and its tokenizer, loaded without messages of the libraries."""
+    from decomp.models.loading import load_model
+
     hush_libraries()
     return load_model(name, dtype=dtype, device=device, revision=revision)
 
@@ -112,10 +114,12 @@ def made_now(model: Mapping[str, str], baseline: Callable[[bool], str] | None = 
 
     `baseline`: what `--baseline auto` stands for, by `--positions`.
     """
+    from decomp.jobs import account
+
     context = click.get_current_context()
     options = {name: value for name, value in context.params.items() if name not in NOT_ASKED}
     if "device" in options:
-        options["device"] = torch.device(options["device"]).type
+        options["device"] = options["device"].partition(":")[0]
     if baseline is not None and options.get("baseline") == "auto":
         options["baseline"] = baseline(options["positions"])
     return account(command_name(context), model, options)

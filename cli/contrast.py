@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
+from decomp.models.sources import check_name
 
 ELSEWHERE = {
     *("model", "prompt", "target", "foil", "output", "format_name", "batch_size", "overwrite", "quiet", "device"),
@@ -21,8 +22,8 @@ ELSEWHERE = {
     decomp contrast demo-contrast.csv demo-opt --measure delta_lp --limit 3 -o contrast.tsv
     """,
 )
-@click.argument("items", type=options.INPUT, required=False, metavar="[ITEMS]")
-@click.argument("model", required=False, metavar="MODEL")
+@click.argument("items", type=kinds.INPUT_OR_MODEL, required=False, metavar="[ITEMS]")
+@click.argument("model", type=kinds.MODEL, required=False, metavar="MODEL")
 @layout.section(
     "One item instead of a file",
     click.option("--prompt", help="Score this prompt, with --target and --foil."),
@@ -48,16 +49,17 @@ def command(items: Path | None, limit: int | None, **asked: Any) -> None:
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     With --run, whatever stops the command, the same command goes on where it stopped.
     """
+    items, name = items_and_model(items, asked["model"], *(asked[text] for text in ("prompt", "target", "foil")))
+    from decomp.cli.running import Job, check_asked, deliver, device_here
+
+    check_asked(asked, (items, name))
     from decomp.api import items_of
     from decomp.cli.common import hush_libraries, made_now, say
-    from decomp.cli.running import Job, check_asked, deliver, device_here
     from decomp.jobs import open_contrasting
     from decomp.tables.contrasting import preferring
 
     settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
-    items, name = items_and_model(items, asked["model"], *(asked[text] for text in ("prompt", "target", "foil")))
     read = items_of(items or str(asked["prompt"]), asked["target"], asked["foil"], limit)
-    check_asked(asked, (items, name))
     hush_libraries()
     opened = open_contrasting(read, name, device=device_here(asked), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
@@ -77,9 +79,11 @@ def items_and_model(
     if any(given) and not all(given):
         raise click.UsageError("--prompt, --target and --foil go together: give all three")
     if all(given) and items is not None and model is None:
+        check_name(items.as_posix())
         return None, items.as_posix()
     if all(given) and items is not None:
         raise click.UsageError("give either ITEMS or --prompt, --target and --foil, not both")
     if items is None or model is None:
         raise click.UsageError("missing argument: expected ITEMS MODEL, or --prompt … --target … --foil … MODEL")
+    kinds.check_there(items)
     return items, model

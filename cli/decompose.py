@@ -18,7 +18,7 @@ from decomp.cli import layout, options
 )
 @options.input_file
 @options.model
-@click.argument("decomposition_length", type=int)
+@click.argument("decomposition_length", type=click.IntRange(1))
 @layout.section(
     "Output",
     click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 
 @layout.command(
@@ -18,7 +18,7 @@ from decomp.cli import layout, options
     """,
 )
 @click.argument("identifier")
-@options.model
+@click.argument("model", type=kinds.LABEL)
 @layout.section(
     "Input and output",
     click.option(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 from decomp.cli.decompose import command as decompose
 from decomp.cli.deltalp import command as deltalp
+from decomp.models.families import DATA, DEMO_MODELS
 
 LENGTH = 50
 """Most recent sources kept."""
@@ -19,7 +20,7 @@ LENGTH = 50
     decomp demo demo-gpt2 --output-dir gpt2
     """,
 )
-@click.argument("model", default="demo-opt")
+@click.argument("model", type=kinds.Known("demo model", lambda: list(DEMO_MODELS)), default="demo-opt")
 @click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
 @options.overwrite
 @click.pass_context
@@ -28,11 +29,8 @@ def command(ctx: click.Context, model: str, output_dir: Path, overwrite: bool) -
 
     Does what `decomp decompose` and `decomp deltalp` do, with a demo model (demo-opt or demo-gpt2), offline.
     """
-    from decomp.models.families import DATA, DEMO_MODELS
     from decomp.report.opening import open_shown
 
-    if model not in DEMO_MODELS:
-        raise ValueError(f"{model!r} is no demo model: choose one of {', '.join(DEMO_MODELS)}")
     corpus = DATA / "demo.sentitems"
     table = output_dir / f"{corpus.stem}_{model}.tsv"
     run = {"model": model, "output_dir": output_dir, "overwrite": overwrite}

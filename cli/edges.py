@@ -3,7 +3,7 @@
 import click
 import cloup
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 from decomp.cli.main import DefaultGroup
 
 
@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=options.INPUT)
+prompts_file = click.argument("prompts_file", metavar="PROMPTS", type=kinds.INPUT)
 behaviour_options = layout.section(
     "Behaviour",
     options.choice(

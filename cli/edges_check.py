@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
 
 
@@ -15,7 +15,7 @@ from decomp.cli.edges import behaviour_options, prompts_file
     decomp edges check edges.tsv demo-pronouns.json demo-opt --keep 10 --keep 100 --random 1
     """,
 )
-@click.argument("edges_file", metavar="EDGES", type=options.FILE)
+@click.argument("edges_file", metavar="EDGES", type=kinds.INPUT)
 @prompts_file
 @options.model
 @layout.section(

@@ -37,9 +37,8 @@ def command(input_file: Path, **asked: Any) -> None:
     """
     from decomp.cli.running import evaluate
     from decomp.corpus.articles import read_articles
-    from decomp.jobs import open_agreement
 
-    evaluate(open_agreement, read_articles(input_file), [input_file], shown, asked)
+    evaluate("agreement", read_articles(input_file), [input_file], shown, asked)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 if TYPE_CHECKING:
     from decomp.tables.blocks import Row
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     decomp evaluate alignment demo-evidence.csv demo-opt --limit 10 --measure delta_lp
     """,
 )
-@click.argument("items", nargs=-1, required=True, type=options.INPUT)
+@click.argument("items", nargs=-1, required=True, type=kinds.INPUT)
 @options.model
 @options.evaluation_results
 @options.contrast_options
@@ -39,9 +39,8 @@ def command(items: tuple[Path, ...], **asked: Any) -> None:
     tokens that are kept. In brackets 95 % bootstrap intervals over items.
     """
     from decomp.cli.running import evaluate
-    from decomp.jobs import open_alignment
 
-    evaluate(open_alignment, items, items, shown, asked)
+    evaluate("alignment", items, items, shown, asked)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

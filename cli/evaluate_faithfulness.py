@@ -57,11 +57,8 @@ def command(input_file: Path, **asked: Any) -> None:
     """
     from decomp.cli.running import evaluate
     from decomp.corpus.articles import read_articles
-    from decomp.jobs import open_faithfulness
 
-    evaluate(
-        open_faithfulness, read_articles(input_file), [input_file], partial(shown, drop_in=asked["drop_in"]), asked
-    )
+    evaluate("faithfulness", read_articles(input_file), [input_file], partial(shown, drop_in=asked["drop_in"]), asked)
 
 
 def shown(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 
 @layout.command(
@@ -14,7 +14,7 @@ from decomp.cli import layout, options
     decomp layers demo-facts.jsonl demo-opt --measure direct --aggregate
     """,
 )
-@click.argument("facts_file", metavar="FACTS", type=options.INPUT)
+@click.argument("facts_file", metavar="FACTS", type=kinds.INPUT)
 @options.model
 @layout.section(
     "Measures",

@@ -11,12 +11,22 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Adds options to the function of a command."""
 
 
+def metavar_of(param: click.Parameter) -> str | None:
+    """Return how the help calls a number, whose range it says elsewhere; None for what is no number, or an argument."""
+    if not isinstance(param, click.Option) or param.is_flag:
+        return None
+    names = {click.types.IntParamType: "N", click.types.FloatParamType: "NUMBER"}
+    return next((name for kind, name in names.items() if isinstance(param.type, kind)), None)
+
+
 class WithExamples(cloup.Command):
     """A command whose help ends with examples, each line as it is to be typed."""
 
     def __init__(self, *args: Any, examples: str, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.examples = dedent(examples).strip().splitlines()
+        for param in self.params:
+            param.metavar = param.metavar or metavar_of(param)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples; they are not wrapped, so that they can be pasted."""

@@ -5,26 +5,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from torch import Tensor
 
 from decomp.cli.common import destination, made_now, open_model, say
 from decomp.cli.running import Job, check_asked, device_here
 from decomp.io.amounts import parse_bytes
-from decomp.jobs import tokens_digest
 from decomp.locate.conventions import Conventions, with_convention
-from decomp.locate.edges.behaviour import Setting
-from decomp.locate.edges.scoring import EdgeRequest
-from decomp.locate.layers.readings import LayerRequest
-from decomp.locate.neurons.scoring import NeuronRequest
-from decomp.models.base import DecomposedModel
 from decomp.tables.work import Work
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decomp.locate.edges.behaviour import Setting
+    from decomp.locate.edges.scoring import EdgeRequest
+    from decomp.locate.layers.readings import LayerRequest
+    from decomp.locate.neurons.scoring import NeuronRequest
+    from decomp.models.base import DecomposedModel
+
 T = TypeVar("T")
-R = TypeVar("R", LayerRequest, NeuronRequest, EdgeRequest, Setting)
+R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Setting")
 
 
 def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
@@ -60,8 +62,10 @@ def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None
     check_asked(asked, inputs, *others)
 
 
-def job_of(work: Work[T], model: DecomposedModel, asked: Mapping[str, Any], ids: Iterable[Tensor]) -> Job[T]:
+def job_of(work: Work[T], model: "DecomposedModel", asked: Mapping[str, Any], ids: "Iterable[Tensor]") -> Job[T]:
     """Return what a command computes; `ids` are the tokens of its items."""
+    from decomp.jobs import tokens_digest  # imports torch
+
     return Job(work, model, asked["model"], {**made_now(model.about()), "tokens": tokens_digest(ids)})
 
 
@@ -76,7 +80,7 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
         yield
 
 
-def open_asked(asked: Mapping[str, Any]) -> tuple[DecomposedModel, Any]:
+def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Any]":
     """Return the model that was asked for, and its tokenizer."""
     return open_model(asked["model"], asked["dtype"], device_here(asked), asked["revision"])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import cloup
+from click.shell_completion import CompletionItem
 
 from decomp.cli.layout import WithExamples
 
@@ -106,6 +107,12 @@ class LazyGroup(WithExamples, cloup.Group):
 
 class DefaultGroup(LazyGroup):
     """A group whose first command goes without its name: `neurons ITEMS MODEL` for `neurons find ITEMS MODEL`."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and what the first command's first argument can be."""
+        first = self.get_command(ctx, next(iter(self.modules)))
+        assert first is not None
+        return [*super().shell_complete(ctx, incomplete), *first.params[0].shell_complete(ctx, incomplete)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the first command's name in front of arguments that begin with no command."""

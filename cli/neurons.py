@@ -3,7 +3,7 @@
 import click
 import cloup
 
-from decomp.cli import options
+from decomp.cli import kinds
 from decomp.cli.main import DefaultGroup
 
 
@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-items_file = click.argument("items_file", metavar="ITEMS", type=options.INPUT)
+items_file = click.argument("items_file", metavar="ITEMS", type=kinds.INPUT)
 kind_of_neurons = click.option(
     "--neurons",
     type=click.Choice(["activation", "pre-activation"]),

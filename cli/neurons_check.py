@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 from decomp.cli.neurons import items_file, kind_of_neurons
 
 
@@ -17,7 +17,7 @@ from decomp.cli.neurons import items_file, kind_of_neurons
 )
 @items_file
 @options.model
-@click.argument("neurons_file", metavar="NEURONS", type=options.FILE)
+@click.argument("neurons_file", metavar="NEURONS", type=kinds.INPUT)
 @layout.section(
     "What is done to neurons",
     click.option(
@@ -32,7 +32,7 @@ from decomp.cli.neurons import items_file, kind_of_neurons
     kind_of_neurons,
     click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Of random neurons."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the draws."),
-    click.option("--unrelated", type=options.FILE, help="Items of another file.  [default: the other facts of ITEMS]"),
+    click.option("--unrelated", type=kinds.INPUT, help="Items of another file.  [default: the other facts of ITEMS]"),
 )
 @options.locate_options()
 def command(**asked: Any) -> None:

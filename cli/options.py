@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 import click
 
+from decomp.cli import kinds
 from decomp.cli.layout import Decorator, section
 from decomp.measures.conventions import CONVENTIONS
 from decomp.measures.registry import CONTRAST_FUNCTIONS, PLAIN_FUNCTIONS
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
+from decomp.models.sources import check_name
 
 if TYPE_CHECKING:
     from decomp.runs.run import Shard
@@ -74,28 +76,14 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
     return click.option(flag, default=default, show_default=True, help=help)
 
 
-class InputFile(click.Path):
-    """A file that is read: one in the working folder, or one of those that are shipped to try things with."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path of the file."""
-        from decomp.models.families import demo_file
-
-        path = super().convert(value, param, ctx)
-        assert isinstance(path, Path)
-        return demo_file(path)
-
-
 FILE = click.Path(path_type=Path)
-INPUT = InputFile()
-input_file = click.argument("input_file", type=INPUT)
-model = click.argument("model")
+input_file = click.argument("input_file", type=kinds.INPUT)
+model = click.argument("model", type=kinds.MODEL)
 
 placement_options = together(
-    click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps."),
+    click.option(
+        "--device", type=kinds.DEVICE, default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps."
+    ),
     choice(
         "--dtype",
         ["float32", "float64", "bfloat16", "float16"],
@@ -128,7 +116,11 @@ window_options = section(
 )
 
 memory = click.option(
-    "--memory", default="1GiB", show_default=True, help="Memory for buffers, beside the model: 800MiB, 4GiB."
+    "--memory",
+    type=kinds.MEMORY,
+    default="1GiB",
+    show_default=True,
+    help="Memory for buffers, beside the model: 800MiB, 4GiB.",
 )
 
 
@@ -234,8 +226,20 @@ input_options = section(
         None,
         "Of INPUT_FILE.  [default: what its suffix says, else text]",
     ),
-    click.option("--text-field", default="text", show_default=True, help="Column of a table with the articles."),
-    click.option("--id-field", default="id", show_default=True, help="Column of a table with their ids, if any."),
+    click.option(
+        "--text-field",
+        default="text",
+        show_default=True,
+        shell_complete=kinds.columns_of("input_file"),
+        help="Column of a table with the articles.",
+    ),
+    click.option(
+        "--id-field",
+        default="id",
+        show_default=True,
+        shell_complete=kinds.columns_of("input_file"),
+        help="Column of a table with their ids, if any.",
+    ),
 )
 
 target = click.option(
@@ -257,7 +261,7 @@ unit_options = section(
     click.option(
         "--words",
         "word_list",
-        type=click.Path(path_type=Path),
+        type=kinds.INPUT,
         help="Table (TSV, CSV, JSONL) of the words: columns article and word.  [default: what stands between spaces]",
     ),
     at_least_one(
@@ -274,8 +278,8 @@ unit_options = section(
 )
 
 file_or_text = together(
-    click.argument("input_file", type=INPUT, required=False, metavar="[INPUT_FILE]"),
-    click.argument("model", required=False, metavar="MODEL"),
+    click.argument("input_file", type=kinds.INPUT_OR_MODEL, required=False, metavar="[INPUT_FILE]"),
+    click.argument("model", type=kinds.MODEL, required=False, metavar="MODEL"),
     section(
         "Text instead of a file",
         click.option("--text", help="Score this text instead of a file."),
@@ -297,6 +301,7 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
     """
     path, model, text = asked["input_file"], asked["model"], asked["text"]
     if text is not None and model is None and path is not None:
+        check_name(path.as_posix())
         return text, path.as_posix()
     if text is not None and path is not None:
         raise click.UsageError("give either INPUT_FILE or --text, not both")
@@ -304,6 +309,7 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
         raise click.UsageError("missing argument: expected INPUT_FILE MODEL, or --text TEXT MODEL")
     if asked["max_new_tokens"] is not None:
         raise click.UsageError("--max-new-tokens continues a --text: give one")
+    kinds.check_there(path)
     return path, model
 
 
@@ -380,7 +386,13 @@ def adopt(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def measures(*default: str) -> Callable[[F], F]:
     """Return the option that names measures, several of them at once."""
     return click.option(
-        "--measure", "measures", multiple=True, default=default, show_default=True, help="See decomp measures."
+        "--measure",
+        "measures",
+        type=kinds.MEASURE,
+        multiple=True,
+        default=default,
+        show_default=True,
+        help="See decomp measures.",
     )
 
 
@@ -403,9 +415,7 @@ def asked_with(*first: Decorator) -> Decorator:
             "Measures",
             *first,
             convention_of_measures,
-            click.option(
-                "--decomposition-length", type=int, help="Most recent sources kept per target.  [default: all]"
-            ),
+            at_least_one("--decomposition-length", "Most recent sources kept per target.  [default: all]"),
             click.option(
                 "--extra-rows",
                 "extra",
@@ -420,7 +430,9 @@ def asked_with(*first: Decorator) -> Decorator:
     )
 
 
-plain_function = click.option("--function", help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}.")
+plain_function = click.option(
+    "--function", type=kinds.function(PLAIN_FUNCTIONS), help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}."
+)
 
 
 def plain_measures(*default: str) -> Decorator:
@@ -441,9 +453,14 @@ contrast_options = together(
         click.option(
             "--measure",
             "measures",
+            type=kinds.MEASURE,
             multiple=True,
             help="See decomp measures.  [default: those that explain a contrast]",
         ),
-        click.option("--function", help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}."),
+        click.option(
+            "--function",
+            type=kinds.function(CONTRAST_FUNCTIONS),
+            help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}.",
+        ),
     ),
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
 
@@ -17,12 +17,16 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
     decomp plot keys.tsv --kind bars --target 5 -o bars.svg
     """,
 )
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=kinds.INPUT)
 @layout.section(
     "What is drawn",
     click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf."),
     options.choice("--kind", KINDS, None, "Of picture.  [default: heat, or that of the table]"),
-    click.option("--measure", help="Which of the table's measures.  [default: its first; all for distance]"),
+    click.option(
+        "--measure",
+        shell_complete=kinds.MEASURE.complete,
+        help="Which of the table's measures.  [default: its first; all for distance]",
+    ),
     click.option(
         "--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]"
     ),

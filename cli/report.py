@@ -1,11 +1,14 @@
 """`decomp report`: a page that shows tables, runs and decompositions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
+from decomp.models.sources import check_name
+from decomp.report.page.document import check_page
 
 
 @layout.command(
@@ -16,7 +19,7 @@ from decomp.cli import layout, options
     decomp report cat.tsv -o cat.html
     """,
 )
-@click.argument("inputs", nargs=-1, metavar="[INPUTS]... [MODEL]")
+@click.argument("inputs", nargs=-1, type=kinds.TABLE_OR_MODEL, metavar="[INPUTS]... [MODEL]")
 @layout.section(
     "The page",
     click.option("--text", help="Score this text by MODEL, and show that."),
@@ -30,9 +33,7 @@ from decomp.cli import layout, options
     ),
     click.option("--title", help="Of the page.  [default: the first input's name]"),
     click.option("--article", "articles", type=int, multiple=True, help="Show this article of a long table, from 0."),
-    click.option(
-        "--items", "items_file", type=click.Path(path_type=Path), help="Items of a contrast table, for their evidence."
-    ),
+    click.option("--items", "items_file", type=kinds.INPUT, help="Items of a contrast table, for their evidence."),
 )
 @options.measure_options
 @options.model_options
@@ -55,19 +56,33 @@ def command(
     these, tables of decomp layers, neurons and edges, each in a tab of its own. The page is one file and needs no
     network: open it in a browser. With --text instead, MODEL scores that text by the measures asked for.
     """
-    from decomp.api import write_report
+    check_inputs(inputs, text, bool(articles or items_file))
+    check_page(output, [] if text is not None else [Path(name) for name in inputs], overwrite)
+    from decomp.api import write_report  # imports torch
     from decomp.cli.common import hush_libraries, say
 
     shown: dict[str, Any] = {"title": title, "overwrite": overwrite}
     if text is not None:
-        if len(inputs) != 1:
-            raise click.UsageError("with --text give the model alone: decomp report --text TEXT MODEL")
-        if articles or items_file is not None:
-            raise click.UsageError("--article and --items choose among tables: leave them out with --text")
         hush_libraries()
         write_report(text, output, model=inputs[0], progress=False if quiet else None, **shown, **settings)
     else:
-        if not inputs:
-            raise click.UsageError("missing argument: expected INPUTS, or --text TEXT MODEL")
         write_report([Path(name) for name in inputs], output, articles=articles, items=items_file, **shown)
     say(f"{output}: {output.stat().st_size / 1000:.0f} kB", quiet)
+
+
+def check_inputs(inputs: Sequence[str], text: str | None, chosen: bool) -> None:
+    """Raise UsageError for inputs that don't go together, ValueError for one that is not there.
+
+    `chosen`: whether articles or items of a table are asked for.
+    """
+    if text is None and not inputs:
+        raise click.UsageError("missing argument: expected INPUTS, or --text TEXT MODEL")
+    if text is None:
+        for name in inputs:
+            kinds.check_there(Path(name))
+        return
+    if len(inputs) != 1:
+        raise click.UsageError("with --text give the model alone: decomp report --text TEXT MODEL")
+    if chosen:
+        raise click.UsageError("--article and --items choose among tables: leave them out with --text")
+    check_name(inputs[0])

@@ -5,17 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
-import torch
 from tqdm import tqdm
 
 from decomp.cli.common import begun, command_line, hush_libraries, made_now, open_model, say, table
 from decomp.cli.options import RUN_OPTIONS
 from decomp.cli.pool import open_pool
-from decomp.jobs import Evaluating
-from decomp.models.base import DecomposedModel
+from decomp.io.files import check_output_folder
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, claim, is_own
 from decomp.runs.parts import ItemRows, TableParts
@@ -30,6 +28,10 @@ from decomp.tables.provenance import Made
 from decomp.tables.table import Table
 from decomp.tables.work import Work, WorkItem
 
+if TYPE_CHECKING:
+    from decomp.jobs import Evaluating
+    from decomp.models.base import DecomposedModel
+
 T = TypeVar("T")
 Asked = Mapping[str, Any]
 """The values of a command's options: those of `options.run_options`, of the model, and for the table."""
@@ -42,7 +44,7 @@ class Job(Generic[T]):
     """What one call of a command computes, with which model."""
 
     work: Work[T]
-    model: DecomposedModel
+    model: "DecomposedModel"
     name: str
     """Of the model, as a process of a pool loads it."""
     made: Made
@@ -99,6 +101,7 @@ def check_asked(asked: Asked, inputs: Iterable[Path | str | None], *others: Path
     run = asked["run_folder"]
     check_run_options(run, asked["shard"], asked["engine"], asked["overwrite"])
     if run is not None:
+        check_output_folder(run)
         inputs = (*inputs, run / MANIFEST, run / "parts", run / "journal", run / FOLDER)
     outputs = [asked["output"], *others]
     for own in (True, False):
@@ -134,17 +137,21 @@ def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
 
 
 def evaluate(
-    open_evaluation: Callable[..., Evaluating[Any]],
+    name: str,
     source: Sequence[Any],
     inputs: Sequence[Path],
     shown: Callable[[Table], Iterable[str]],
     asked: Asked,
 ) -> None:
-    """Print what an evaluation of `decomp.jobs` finds, and write its table if a file is asked for."""
+    """Print what the evaluation of this name finds, and write its table if a file is asked for."""
     check_asked(asked, (*inputs, asked["model"]))
+    from decomp import jobs  # imports torch
+
     hush_libraries()
     settings = {name: value for name, value in asked.items() if name not in NO_SETTINGS}
-    opened = open_evaluation(source, asked["model"], device=device_here(asked), **settings)
+    opened: Evaluating[Any] = getattr(jobs, f"open_{name}")(
+        source, asked["model"], device=device_here(asked), **settings
+    )
     made = made_now(opened.model.about(), lambda _: opened.made["options"]["baseline"])
     job = Job(opened.work, opened.model, asked["model"], {**made, **opened.contents})
     blocks = finished(job, asked)
@@ -290,13 +297,9 @@ def engine_of(job: Job[T], asked: Asked) -> Iterator[tuple[Engine, dict[str, Any
     """Give what computes units, in this process or a pool, and what the journal says of it."""
     items = list(job.work.items)
     if asked.get("engine", "local") == "local":
-        yield (
-            locally(items, partial(job.work.compute, job.model)),
-            {
-                "engine": "local",
-                "threads": torch.get_num_threads(),
-            },
-        )
+        from torch import get_num_threads
+
+        yield locally(items, partial(job.work.compute, job.model)), {"engine": "local", "threads": get_num_threads()}
         return
     with open_pool(asked["ray_address"], asked["num_workers"], asked["device"]) as pool:
         say(f"{pool.workers} workers of {pool.threads} threads each", asked["quiet"])

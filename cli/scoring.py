@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -14,18 +14,19 @@ from decomp.cli.common import hush_libraries, made_now, say
 from decomp.cli.options import RUN_OPTIONS, input_of
 from decomp.cli.running import Job, check_asked, device_here, sample_of, say_plan
 from decomp.corpus.articles import Article, InputFormat, read_articles
-from decomp.corpus.windows import TokenisedWindow
-from decomp.jobs import Scoring, contents, open_scoring
 from decomp.runs.plan import plan, written_pairs
 from decomp.tables.files import format_of
 from decomp.tables.table import Table
 
+if TYPE_CHECKING:
+    from decomp.jobs import Scoring
+
 
 @dataclass(frozen=True)
-class ScoreJob(Job[TokenisedWindow]):
+class ScoreJob(Job[Any]):
     """One call of `decomp score`: what it scores."""
 
-    scoring: Scoring
+    scoring: "Scoring"
 
 
 ELSEWHERE = {
@@ -42,6 +43,8 @@ def open_job(asked: Mapping[str, Any]) -> ScoreJob:
     form = InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
     articles = [Article(source)] if isinstance(source, str) else read_articles(source, form)
     check_asked(asked, (source if isinstance(source, Path) else None, asked["word_list"], name))
+    from decomp.jobs import contents, open_scoring  # imports torch
+
     hush_libraries()
     settings = {option: value for option, value in asked.items() if option not in ELSEWHERE}
     scoring = open_scoring(articles, name, words=asked["word_list"], device=device_here(asked), **settings)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 
 @layout.command(
@@ -14,9 +14,11 @@ from decomp.cli import layout, options
     decomp show keys.tsv --target last
     """,
 )
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=kinds.INPUT)
 @options.target
-@click.option("--measure", help="Which of the table's measures.  [default: its first]")
+@click.option(
+    "--measure", shell_complete=kinds.MEASURE.complete, help="Which of the table's measures.  [default: its first]"
+)
 @click.option("--article", "articles", type=int, multiple=True, help="Show this article, from 0.  [default: all]")
 @options.at_least_one("--top", "Sources of a target, those with the largest absolute scores.", 10)
 def command(table: Path, target: int | str | None, measure: str | None, articles: tuple[int, ...], top: int) -> None:

@@ -1,17 +1,17 @@
 """`decomp deltalp` opens stored decompositions here, in order, and writes their ΔLP as text or as a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from decomp.cli.common import destination, progress, table
 from decomp.io.files import check_outputs
-from decomp.models.base import model_label
-from decomp.models.loading import tokens_by
-from decomp.runs.stored import DELTA_LP_COLUMNS, StoredWindow, find_stored, open_stored
 from decomp.tables.files import check_table
-from decomp.tables.original_text import lines
 from decomp.tables.reduction import Reduction
+
+if TYPE_CHECKING:
+    from decomp.runs.stored import StoredWindow
 
 TEXT = (".txt", ".deltalp", "")
 """Suffixes of the original text format."""
@@ -34,13 +34,14 @@ def reduction_of(asked: Mapping[str, Any]) -> Reduction:
 
 def write_delta_lp(asked: Mapping[str, Any]) -> None:
     """Write ΔLP of all windows of an identifier, checked before anything is opened."""
-    reduction, output = reduction_of(asked), asked["output"]
+    reduction = reduction_of(asked)
+    check_output(asked, [asked["model"]])
+    from decomp.models.base import model_label  # imports torch
+    from decomp.models.loading import tokens_by
+    from decomp.runs.stored import find_stored, open_stored
+
     paths = find_stored(asked["identifier"], asked["output_dir"])
-    inputs = [*paths.values(), asked["model"]]
-    if is_text(asked):
-        check_outputs([output], inputs, asked["overwrite"])
-    else:
-        check_table(output, asked["format_name"], inputs=inputs, overwrite=asked["overwrite"])
+    check_output(asked, [*paths.values(), asked["model"]])
     label, tokens_of = model_label(asked["model"]), tokens_by(asked["model"])
     stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
     # What can't be opened is refused before a file is begun.
@@ -53,15 +54,28 @@ def write_delta_lp(asked: Mapping[str, Any]) -> None:
             write_table(counted, reduction, asked)
 
 
-def write_text(stored: Iterator[StoredWindow], asked: Mapping[str, Any]) -> None:
+def check_output(asked: Mapping[str, Any], inputs: Sequence[Path | str]) -> None:
+    """Raise ValueError for an output that can't be written, or would destroy something."""
+    output, overwrite = asked["output"], asked["overwrite"]
+    if is_text(asked):
+        check_outputs([output], inputs, overwrite)
+    else:
+        check_table(output, asked["format_name"], inputs=inputs, overwrite=overwrite)
+
+
+def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> None:
     """Write the original research code's text format."""
+    from decomp.tables.original_text import lines
+
     with destination(asked["output"]) as file:
         for each in stored:
             file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
 
 
-def write_table(stored: Iterator[StoredWindow], reduction: Reduction, asked: Mapping[str, Any]) -> None:
+def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, asked: Mapping[str, Any]) -> None:
     """Write the long table, which says how the first window's decomposition was made."""
+    from decomp.runs.stored import DELTA_LP_COLUMNS
+
     first = next(stored)
     reduced = {name: asked[name] for name in REDUCTION if asked[name]}
     made = first.made()

@@ -3,30 +3,30 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli.common import made_now, open_model, say
 from decomp.cli.running import Job, sample_of, say_plan, work_through
-from decomp.core.decomposition import Decomposition
 from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
 from decomp.corpus.batches import in_batches
-from decomp.corpus.windows import TokenisedWindow
-from decomp.io.amounts import format_bytes, parse_bytes
-from decomp.jobs import contents, open_windows
-from decomp.models.base import DecomposedModel, check_decomposition_length, model_label
-from decomp.models.checks import parse_dtype
-from decomp.runs.cost import cost_model, planned
-from decomp.runs.decomposition_files import DecompositionFiles
+from decomp.io.amounts import format_bytes
+from decomp.io.files import check_output_folder
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.plan import plan_of_files
 from decomp.runs.run import Run
 from decomp.tables.blocks import Block
 from decomp.tables.work import Work
 
-Numbered = tuple[int, TokenisedWindow]
-Keep = Callable[[int, Decomposition, TokenisedWindow], None]
+if TYPE_CHECKING:
+    from decomp.core.decomposition import Decomposition
+    from decomp.corpus.windows import TokenisedWindow
+    from decomp.models.base import DecomposedModel
+    from decomp.runs.decomposition_files import DecompositionFiles
+
+Numbered = tuple[int, "TokenisedWindow"]
+Keep = Callable[[int, "Decomposition", "TokenisedWindow"], None]
 """Takes a decomposition and its window, by the window's number."""
 
 
@@ -34,10 +34,10 @@ Keep = Callable[[int, Decomposition, TokenisedWindow], None]
 class Storing:
     """One call of `decomp decompose`: what it decomposes, and where that goes."""
 
-    model: DecomposedModel
+    model: "DecomposedModel"
     articles: Sequence[Article]
-    windows: Sequence[TokenisedWindow]
-    files: DecompositionFiles
+    windows: Sequence["TokenisedWindow"]
+    files: "DecompositionFiles"
 
 
 def open_job(asked: Mapping[str, Any]) -> Storing:
@@ -45,10 +45,14 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
     articles = read_articles(
         asked["input_file"], InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
     )
-    check_decomposition_length(asked["decomposition_length"], 1)
-    parse_bytes(asked["memory"])
     if asked["overwrite"] and asked["shard"].count > 1:
         raise ValueError("--overwrite would remove what the other shards write: remove the files first")
+    check_output_folder(asked["output_dir"])
+    from decomp.jobs import open_windows  # imports torch
+    from decomp.models.base import model_label
+    from decomp.models.checks import parse_dtype
+    from decomp.runs.decomposition_files import DecompositionFiles
+
     model, tokenizer = open_model(asked["model"], asked["dtype"], asked["device"], asked["revision"])
     windows = open_windows(articles, model, tokenizer, asked["stride"], asked["bos"])
     files = DecompositionFiles(
@@ -65,6 +69,9 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
 
 def job_of(storing: Storing, asked: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
     """Return the windows as what is computed, and kept by what computes it: in files, by default."""
+    from decomp.jobs import contents
+    from decomp.runs.cost import cost_model, planned
+
     model, windows = storing.model, storing.windows
     plan = planned(windows, cost_model(model, asked["decomposition_length"], with_logits=False))
     made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
@@ -104,7 +111,7 @@ def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:
     click.echo(f"# when all have ended: decomp deltalp {files.corpus}_{files.model} {asked['model']}")
 
 
-def forget(number: int, result: Decomposition, window: TokenisedWindow) -> None:
+def forget(number: int, result: "Decomposition", window: "TokenisedWindow") -> None:
     """Do nothing with a decomposition."""
 
 

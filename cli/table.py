@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from decomp.cli import layout, options
+from decomp.cli import kinds, layout, options
 
 
 @layout.command(
@@ -17,7 +17,7 @@ from decomp.cli import layout, options
     decomp table keys.parquet --summary -o summary.csv
     """,
 )
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("tables", nargs=-1, required=True, type=kinds.INPUT)
 @options.output_section()
 @options.reduction_options
 @layout.section(
@@ -41,7 +41,7 @@ from decomp.cli import layout, options
     click.option(
         "--join",
         "other",
-        type=click.Path(path_type=Path),
+        type=kinds.INPUT,
         help="Add the columns of each word to the rows of this table (.csv, .tsv, .parquet).",
     ),
     click.option(
@@ -49,9 +49,15 @@ from decomp.cli import layout, options
         "keys",
         multiple=True,
         metavar="THEIRS=OURS[+N]",
+        shell_complete=kinds.columns_of("other", end="="),
         help="Columns of --join and here that are the same, here shifted: zone=word+1.",
     ),
-    click.option("--on-word", metavar="THEIRS", help="Column of --join with the words, to be compared."),
+    click.option(
+        "--on-word",
+        metavar="THEIRS",
+        shell_complete=kinds.columns_of("other"),
+        help="Column of --join with the words, to be compared.",
+    ),
     click.option(
         "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
     ),

@@ -1,13 +1,17 @@
 """Where a model is: a demo model, a folder, a hub id, or a GGUF file."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from decomp.models.families import DATA, DEMO_MODELS
+from decomp.models.registry import class_of, model_types
 
 GGUF = ".gguf"
 GGUF_MAGIC = b"GGUF"
@@ -60,6 +64,77 @@ def source_of(name: str) -> Source:
     if len(parts) < 3 or path.is_absolute() or Path(parts[0]).exists():
         raise ValueError(f"there is no file {name}: expected a .gguf file, or owner/repository/file.gguf of the hub")
     return Source(name, "/".join(parts[:2]), "/".join(parts[2:]))
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for what can be seen to be no model that can be decomposed, without loading it, or torch.
+
+    That is a folder without a config or with that of an unsupported architecture, a GGUF file that is none, what can
+    be no hub id, and a hub id that is not on this machine where the hub may not be asked.
+    """
+    source = source_of(name)
+    if source.gguf_file:
+        return
+    config = config_of(source)
+    if config is None:
+        raise source.failure("load model") if Path(source.place).is_dir() else not_found(source)
+    if config.get("model_type") and config["model_type"] not in model_types():
+        with named(name):
+            class_of(SimpleNamespace(**config))
+
+
+def config_of(source: Source) -> dict[str, Any] | None:
+    """Return the config of a model, an empty one where it is yet to be fetched from the hub.
+
+    None where there is none. ValueError for one that is damaged.
+    """
+    folder = Path(source.place)
+    path = folder / "config.json" if folder.is_dir() else cached_config(source)
+    if path is None:
+        return {} if may_be_on_hub(source.name) else None
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise source.failure("load model", error) from error
+    return config if isinstance(config, dict) else None
+
+
+def cached_config(source: Source) -> Path | None:
+    """Return the config of a hub model that is on this machine, None where it is not, or not of the main revision.
+
+    ValueError for what can be no hub id.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(source.place, "config.json")
+    except ValueError as error:
+        raise source.failure("load model", error) from error
+    return Path(found) if isinstance(found, str) else None
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Return whether a model may be fetched, or is on this machine in another revision."""
+    from huggingface_hub import constants
+
+    return name in cached_models() or not (constants.HF_HUB_OFFLINE or get_close_matches(name, DEMO_MODELS, 1, 0.8))
+
+
+def cached_models() -> list[str]:
+    """Return the ids of the hub's models that are on this machine."""
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*")
+    return sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in folders)
+
+
+def not_found(source: Source) -> ValueError:
+    """Return the error for a model that is nowhere: with the nearest one that is here, if any is near."""
+    near = get_close_matches(source.name, [*DEMO_MODELS, *cached_models()], n=1)
+    if near:
+        return ValueError(f"can't load model {source.name!r}: did you mean {near[0]}?")
+    why = ValueError("it is not on this machine, and the hub is not to be asked: HF_HUB_OFFLINE is set")
+    return source.failure("load model", why)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ class Window:
         """Return the number of tokens, the beginning-of-sequence token included."""
         return self.stop - self.start + self.has_bos
 
-    def ids(self, article_ids: Int[Tensor, " A"], bos: int | None) -> Int[Tensor, " T"]:
+    def ids(self, article_ids: "Int[Tensor, ' A']", bos: int | None) -> "Int[Tensor, ' T']":
         """Return the window's own tokens of an article's, behind `bos` where it is given."""
         ids = article_ids[self.start : self.stop]
-        return ids if bos is None else torch.cat([ids.new_tensor([bos]), ids])
+        if bos is None:
+            return ids
+        import torch
+
+        return torch.cat([ids.new_tensor([bos]), ids])
 
 
 def cut_windows(

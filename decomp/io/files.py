@@ -142,6 +142,15 @@ def check_replaceable(path: Path, status: os.stat_result, overwrite: bool) -> No
         raise ValueError(f"{path} exists: give --overwrite (overwrite=True) to replace it, or another folder")
 
 
+def check_output_folder(folder: Path) -> None:
+    """Raise CannotWriteError, a ValueError, for a folder that can't be made or is closed; nothing is made."""
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    if not there.is_dir():
+        raise CannotWriteError(f"can't make the output folder {folder}: {there} is a file")
+    check_folder(there)
+
+
 def check_folder(folder: Path) -> None:
     """Raise CannotWriteError, a ValueError, for a folder that is missing or that nothing can be written into."""
     try:

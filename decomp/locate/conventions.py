@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from decomp.io.names import suggested
+
 Conventions = Mapping[str, Mapping[str, Any]]
 
 EDGES: Conventions = {
@@ -38,5 +40,5 @@ def with_convention(
     if name is None:
         return dict(options)
     if name not in known:
-        raise ValueError(f"unknown convention {name!r}: choose one of {', '.join(known)}")
+        raise ValueError(f"unknown convention {name!r}: {suggested(name, known)}")
     return {**options, **{field: value for field, value in known[name].items() if field not in given}}

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from decomp.io.names import suggested
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -81,5 +83,5 @@ CONVENTIONS = {
 def find_convention(name: str) -> Convention:
     """Return the convention of that name. ValueError, with the known ones, for an unknown one."""
     if name not in CONVENTIONS:
-        raise ValueError(f"unknown convention {name!r}: choose one of {', '.join(CONVENTIONS)}")
+        raise ValueError(f"unknown convention {name!r}: {suggested(name, CONVENTIONS)}")
     return CONVENTIONS[name]

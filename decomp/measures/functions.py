@@ -6,6 +6,8 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.io.names import suggested
+
 AttributedFunction = Callable[
     [Float[Tensor, "*batch V"], Int[Tensor, "*batch"], Int[Tensor, "*batch"] | None], Float[Tensor, "*batch"]
 ]
@@ -79,5 +81,5 @@ FUNCTIONS: dict[str, AttributedFunction] = {
 def find_function(name: str) -> AttributedFunction:
     """Return the attributed function of a name. ValueError, with the known ones, for an unknown name."""
     if name not in FUNCTIONS:
-        raise ValueError(f"unknown function {name!r}: choose one of {', '.join(FUNCTIONS)}")
+        raise ValueError(f"unknown function {name!r}: {suggested(name, FUNCTIONS)}")
     return FUNCTIONS[name]

@@ -1,11 +1,11 @@
 """What measures are asked with, from names and values as a person gives them."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
+from decomp.io.names import suggested
 from decomp.measures.conventions import find_convention
 from decomp.measures.registry import Measure, find_measure, measure_names
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
@@ -53,11 +53,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
     """
     for name in options:
         if name not in option_names():
-            near = difflib.get_close_matches(name, option_names(), n=1)
-            raise ValueError(
-                f"unknown option {name!r}: "
-                + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(option_names())}")
-            )
+            raise ValueError(f"unknown option {name!r}: {suggested(name, option_names(), 'choose among')}")
     convention = find_convention(options.get("convention", "decomp"))
     options = {**convention.options, **options, "usual": convention.functions}
     families = {name: filled(family, options) for name, family in FAMILIES.items()}

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Literal
 
+from decomp.io.names import suggested
 from decomp.measures.request import Request, ScoreFunction, Text
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Measure:
         if request.function in self.functions:
             return request.function
         if request.function not in FUNCTION_NAMES:
-            raise ValueError(f"unknown function {request.function!r}: choose one of {', '.join(FUNCTION_NAMES)}")
+            raise ValueError(f"unknown function {request.function!r}: {suggested(request.function, FUNCTION_NAMES)}")
         if not self.functions:
             raise ValueError(f"{self.name} explains no function of the logits: ask for it without {request.function}")
         raise ValueError(
@@ -264,7 +265,7 @@ def find_measure(name: str) -> Measure:
     if name not in SCORES:
         found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
         if not found:
-            raise ValueError(f"unknown measure {name!r}: choose one of {', '.join(measure_names())}")
+            raise ValueError(f"unknown measure {name!r}: {suggested(name, measure_names())}")
         load(found[0])
     return SCORES[name]
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decomp.core.decomposition import Decomposition, load
-from decomp.runs.stored import DELTA_LP_COLUMNS, StoredWindow, window_of
 from decomp.runs.tables import open_table_or_run
 from decomp.tables.blocks import Block, numbers, take
 from decomp.tables.columns import COLUMNS
@@ -16,6 +14,10 @@ from decomp.tables.operations import merge
 from decomp.tables.provenance import check_alike, made_together
 from decomp.tables.table import Table
 
+if TYPE_CHECKING:
+    from decomp.core.decomposition import Decomposition
+    from decomp.runs.stored import StoredWindow
+
 STORED = ".safetensors"
 """Suffix of stored decompositions."""
 
@@ -23,17 +25,24 @@ STORED = ".safetensors"
 def open_shown(path: Path, articles: Sequence[int] = ()) -> Table:
     """Return the long table in a file, of a run, or of ΔLP from a stored decomposition. ValueError as for these."""
     if path.suffix == STORED:
+        from decomp.core.decomposition import load  # imports torch
+        from decomp.runs.stored import window_of
+
         return table_of([window_of(load(path), str(path))], articles)
     return open_long([path], articles)
 
 
-def table_of_decomposition(result: Decomposition) -> Table:
+def table_of_decomposition(result: "Decomposition") -> Table:
     """Return the table of ΔLP of a decomposition. ValueError for one that does not say its tokens and window."""
+    from decomp.runs.stored import window_of
+
     return table_of([window_of(result, "the decomposition")])
 
 
-def table_of(windows: Sequence[StoredWindow], articles: Sequence[int] = ()) -> Table:
+def table_of(windows: Sequence["StoredWindow"], articles: Sequence[int] = ()) -> Table:
     """Return the table of ΔLP of windows. ValueError where none is of these articles."""
+    from decomp.runs.stored import DELTA_LP_COLUMNS
+
     return chosen(DELTA_LP_COLUMNS, (window.block() for window in windows), windows[0].made(), articles)
 
 

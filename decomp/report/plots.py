@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from decomp.io.files import complete_or_absent
-from decomp.locate.facts import OBJECT_ROLES, ROLES
-from decomp.locate.layers.rows import MeanRow
-from decomp.locate.neurons.rows import CountRow
 from decomp.report.readable import one_line
 from decomp.report.texts import ShownText
 from decomp.tables.intervals import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from decomp.locate.layers.rows import MeanRow
+    from decomp.locate.neurons.rows import CountRow
 
 P = ParamSpec("P")
 PICTURES = (".png", ".svg", ".pdf")
@@ -319,7 +319,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 @in_one_look
-def heat_map(means: Sequence[MeanRow], unit: str) -> "Figure":
+def heat_map(means: Sequence["MeanRow"], unit: str) -> "Figure":
     """Draw mean scores by layer: a panel per component, a row per role; for direct shares a row per component."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in means:
@@ -341,6 +341,8 @@ def heat_map(means: Sequence[MeanRow], unit: str) -> "Figure":
 
 def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, float]], layers: int) -> None:
     """Draw one panel, its colours symmetric around zero."""
+    from decomp.locate.facts import OBJECT_ROLES, ROLES  # imports torch
+
     order = (*ROLES, *OBJECT_ROLES)
     names = sorted(by_name, key=lambda name: order.index(name) if name in order else -1)
     values = np.array([[by_name[name].get(layer, np.nan) for layer in range(layers)] for name in names])
@@ -352,7 +354,7 @@ def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, fl
 
 
 @in_one_look
-def layer_histogram(counts: Sequence[CountRow]) -> "Figure":
+def layer_histogram(counts: Sequence["CountRow"]) -> "Figure":
     """Draw the neurons found in each layer, mean over items; levels of edits side by side."""
     levels = list(dict.fromkeys(row.level for row in counts))
     layers = 1 + max(row.layer for row in counts)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decomp.locate.layers.rows import LayerRow, MeanRow, Means
-from decomp.locate.neurons.rows import CountRow
 from decomp.measures.registry import SCORES
 from decomp.report import plots
 from decomp.report.opening import STORED, check_long, open_shown
@@ -19,6 +17,9 @@ from decomp.tables.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from decomp.locate.layers.rows import MeanRow
+    from decomp.locate.neurons.rows import CountRow
 
 OF_TEXTS = ("heat", "arcs", "bars", "distance")
 OF_TABLES = {
@@ -92,8 +93,10 @@ def unit_of(name: str) -> str:
     return "" if function or base not in SCORES else SCORES[base].unit.partition(", or that of the function")[0]
 
 
-def means_of(rows: Sequence[Mapping[str, Any]]) -> list[MeanRow]:
+def means_of(rows: Sequence[Mapping[str, Any]]) -> list["MeanRow"]:
     """Return the means by role of a table of layers, that has them or its items' scores."""
+    from decomp.locate.layers.rows import LayerRow, MeanRow, Means  # imports torch
+
     if "mean" in rows[0]:
         return [MeanRow(**{name: row[name] for name in MeanRow._fields}) for row in rows]
     means, items = Means(), dict[tuple[Any, Any], list[LayerRow]]()
@@ -105,8 +108,10 @@ def means_of(rows: Sequence[Mapping[str, Any]]) -> list[MeanRow]:
     return means.rows(0.95, 0)
 
 
-def counts_of(rows: Sequence[Mapping[str, Any]]) -> list[CountRow]:
+def counts_of(rows: Sequence[Mapping[str, Any]]) -> list["CountRow"]:
     """Return how many neurons each item has in each layer."""
+    from decomp.locate.neurons.rows import CountRow  # imports torch
+
     neurons = {tuple(row.get(name, "") for name in ("item", "fact", "level", "cut", "layer", "neuron")) for row in rows}
     found = Counter(neuron[:5] for neuron in neurons)
     items = dict.fromkeys(neuron[:4] for neuron in sorted(neurons, key=str))

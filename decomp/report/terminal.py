@@ -8,6 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
+from decomp.io.names import suggested
 from decomp.report.readable import one_line
 from decomp.report.texts import ShownText, texts_of
 from decomp.tables.table import Table
@@ -63,7 +64,7 @@ def measure_number(table: Table, measure: str | None) -> int:
     """Return the place of a measure among the table's. ValueError for one that it has not."""
     measures = table.measures()
     if measure is not None and measure not in measures:
-        raise ValueError(f"the table has no measure {measure!r}: choose one of {', '.join(measures)}")
+        raise ValueError(f"the table has no measure {measure!r}: {suggested(measure, measures)}")
     return 0 if measure is None else measures.index(measure)
 
 

@@ -4,16 +4,18 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
-from torch import Tensor
 
 from decomp.corpus.cutting import Window
-from decomp.measures.result import Scores
 from decomp.tables.blocks import Block, Column, Row, constant, rows_of, take, texts_of, without
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decomp.measures.result import Scores
 
 COLUMNS = (
     "article",
@@ -31,14 +33,18 @@ Writer = Callable[[Iterable[Row] | Block], None]
 """Takes rows, or a block of them."""
 
 
-def significant(values: Tensor) -> list[float]:
+def in_precision(values: "Tensor") -> "Tensor":
+    """Return numbers of double precision as they are, all others in single precision."""
+    return values if values.is_floating_point() and values.element_size() == 8 else values.float()
+
+
+def significant(values: "Tensor") -> list[float]:
     """Return the shortest decimals that come back as the same numbers."""
-    exact = values if values.dtype == torch.float64 else values.float()
-    return [float(digits) for digits in exact.cpu().numpy().astype(str)]
+    return [float(digits) for digits in in_precision(values).cpu().numpy().astype(str)]
 
 
 def scores_block(
-    result: Scores,
+    result: "Scores",
     window: Window,
     tokens: Sequence[str],
     front: Block | None = None,
@@ -76,9 +82,9 @@ def scores_block(
     }
 
 
-def array(values: Tensor) -> Shaped[np.ndarray, "..."]:
+def array(values: "Tensor") -> Shaped[np.ndarray, "..."]:
     """Return a tensor as an array, of single precision unless it has double."""
-    return (values if values.dtype == torch.float64 else values.float()).detach().cpu().numpy()
+    return in_precision(values).detach().cpu().numpy()
 
 
 @dataclass(frozen=True)

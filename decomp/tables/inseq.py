@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from decomp.io.files import check_outputs, write_whole
+from decomp.io.names import suggested
 from decomp.tables.blocks import Row
 from decomp.tables.columns import COLUMNS
 from decomp.tables.table import Table
@@ -43,7 +44,7 @@ def write_inseq(table: Table, path: str | Path, measure: str | None = None, *, o
     check_outputs([path], overwrite=overwrite)
     chosen = table.select(measure=name)
     if not len(chosen):
-        raise ValueError(f"the table has no measure {name!r}: choose one of {', '.join(table.measures())}")
+        raise ValueError(f"the table has no measure {name!r}: {suggested(name, table.measures())}")
     articles = list(dict.fromkeys(chosen["article"].tolist()))
     parts = [chosen.select(article=article) for article in articles]
     info = {

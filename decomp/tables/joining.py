@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Int
 
+from decomp.io.names import suggested
 from decomp.tables.blocks import Block, Column, Texts, length, missing, none_of, plain, without
 from decomp.tables.parquet import column_of
 
@@ -140,7 +141,7 @@ def key_values(block: Block, name: str, ours: Block, our_name: str, shift: int) 
     """Return the values of a key. ValueError for a column that is missing, or of another kind than that here."""
     for table, column, whose in ((block, name, "the table to be joined"), (ours, our_name, "the table")):
         if column not in table:
-            raise ValueError(f"{whose} has no column {column!r}: it has {', '.join(table)}")
+            raise ValueError(f"{whose} has no column {column!r}: {suggested(column, table, 'it has')}")
     values, is_text = plain(block[name]), isinstance(ours[our_name], Texts)
     if is_text:
         if shift:
@@ -159,7 +160,9 @@ def different_words(
         return []
     column = theirs.get(word)
     if not isinstance(column, Texts):
-        raise ValueError(f"{word!r} is no column of words of the table to be joined: it has {', '.join(theirs)}")
+        raise ValueError(
+            f"{word!r} is no column of words of the table to be joined: {suggested(word, theirs, 'it has')}"
+        )
     own = plain(ours["token"])
     pairs = ((str(text).strip(), own[row].strip()) for text, row in zip(plain(column), rows, strict=True) if row >= 0)
     return [(one, other) for one, other in pairs if one != other]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from decomp.io.names import suggested
 from decomp.io.views import view
 from decomp.tables.blocks import (
     Block,
@@ -117,7 +118,7 @@ class Table:
     def column(self, name: str) -> Column:
         """Return a column as it is kept. ValueError for a column that the table lacks."""
         if name not in self.data:
-            raise ValueError(f"the table has no column {name!r}: it has {', '.join(self.columns)}")
+            raise ValueError(f"the table has no column {name!r}: {suggested(name, self.columns, 'it has')}")
         return self.data[name]
 
     def measures(self) -> list[str]:

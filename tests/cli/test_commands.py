@@ -322,8 +322,8 @@ def test_bad_corpus(run, command, content, message):
 
 
 def test_bad_requests(run):
-    assert "must be at least 1" in refused(run("decompose", CORPUS, MODEL, 0))
-    assert "must be at least 1" in refused(run("score", CORPUS, MODEL, "--decomposition-length", 0))
+    assert "0 is not in the range x>=1" in refused(run("decompose", CORPUS, MODEL, 0))
+    assert "0 is not in the range x>=1" in refused(run("score", CORPUS, MODEL, "--decomposition-length", 0))
     assert "unknown measure 'magic': choose one of delta_lp" in refused(
         run("score", CORPUS, MODEL, "--measure", "magic")
     )
@@ -356,4 +356,4 @@ def test_demo(done):
 
 
 def test_demo_with_a_model_that_is_none(run):
-    assert "'gpt2' is no demo model: choose one of demo-opt, demo-gpt2" in refused(run("demo", "gpt2"))
+    assert "unknown demo model 'gpt2': did you mean demo-gpt2?" in refused(run("demo", "gpt2"))

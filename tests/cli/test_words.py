@@ -227,4 +227,5 @@ def test_table_merges(done, refused, corpus):
     done("table", "0.tsv", "-o", "0.parquet")
     assert "0.parquet exists: give --overwrite" in refused("table", "1.tsv", "-o", "0.parquet")
     assert next(iter(open_table(Path("0.parquet")).rows()))[0] == "n0"
+    Path("words.txt").touch()
     assert "words.txt must be one of tsv, csv, jsonl, parquet" in refused("table", "words.txt")

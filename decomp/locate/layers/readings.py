@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.io.names import suggested
 from decomp.locate.facts import Fact
 from decomp.locate.limits import check_once
 from decomp.measures.functions import find_function
@@ -41,14 +42,14 @@ class LayerRequest:
         for what, names, known in (("measure", self.measures, MEASURES), ("component", self.components, COMPONENTS)):
             check_once(f"--{what}", names)
             if unknown := [name for name in names if name not in known]:
-                raise ValueError(f"unknown {what} {unknown[0]!r}: choose one of {', '.join(known)}")
+                raise ValueError(f"unknown {what} {unknown[0]!r}: {suggested(unknown[0], known)}")
         for name, value, choices in (
             ("reduction", self.reduce, REDUCTIONS),
             ("norm", self.norm, ("l1", "l2")),
             ("multi_token", self.multi_token, ("first", "sum")),
         ):
             if value not in choices:
-                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+                raise ValueError(f"unknown {name} {value!r}: {suggested(value, choices)}")
         find_function(self.function)
         if "direct" in self.measures:
             check_linear(self.function_of_reading)

@@ -1,0 +1,200 @@
+"""Kinds of values that commands take: checked as they are parsed, and completed by the shell, without torch."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from decomp.io.amounts import parse_bytes
+from decomp.io.names import suggested
+from decomp.io.texts import STDIN
+from decomp.measures.registry import FUNCTION_NAMES, measure_names
+from decomp.models.families import DEMO_FILES, DEMO_MODELS, demo_file
+from decomp.models.sources import cached_models, check_name
+
+if TYPE_CHECKING:
+    Completions = list[CompletionItem[str]]
+    Kind = click.ParamType[str]
+else:  # before click 8.2 they take no type
+    Completions, Kind = list, click.ParamType
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
+AMOUNTS = ("256MiB", "1GiB", "4GiB", "16GiB")
+
+
+def beginning(incomplete: str, names: Iterable[str]) -> Completions:
+    """Return the names that begin as what was typed does."""
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def paths_beginning(incomplete: str) -> list[str]:
+    """Return the files and folders whose path begins as what was typed does; folders end in a slash."""
+    folder, start = os.path.split(incomplete)
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    shown = [e for e in entries if e.name.startswith(start) and (start or not e.name.startswith("."))]
+    return [os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "") for entry in shown]
+
+
+class InputFile(click.Path):
+    """A file or folder that is read: one that is there, or one of those that are shipped to try things with."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path of the file. ValueError for one that is not there."""
+        path = demo_file(Path(value))
+        check_there(path)
+        return path
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the shipped files and those in the folder, else leave it to the shell."""
+        shipped = beginning(incomplete, DEMO_FILES) if incomplete else []
+        if not shipped:
+            return super().shell_complete(ctx, param, incomplete)
+        return [*shipped, *map(CompletionItem, paths_beginning(incomplete))]
+
+
+def check_there(path: Path) -> None:
+    """Raise ValueError for a file or folder that is not there; standard input (`-`) is."""
+    try:
+        if str(path) != STDIN:
+            path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ValueError(f"can't read {path}: {getattr(error, 'strerror', error)}") from error
+
+
+class InputOrModel(InputFile):
+    """The first of two arguments: an input, or the model where the input is given by an option."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path of the file, which the command checks when it knows that it is one."""
+        return demo_file(Path(value))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the inputs, or the models where an option gives the input."""
+        by_option = ctx.params.get("text") is not None or ctx.params.get("prompt") is not None
+        return (MODEL if by_option else INPUT).shell_complete(ctx, param, incomplete)
+
+
+class ModelName(Kind):
+    """A model: a demo model, a hub id, a folder, or a GGUF file."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. ValueError for what can be seen to be no model without loading it."""
+        check_name(value)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the demo models, those of the hub that are on this machine, and folders and GGUF files."""
+        paths = [path for path in paths_beginning(incomplete) if path.endswith(("/", ".gguf"))]
+        return beginning(incomplete, dict.fromkeys([*DEMO_MODELS, *cached_models(), *paths]))
+
+
+class Label(ModelName):
+    """The name of a model that need not be there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        return str(value)
+
+
+class TableOrModel(Label):
+    """A file of tables, or the model where the text is given by an option."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the models where an option gives the text, else leave it to the shell, which knows the files."""
+        if ctx.params.get("text") is not None:
+            return super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(incomplete, type="file")]
+
+
+class Known(Kind):
+    """One of some names, which need not all be known when the option is made."""
+
+    name = "text"
+
+    def __init__(self, what: str, names: Callable[[], Sequence[str]], shown: Sequence[str] | None = None) -> None:
+        self.what, self.names, self.shown = what, names, shown
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. Fails, with the nearest one, for a name that is none of them."""
+        if value not in self.names():
+            self.fail(f"unknown {self.what} {value!r}: {suggested(value, self.names())}", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the names that begin so."""
+        return beginning(incomplete, self.shown or self.names())
+
+    complete = shell_complete  # for an option that may have other values, too
+
+
+class Amount(Kind):
+    """An amount of memory."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the amount as it was given. Fails for what is no amount."""
+        try:
+            parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return some amounts."""
+        return beginning(incomplete, AMOUNTS)
+
+
+class Device(Kind):
+    """A device of torch, by its name."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. Fails for what can be none; whether there is such a device, torch says later."""
+        if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(value)):
+            self.fail(f"unknown device {value!r}: choose one of {', '.join(DEVICES)}, or cuda:1", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        """Return the devices that there may be."""
+        return beginning(incomplete, (*DEVICES, "cuda:0", "cuda:1"))
+
+
+def columns_of(parameter: str, end: str = "") -> Callable[[click.Context, click.Parameter, str], Completions]:
+    """Return what completes the columns of the table that a parameter names; `end` is put behind each."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
+        from decomp.io.records import SUFFIXES, rows_in
+        from decomp.io.texts import suffix_of
+
+        # Behind an option that lacks its value, arguments are not told apart yet.
+        given = [ctx.params.get(parameter), *map(Path, ctx.args)]
+        tables = [path for path in given if isinstance(path, Path) and suffix_of(path) in SUFFIXES]
+        try:
+            return beginning(incomplete, [f"{name}{end}" for name in next(rows_in(tables[0])).values])
+        except (ValueError, OSError, StopIteration, IndexError):
+            return []
+
+    return complete
+
+
+INPUT, INPUT_OR_MODEL, MODEL, LABEL = InputFile(), InputOrModel(), ModelName(), Label()
+TABLE_OR_MODEL = TableOrModel()
+MEMORY, DEVICE, MEASURE = Amount(), Device(), Known("measure", measure_names)
+
+
+def function(shown: Sequence[str]) -> Known:
+    """Return the kind of an attributed function; measures say which of them they take, `shown` are completed."""
+    return Known("function", lambda: FUNCTION_NAMES, shown)

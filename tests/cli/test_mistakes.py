@@ -1,0 +1,155 @@
+"""What a person does wrong is refused in one line, before torch is imported, which takes seconds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import CORPUS, MODEL
+from tests.conftest import ROOT
+
+RUN = """
+import json, sys
+sys.modules["torch"] = None
+from click.testing import CliRunner
+from decomp.cli.main import main
+for arguments in json.load(sys.stdin):
+    result = CliRunner().invoke(main, arguments)
+    shown = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    crash = "" if isinstance(result.exception, SystemExit) else repr(result.exception)
+    print(json.dumps([result.exit_code, shown, result.stdout, crash]))
+"""
+
+MISTAKES = {
+    # missing files
+    ("score", "nowhere.txt", MODEL): "can't read nowhere.txt: No such file or directory",
+    ("decompose", "nowhere.txt", MODEL, "8"): "can't read nowhere.txt: No such file or directory",
+    ("contrast", "nowhere.csv", MODEL): "can't read nowhere.csv: No such file or directory",
+    ("table", "nowhere.tsv"): "can't read nowhere.tsv: No such file or directory",
+    ("show", "nowhere.tsv"): "can't read nowhere.tsv: No such file or directory",
+    ("plot", "nowhere.tsv", "-o", "a.png"): "can't read nowhere.tsv: No such file or directory",
+    ("report", "nowhere.tsv"): "can't read nowhere.tsv: No such file or directory",
+    ("layers", "nowhere.jsonl", MODEL): "can't read nowhere.jsonl: No such file or directory",
+    ("neurons", "nowhere.jsonl", MODEL): "can't read nowhere.jsonl: No such file or directory",
+    ("neurons", "check", "demo-facts.jsonl", MODEL, "nowhere.tsv"): "can't read nowhere.tsv",
+    ("edges", "nowhere.json", MODEL, "--mask-value", "0"): "can't read nowhere.json: No such file or directory",
+    ("evaluate", "faithfulness", "nowhere.txt", MODEL): "can't read nowhere.txt: No such file or directory",
+    ("evaluate", "alignment", "nowhere.csv", MODEL): "can't read nowhere.csv: No such file or directory",
+    ("score", CORPUS, MODEL, "--words", "nowhere.tsv"): "can't read nowhere.tsv: No such file or directory",
+    ("status", "nowhere"): "nowhere",
+    ("deltalp", "x_0", MODEL, "-o", "no/such/x.tsv"): "can't write into no/such: No such file or directory",
+    # files that are not what they should be
+    ("score", "empty.txt", MODEL): "empty.txt has no text",
+    ("score", "latin.txt", MODEL): "latin.txt is not UTF-8: invalid byte at offset 1; convert it first",
+    ("decompose", "latin.txt", MODEL, "8"): "latin.txt is not UTF-8",
+    ("score", "corpus.csv", MODEL): "has no text in 'text': it has id, body; say which field it is with --text-field",
+    ("table", "empty.tsv"): "empty.tsv lacks the columns article",
+    ("table", "folder"): "folder",
+    ("show", "folder"): "folder",
+    ("show", "empty.txt"): "empty.txt must be one of tsv, csv, jsonl, parquet, by its suffix",
+    ("plot", "empty.tsv", "-o", "a.png"): "empty.tsv lacks the columns",
+    # models
+    ("score", CORPUS, "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
+    ("score", "--text", "A text.", "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
+    ("report", "--text", "A text.", "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
+    ("demo", "demo-gtp2"): "unknown demo model 'demo-gtp2': did you mean demo-gpt2?",
+    ("score", CORPUS, "folder"): "can't load model 'folder', the folder must hold config.json",
+    ("score", CORPUS, "bert"): "models of type 'bert' can't be decomposed: supported are opt",
+    ("score", CORPUS, "broken"): "can't load model 'broken', the folder must hold config.json",
+    ("score", CORPUS, "nobody/nothing"): "(it is not on this machine, and the hub is not to be asked",
+    ("score", CORPUS, "./nowhere"): "can't load model './nowhere', expected a hub id, a folder",
+    ("score", CORPUS, "none.gguf"): "none.gguf",
+    # names and values
+    ("scoer", CORPUS, MODEL): "Did you mean 'score'?",
+    ("evaluate", "faithfull", CORPUS, MODEL): "Did you mean 'faithfulness'?",
+    ("score", CORPUS, MODEL, "--mesure", "delta_lp"): "'--measure'",
+    ("score", CORPUS, MODEL, "--measure", "delta_pl"): "unknown measure 'delta_pl': did you mean delta_lp?",
+    ("contrast", "demo-contrast.csv", MODEL, "--measure", "occlussion"): "did you mean occlusion?",
+    ("score", CORPUS, MODEL, "--function", "log_prob"): "unknown function 'log_prob': did you mean log2_prob?",
+    ("score", CORPUS, MODEL, "--memory", "lots"): "memory must be a positive amount such as 800MiB",
+    ("score", CORPUS, MODEL, "--device", "gpu"): "unknown device 'gpu': choose one of cpu, cuda",
+    ("score", CORPUS, MODEL, "--dtype", "float31"): "'float31' is not one of 'float32', 'float64'",
+    ("score", CORPUS, MODEL, "--decomposition-length", "0"): "0 is not in the range x>=1",
+    ("decompose", CORPUS, MODEL, "0"): "0 is not in the range x>=1",
+    ("decompose", CORPUS, MODEL, "eight"): "'eight' is not a valid integer range",
+    ("score", CORPUS, MODEL, "--target", "-2"): "expected a position in the article, from 0, or last, not '-2'",
+    ("score", CORPUS, MODEL, "--shard", "9/3", "--run", "r"): "9/3",
+    # what does not go together
+    ("score", CORPUS, MODEL, "--text", "A text."): "give either INPUT_FILE or --text, not both",
+    ("score",): "missing argument: expected INPUT_FILE MODEL, or --text TEXT MODEL",
+    ("score", CORPUS, MODEL, "--max-new-tokens", "3"): "--max-new-tokens continues a --text: give one",
+    ("score", CORPUS, MODEL, "--shard", "1/3"): "--shard and --engine ray need a folder for their parts: give --run",
+    ("contrast", "--prompt", "A", MODEL): "--prompt, --target and --foil go together: give all three",
+    ("contrast", "demo-contrast.csv", MODEL, "--prompt", "A", "--target", "b", "--foil", "c"): "not both",
+    ("report", "--text", "A text.", MODEL, "more.tsv"): "with --text give the model alone",
+    ("report",): "missing argument: expected INPUTS, or --text TEXT MODEL",
+    ("table", "empty.tsv", "--predictors", "--summary"): "--predictors are of all sources: leave out --summary",
+    ("deltalp", "x_0", MODEL, "--top", "3"): "the text format has all rows: give --format tsv",
+    # outputs
+    ("score", CORPUS, MODEL, "-o", "no/such/table.tsv"): "can't write into no/such: No such file or directory",
+    ("score", CORPUS, MODEL, "-o", "folder"): "folder is a folder: give the name of a file",
+    ("score", CORPUS, MODEL, "-o", "table.xls"): ".xls is no format of a table: use one of .tsv, .csv",
+    ("score", CORPUS, MODEL, "-o", "kept.tsv"): "kept.tsv exists: give --overwrite",
+    ("score", "kept.txt", MODEL, "-o", "kept.txt", "--format", "tsv", "--overwrite"): "kept.txt is an input",
+    ("score", CORPUS, MODEL, "--run", "kept.tsv"): "can't make the output folder kept.tsv",
+    ("contrast", "demo-contrast.csv", MODEL, "-o", "kept.tsv"): "kept.tsv exists: give --overwrite",
+    ("evaluate", "faithfulness", CORPUS, MODEL, "-o", "kept.tsv"): "kept.tsv exists: give --overwrite",
+    ("evaluate", "alignment", "demo-evidence.csv", MODEL, "-o", "folder"): "folder is a folder",
+    ("evaluate", "agreement", CORPUS, MODEL, "-o", "no/such.tsv"): "can't write into no: No such file or directory",
+    ("decompose", CORPUS, MODEL, "8", "--output-dir", "kept.tsv"): "can't make the output folder kept.tsv",
+    ("report", "--text", "A text.", MODEL, "-o", "kept.tsv"): "kept.tsv",
+    ("plot", "kept.tsv", "-o", "picture.bmp"): "picture.bmp",
+}
+"""What is typed, and a part of the line that answers it. In a folder with the files of `folder`."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    for name in ("folder", "bert", "broken"):
+        (folder / name).mkdir()
+    (folder / "empty.txt").touch()
+    (folder / "empty.tsv").touch()
+    (folder / "latin.txt").write_bytes(b"A\xe9")
+    (folder / "corpus.csv").write_text("id,body\n1,A text.\n", "utf-8")
+    (folder / "kept.tsv").write_text("kept", "utf-8")
+    (folder / "kept.txt").write_text("A text.", "utf-8")
+    (folder / "bert" / "config.json").write_text('{"model_type": "bert"}', "utf-8")
+    (folder / "broken" / "config.json").write_text("{", "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(folder):
+    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps([list(arguments) for arguments in MISTAKES]),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return dict(zip(MISTAKES, map(json.loads, ended.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=lambda arguments: " ".join(arguments).replace(str(ROOT), ""))
+def test_mistakes(arguments, answers):
+    code, shown, printed, crash = answers[arguments]
+    assert not crash
+    assert (code, printed) == (2, "")
+    (line,) = shown
+    assert MISTAKES[arguments] in line
+
+
+@pytest.mark.usefixtures("answers")
+def test_nothing_is_lost_or_left(folder):
+    assert (folder / "kept.tsv").read_text("utf-8") == "kept"
+    assert (folder / "kept.txt").read_text("utf-8") == "A text."
+    left = {path.name for path in folder.iterdir()}
+    assert left - {"hub"} == {
+        *("folder", "bert", "broken", "empty.txt", "empty.tsv", "latin.txt", "corpus.csv", "kept.tsv", "kept.txt")
+    }
