@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.input_file
 @options.model
 @options.evaluation_results
-@layout.section("What is predicted", options.target)
+@layout.section("What is predicted", options.targets)
 @options.plain_measures("delta_lp", "attention", "gradient_norm", "input_x_gradient")
 @options.window_options
 @layout.section("Intervals", options.seed)

@@ -10,6 +10,7 @@ import click
 
 from decomp.cli import kinds
 from decomp.cli.layout import Decorator, section
+from decomp.corpus.targets import ALL, parse_targets
 from decomp.measures.conventions import CONVENTIONS
 from decomp.measures.registry import CONTRAST_FUNCTIONS, PLAIN_FUNCTIONS
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
@@ -37,6 +38,18 @@ def article_position(value: str) -> int | str:
     if value == "last" or value.isdecimal():
         return value if value == "last" else int(value)
     raise click.BadParameter(f"expected a position in the article, from 0, or last, not {value!r}")
+
+
+def article_targets(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the targets as they are given, once they are known to be some; all where none is given.
+
+    BadParameter for one that is malformed, or given twice.
+    """
+    try:
+        parse_targets(values or (ALL,))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return values or (ALL,)
 
 
 def share_of_work(value: "str | Shard") -> "Shard":
@@ -248,10 +261,19 @@ target = click.option(
     metavar="POSITION|last",
     help="One token of each article: its position (column `position`, from 0), or last.  [default: all]",
 )
+targets = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    callback=article_targets,
+    metavar="last|N|A:B|all",
+    help="What is predicted in each article: the last token, the one at position N (from 0), those from A to B − 1 "
+    "together; repeatable.  [default: all]",
+)
 
 unit_options = section(
     "What is predicted",
-    target,
+    targets,
     choice(
         "--unit",
         ["token", "word"],

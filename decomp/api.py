@@ -81,8 +81,9 @@ def score(
     together, by default as many as have one full window's tokens. `progress` shows a bar (by default on a
     terminal and in a notebook).
 
-    The settings are the options of `decomp score`: `unit` ("token", "word"), `words` (a Path), `span`, `target`,
-    `entropy`, `corrected`, `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
+    The settings are the options of `decomp score`: `unit` ("token", "word"), `words` (a Path), `span`, `targets`
+    ("last", a position, "10:14" for tokens that are predicted together, or a list of these), `entropy`, `corrected`,
+    `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
     `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
     `replacement` and the others; of what is kept `top`, `min_abs`, `min_distance`, `max_distance` (the sum of what
     is left out is in rows `<dropped>`), `digits`; for a model by name `dtype`, `device`, `revision`.

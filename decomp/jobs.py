@@ -20,8 +20,9 @@ from torch import Tensor
 from decomp.corpus.articles import Article
 from decomp.corpus.batches import in_batches
 from decomp.corpus.contrast_items import Item, read_items, tokenise
+from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, target_names
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.corpus.windows import TokenisedWindow, Unit, continued, only_target, windows_of
+from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
 from decomp.corpus.words import check_white_space, read_words
 from decomp.evaluation import agreement
 from decomp.evaluation.agreement import Agreed
@@ -171,7 +172,8 @@ class Scoring:
         """Return how a table is made, as the command says it of its own; `given` are the settings that were given."""
         settings = all_settings(open_scoring, given, self.model, self.scorer.request)
         names = [measure.name for measure in self.scorer.measures]
-        options = {**settings, "word_list": settings["words"], "measures": names}
+        asked = target_names(settings["targets"])
+        options = {**settings, "word_list": settings["words"], "measures": names, "targets": asked}
         made = account(command, self.model.about(), {n: v for n, v in options.items() if n != "words"})
         return {**made, **contents(self.articles, self.windows)}
 
@@ -185,7 +187,7 @@ def open_scoring(
     words: Path | None = None,
     entropy: bool = False,
     corrected: bool = False,
-    target: int | str | None = None,
+    targets: int | str | Sequence[int | str] = (ALL,),
     stride: int | None = None,
     bos: bool | None = None,
     max_new_tokens: int | None = None,
@@ -211,42 +213,44 @@ def open_scoring(
     reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
-    spans = None if words is None else read_words(words, list(articles))
+    wanted = parse_targets(targets)
+    known = None if words is None else read_words(words, list(articles))
     chosen, request = find_measures(measures), request_from(options)
     for measure in chosen:
         measure.function_of(request)
     check_foils(request.function, given=False)
-    check_units(chosen, request, unit, target, corrected)
-    if corrected and spans is not None:
-        check_white_space(list(articles), spans)
+    check_units(chosen, request, unit, wanted, corrected)
+    if corrected and known is not None:
+        check_white_space(list(articles), known)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos = begins_with_bos(options) if bos is None else bos
-    windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=spans, unit=unit, span=request.span)
+    windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=known, unit=unit, span=request.span)
     if max_new_tokens is not None:
         windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
-    if target is not None:
-        windows = only_target(windows, target)
+    windows = only_targets(windows, wanted)
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
-    front = Front(unit, request.span, any(article.id for article in articles), entropy, boundaries)
+    spans, ids = any(window.span > 1 for window in windows), any(article.id for article in articles)
+    front = Front(unit, spans, ids, entropy, boundaries)
     scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
 
 def check_units(
-    measures: Sequence[Measure], request: Request, unit: Unit, target: int | str | None, corrected: bool
+    measures: Sequence[Measure], request: Request, unit: Unit, targets: Sequence[Target | None], corrected: bool
 ) -> None:
     """Raise ValueError for what is not defined for words and spans, or for tokens."""
     if unit not in ("token", "word"):
         raise ValueError(f"the unit must be token or word, not {unit!r}")
     if corrected and unit == "token":
         raise ValueError("--corrected is for words: give --unit word (unit='word')")
-    if unit == "token" and request.span == 1:
+    spans = [request.span, *(target.count for target in targets if target is not None)]
+    if unit == "token" and max(spans) == 1:
         return
-    if target is not None:
-        raise ValueError("--target scores a single token: leave out --unit word and --span")
+    if (unit == "word" or request.span > 1) and targets != [None]:
+        raise ValueError("--target names tokens, 10:14 those from 10 to 13: leave out --unit word and --span")
     for measure in measures:
-        measure.check_together(request)
+        measure.check_together(replace(request, span=max(spans)))
 
 
 def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"]:

@@ -92,7 +92,7 @@ def test_one_text_is_a_text_and_a_path_a_file(pair, tmp_path):
 
 
 def test_target_and_continuation(pair):
-    last = decomp.score(TEXTS[0], pair, target="last")
+    last = decomp.score(TEXTS[0], pair, targets="last")
     assert len(set(last["position"])) == 1
     longer = decomp.score("The cat", pair, max_new_tokens=3)
     assert len(set(longer["position"])) == 3
@@ -131,7 +131,7 @@ def test_evaluations_are_the_commands(done, pair):
     found = decomp.faithfulness(Path(CORPUS), pair, count=3, draws=2, **asked)
     assert written(found) == table(Path("f.tsv").read_text("utf-8"))
     done("evaluate", "agreement", CORPUS, MODEL, *measures, "--target", "last", "--seed", 3, "-o", "g.tsv")
-    assert written(decomp.agreement(Path(CORPUS), pair, target="last", **asked)) == table(Path("g.tsv").read_text())
+    assert written(decomp.agreement(Path(CORPUS), pair, targets="last", **asked)) == table(Path("g.tsv").read_text())
     done("evaluate", "alignment", ITEMS, MODEL, "--measure", "delta_lp", "--limit", 3, "--seed", 3, "-o", "a.tsv")
     found = decomp.alignment(ITEMS, pair, "delta_lp", limit=3, seed=3)
     assert written(found) == table(Path("a.tsv").read_text("utf-8"))
@@ -175,9 +175,9 @@ def test_bad_sources(source, message):
         ({"memory": "much"}, "memory must be a positive amount"),
         ({"unit": "sentence"}, "the unit must be token or word, not 'sentence'"),
         ({"corrected": True}, r"--corrected is for words: give --unit word \(unit='word'\)"),
-        ({"unit": "word", "target": 1}, "--target scores a single token"),
+        ({"unit": "word", "targets": 1}, "--target names tokens"),
         ({"words": Path("no.tsv")}, r"can't read no\.tsv"),
-        ({"target": 99}, "no article has a predicted token at 99"),
+        ({"targets": 99}, "no article has a predicted token at 99"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -138,13 +138,25 @@ class Backward:
         Zero after a readout's own target. A readout's product with the embeddings, summed over hidden, is
         under `pull` its product with each source's contribution.
         """
-        rows, at = g, ReadoutRows(tuple(targets), True, g.device)
+        rows, at = self.back(g, ReadoutRows(tuple(targets), True, g.device))
+        return at.pad(rows) if not at.own else self.at_targets(rows, at)
+
+    def of_states(self, g: Float[Tensor, "P E"]) -> Float[Tensor, "P D"]:
+        """Return one readout of several hidden states, a row of `g` each, as a readout of the embeddings.
+
+        It costs what a readout of the last one alone does, and is the sum of the readouts of each.
+        """
+        rows, _ = self.back(g, ReadoutRows((len(g) - 1,), False, g.device))
+        return rows
+
+    def back(self, rows: Float[Tensor, "rows E"], at: ReadoutRows) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
+        """Return readouts of hidden states as readouts of the embeddings, and which rows these are."""
         if self.point.project_out is not None:
             rows = rows @ self.point.project_out.weight.T
         rows = through_norm(self.point.final_norm, self.verb, rows, at)
         for stage in reversed(self.stages):
             rows, at = stage.back(self.verb, rows, at)
-        return at.pad(rows) if not at.own else self.at_targets(rows, at)
+        return rows, at
 
     def at_targets(self, rows: Float[Tensor, "N D"], at: ReadoutRows) -> Float[Tensor, "N P D"]:
         """Return the rectangle of readouts that nothing has spread over positions."""

@@ -30,6 +30,8 @@ class TokenisedWindow:
     """The vocabulary's own strings (byte-level: `Ġthe`)."""
     places: Sequence[Place]
     article: TokenisedArticle = field(repr=False)
+    span: int = 1
+    """Units that are predicted together, by the chain rule."""
 
     def cut(self, window: Window) -> "TokenisedWindow":
         """Return the same window up to where `window` stops."""
@@ -82,7 +84,7 @@ def windows_of(
         tokens = tokenise(number, article, tokenizer, None if words is None else words[number])
         ends = tokens.word_ends() if unit == "word" else None
         windows = cut_windows(number, len(tokens.ids), positions, stride, bos, ends=ends, span=span)
-        result += tokenised_windows(tokens, windows, bos_id, tokenizer)
+        result += (replace(w, span=span) for w in tokenised_windows(tokens, windows, bos_id, tokenizer))
     return result
 
 
@@ -114,25 +116,3 @@ def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenize
     window = replace(window, stop=window.stop + len(new_ids), first_scored=window.stop)
     (result,) = tokenised_windows(longer, [window], int(tokenised.ids[0]) if window.has_bos else None, tokenizer)
     return result
-
-
-def only_target(windows: list[TokenisedWindow], position: int | str) -> list[TokenisedWindow]:
-    """Return the windows that predict the token at one position of its article (or the `last`), cut after it.
-
-    They predict nothing else. ValueError where no article has a predicted token there.
-    """
-    lengths: dict[int, int] = {}
-    for tokenised in windows:
-        lengths[tokenised.window.article] = tokenised.window.stop
-    chosen = []
-    for tokenised in windows:
-        window = tokenised.window
-        wanted = lengths[window.article] - 1 if isinstance(position, str) else position
-        cut = replace(window, first_scored=wanted, stop=wanted + 1)
-        if window.first_scored <= wanted < window.stop and cut.targets:
-            chosen.append(tokenised.cut(cut))
-    if not chosen:
-        raise ValueError(
-            f"no article has a predicted token at {position}: the longest has {max(lengths.values(), default=0)} tokens"
-        )
-    return chosen

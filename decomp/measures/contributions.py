@@ -10,18 +10,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decomp.core.ablation import next_log2_prob
 from decomp.core.backward import Backward, rows_of
 from decomp.core.decomposition import remainder_of
 from decomp.core.engine import Chunk, bytes_held, propagate
 from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Pairs
-from decomp.measures.readout import LINEAR, Readout
+from decomp.measures.readout import LINEAR, FirstOrder, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 from decomp.measures.units import kept_count, oldest_kept, sources_reached, summed_by_source
 
 Recorded = tuple[Text, OperatingPoint]
+Pulled = tuple[range, Float[Tensor, "N P D"]]
+"""Targets, and their readouts as readouts of the embeddings."""
 PULL_ADVANTAGE = 2
 """How many times fewer rows the way back must have: the way forward skips inactive neurons and has larger products."""
 
@@ -39,12 +42,30 @@ def decomposed_logit(model: Model, texts: Sequence[Text], request: Request) -> I
     return scored(model, texts, request, "decomposed_logit", additive=True)
 
 
+def first_order(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Return n[i, k] · ∇F at the hidden state of target i: what ΔLP would be, were F linear.
+
+    One way back for one target, whatever its sources. A screen: it misses ΔLP by bits where a source decides.
+    """
+    return scored(model, texts, request, "first_order", additive=False)
+
+
+READOUTS: dict[str, type[Readout]] = {"first_order": FirstOrder}
+"""What reads the hidden states for a measure, where it is no plain readout."""
+
+
+def readout_of(text: Text, point: OperatingPoint, request: Request, model: Model, measure: str) -> Readout:
+    """Return what a measure reads of the hidden states of one text."""
+    return READOUTS.get(measure, Readout).of(text, point.hidden, request.function, model.unembedding())
+
+
 def scored(
     model: Model, texts: Sequence[Text], request: Request, measure: str, additive: bool
 ) -> Iterator[list[Scores]]:
     """Yield the scores of each text, by the direction that costs less."""
     # A change of soft-capped logits is not linear in what is taken away; a share in them is refused where it is read.
-    linear = request.function in LINEAR and (additive or model.unembedding().softcap is None)
+    uncapped = additive or model.unembedding().softcap is None
+    linear = measure in READOUTS or (request.function in LINEAR and uncapped)
     for group in recorded_together(model, texts, request):
         if linear and all(pull_pays(text, request) for text, _ in group):
             yield from ([pulled_scores(model, *each, request, measure, additive)] for each in group)
@@ -55,21 +76,31 @@ def scored(
 def pull_pays(text: Text, request: Request) -> bool:
     """Return whether the targets' readouts have far fewer rows on their way back than contributions on theirs."""
     carried = len(Pairs(text.partition, sources_reached(text, request)))
-    return rows_of(text.targets.start, text.targets.stop) * PULL_ADVANTAGE <= carried
+    pulled = text.targets.stop if one_span(text, request) else rows_of(text.targets.start, text.targets.stop)
+    return pulled * PULL_ADVANTAGE <= carried
+
+
+def one_span(text: Text, request: Request) -> bool:
+    """Return whether a text ends with its targets, and these are one span of tokens, which is predicted together."""
+    ends = text.words is None and text.targets.stop == len(text.ids) - 1
+    return ends and len(text.targets) == request.span > 1
 
 
 def pulled_scores(
     model: Model, text: Text, point: OperatingPoint, request: Request, measure: str, additive: bool
 ) -> Scores:
-    """Return each source's share in a linear function of the targets: its embedding times the pulled readout."""
-    readout = Readout.of(text, point.hidden, request.function, model.unembedding())
+    """Return each source's share in a linear function of the targets: its embedding times the pulled readout.
+
+    A span's shares stand with its first target, none with the others: they are added up next.
+    """
+    readout = readout_of(text, point, request, model, measure)
     backward = Backward(model.network(), point, "pull", request.memory)
     dtype = torch.promote_types(model.dtype, torch.float32)
     scores = point.hidden.new_zeros(len(point) - 1, len(point), dtype=dtype)
-    for targets in backward.groups(text.targets, request.memory - backward.bytes_held()):
-        pulled = backward(readout.linear[targets.start : targets.stop], targets)
-        shares = torch.einsum("npd,pd->np", pulled.to(dtype), point.embedding[: targets.stop].to(dtype))
-        scores[targets.start : targets.stop, : targets.stop] = shares
+    pull = pull_together if one_span(text, request) else pull_each
+    for targets, pulled in pull(backward, readout.linear, text.targets, request.memory):
+        shares = torch.einsum("npd,pd->np", pulled.to(dtype), point.embedding[: pulled.shape[1]].to(dtype))
+        scores[targets.start : targets.stop, : pulled.shape[1]] = shares
     extra = {}
     if additive or request.extra:
         *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
@@ -77,8 +108,27 @@ def pulled_scores(
         extra["<bias>"] = readout.product(bias[:-1], every)
     if additive and readout.head_bias is not None:
         extra["<head_bias>"] = readout.head_bias
+    # The vocabulary of a long text's other targets would cost as much as the way back.
+    first = text.targets.start
+    log2_prob = next_log2_prob(readout.hidden[first:], readout.next_ids[first:], model.unembedding())
+    known = torch.cat([log2_prob.new_zeros(first), log2_prob])
     sums, count = summed_by_source(scores, text.partition), text.partition.count
-    return Scores(measure, text.targets, count, readout.log2_prob, sums, extra)
+    return Scores(measure, text.targets, count, known, sums, extra)
+
+
+def pull_each(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
+    """Yield groups of targets with the readout of each, pulled back to the embeddings."""
+    for group in backward.groups(targets, memory - backward.bytes_held()):
+        yield group, backward(linear[group.start : group.stop], group)
+
+
+def pull_together(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
+    """Yield the first target of a span with the sum of all its readouts, pulled back in one go."""
+    last = range(targets.stop - 1, targets.stop)
+    for _ in backward.groups(last, memory - backward.bytes_held()):  # ValueError where memory is too small
+        states = linear[: targets.stop].clone()
+        states[: targets.start] = 0
+        yield targets[:1], backward.of_states(states)[None]
 
 
 def recorded_together(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
@@ -104,8 +154,8 @@ def score_group(
     texts, points = zip(*group, strict=True)
     length, partitions = max(sources_reached(text, request) for text in texts), [text.partition for text in texts]
     oldest = [oldest_kept(text, request).to(model.device) for text in texts]
-    readouts = [Readout.of(text, point.hidden, request.function, model.unembedding()) for text, point in group]
-    worth, extra = Readout.product if additive else Readout.change, additive or request.extra
+    readouts = [readout_of(text, point, request, model, measure) for text, point in group]
+    worths, extra = [r.product if additive else r.change for r in readouts], additive or request.extra
     dtype = torch.promote_types(model.dtype, torch.float32)
     # One row more than there are predictions: the last target has sources too, and predicts nothing.
     scores = [p.hidden.new_zeros(len(p), text.partition.count, dtype=dtype) for text, p in group]
@@ -121,12 +171,12 @@ def score_group(
         scored = slice(*torch.searchsorted(targets, wanted).tolist())
         if scored.start < scored.stop:
             i, k = targets[scored], sources[scored]
-            scores[chunk.text][i, k] = worth(readouts[chunk.text], rows[scored], i)
+            scores[chunk.text][i, k] = worths[chunk.text](rows[scored], i)
     for number, ((text, point), readout) in enumerate(zip(group, readouts, strict=True)):
         every = torch.arange(len(point) - 1, device=model.device)
         covered = int((oldest[number] == 0).sum())
         vectors = extra_vectors(point, kept[number], covered) if extra else {}
-        shares = {name: worth(readout, vector[:-1], every) for name, vector in vectors.items()}
+        shares = {name: worths[number](vector[:-1], every) for name, vector in vectors.items()}
         if additive and readout.head_bias is not None:
             shares["<head_bias>"] = readout.head_bias
         count = kept_count(text, request)

@@ -15,6 +15,9 @@ from decomp.measures.request import Text
 LINEAR = ("logit", "contrast_logit", "contrast_log2_prob")
 """Functions that are linear in the hidden state, since normalisers cancel."""
 
+SLOPES = 2**28
+"""Bytes of logits, and what belongs to them, while slopes are taken."""
+
 
 @dataclass(frozen=True, eq=False)
 class Readout:
@@ -115,3 +118,35 @@ class Readout:
                 gradients += torch.autograd.grad(value.sum(), hidden)
             values.append(value.detach())
         return torch.cat(values), torch.cat(gradients)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstOrder(Readout):
+    """A function of the next token of each target as its slope at the model's own hidden state."""
+
+    targets: range = range(0)
+    """The targets that are asked about; the others' slopes are left at 0."""
+
+    @classmethod
+    def of(
+        cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding
+    ) -> "FirstOrder":
+        """Return the slopes for the targets of a text."""
+        assert function is not None
+        return cls(function, unembedding, hidden[: len(text.ids) - 1], text.ids[1:], text.foils, text.targets)
+
+    @cached_property
+    def linear(self) -> Float[Tensor, "N E"]:
+        """Return the gradient of the function with respect to the hidden state of each target, zero for others."""
+        slopes = torch.zeros_like(self.hidden)
+        _, found = self.gradients(self.targets, SLOPES)
+        slopes[self.targets.start : self.targets.stop] = found
+        return slopes
+
+    @property
+    def head_bias(self) -> None:
+        """Return None: a slope has no constant part."""
+
+    def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+        """Return how far the function falls by its slope when each vector is taken away from its target."""
+        return self.product(vectors, targets)

@@ -136,6 +136,17 @@ MEASURES = (
         takes_groups=True,
     ),
     Measure(
+        "first_order",
+        "contributions:first_order",
+        "product of a source's contribution with the slope of the function: a quick screen for delta_lp, no estimate",
+        "first order of Oh & Schuler 2023",
+        "bits, or that of the function",
+        FUNCTION_NAMES,
+        "log2_prob",
+        together="targets",
+        takes_groups=True,
+    ),
+    Measure(
         "decomposed_logit",
         "contributions:decomposed_logit",
         "share of a source's contribution in the logit, or in a contrast of logits; rows sum to it",

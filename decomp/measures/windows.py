@@ -1,7 +1,9 @@
 """Measures on the windows of a corpus, some windows computed together."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any
 
 from decomp.core.model import Model
@@ -39,8 +41,22 @@ def measure_windows(
 ) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
     """Yield each window with the scores of all measures on it, in order.
 
-    `batch_size` windows are computed together, by default as many as have the tokens of one full window.
+    `batch_size` windows are computed together, by default as many as have the tokens of one full window; those that
+    predict spans of another length are computed apart.
     """
+    for span, alike in groupby(windows, attrgetter("span")):
+        yield from measure_alike(model, list(alike), measures, replace(request, span=span), batch_size, unit)
+
+
+def measure_alike(
+    model: Model,
+    windows: Sequence[TokenisedWindow],
+    measures: Sequence[Measure],
+    request: Request,
+    batch_size: int | None,
+    unit: Unit,
+) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
+    """Yield each window with the scores of all measures on it; all windows predict spans of the request's length."""
     for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
         batch = windows[numbers.start : numbers.stop]
         texts = [text_of(window, model.device, unit) for window in batch]

@@ -24,7 +24,8 @@ class Front:
     """Columns in front, and the rows that have them."""
 
     unit: Unit = "token"
-    span: int = 1
+    spans: bool = False
+    """Whether there is the number of units that are predicted together."""
     article_ids: bool = False
     entropy: bool = False
     """Whether there is the entropy, in bits, of the distribution that a unit's first token is predicted from."""
@@ -36,7 +37,7 @@ class Front:
         """Return the columns of the table: those in front, then the long table's own."""
         asked = {
             "article_id": self.article_ids,
-            "span": self.span > 1,
+            "span": self.spans,
             **dict.fromkeys(Place._fields, True),
             "entropy": self.entropy,
             "corrected_log2_prob": self.boundaries is not None,
@@ -51,8 +52,8 @@ class Front:
         known: dict[str, Column] = {}
         if self.article_ids:
             known["article_id"] = constant(window.article.id, count)
-        if self.span > 1:
-            known["span"] = constant(self.span, count)
+        if self.spans:
+            known["span"] = constant(window.span, count)
         known |= place_columns(units.places)
         if self.entropy:
             known["entropy"] = of_predicted(asked["entropy"], count)
@@ -77,7 +78,7 @@ class Front:
         if self.boundaries is not None:
             boundary = next_log2_mass(hidden, unembedding, self.boundaries.to(hidden.device))
             correction = boundary_correction(boundary, words, int(window.window.has_bos))[1:]
-            asked["correction"] = correction.unfold(0, min(self.span, len(correction)), 1).sum(-1)
+            asked["correction"] = correction.unfold(0, min(window.span, len(correction)), 1).sum(-1)
         return asked
 
 

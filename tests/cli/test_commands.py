@@ -69,9 +69,27 @@ def test_score_one_target(done, run):
     assert "no article has a predicted token at 50: the longest has 50 tokens" in refused(
         run("score", CORPUS, MODEL, "--target", 50)
     )
-    assert "expected a position in the article, from 0, or last, not '-1'" in refused(
-        run("score", CORPUS, MODEL, "--target", "-1")
-    )
+    for wrong in ("-1", "first", "5:5", "7:", ":3"):
+        assert f"a span of positions such as 10:14, last, or all, not {wrong!r}" in refused(
+            run("score", CORPUS, MODEL, "--target", wrong)
+        )
+
+
+def test_score_several_targets(done, run):
+    several = ("--target", "last", "--target", 5, "--target", "20:24")
+    rows = table(done("score", CORPUS, MODEL, "--dtype", "float64", *several))
+    assert list(dict.fromkeys((row["position"], row["span"]) for row in rows)) == [("49", "1"), ("5", "1"), ("20", "4")]
+    spans = table(done("score", CORPUS, MODEL, "--dtype", "float64", "--span", 4))
+    expected = [row for row in spans if row["position"] == "20"]
+    assert [row["source_position"] for row in rows if row["span"] == "4"] == [r["source_position"] for r in expected]
+    values = [
+        torch.tensor([float(r["score"]) for r in side]) for side in ([r for r in rows if r["span"] == "4"], expected)
+    ]
+    assert_close(*values, rtol=0, atol=1e-6)
+    again = ("--target", "last", "--target", 49)
+    assert "two targets are the token at 49 of article 0" in refused(run("score", CORPUS, MODEL, *again))
+    assert "the target 5 is asked for more than once" in refused(run("score", CORPUS, MODEL, *("--target", 5) * 2))
+    assert "no article has the predicted tokens at 48:51" in refused(run("score", CORPUS, MODEL, "--target", "48:51"))
 
 
 def test_decompose_then_deltalp_then_load(done, tmp_path):

@@ -95,6 +95,17 @@ def test_pulled_readouts_are_those_of_the_contributions(variant):
     assert_close((pulled * point.embedding).sum(-1), (contributions * g[:, None]).sum(-1), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("variant", ["opt-pre-norm-projected", *FAMILIES])
+def test_one_readout_of_several_states_is_the_sum_of_those_of_each(variant):
+    _, model = make_pair(variant)
+    point = model.record(random_ids(12))
+    backward = Backward(model.network(), point, "pull", 2**30)
+    states = torch.randn(9, point.hidden.shape[1], dtype=torch.float64)
+    states[:4] = 0
+    together = backward.of_states(states)
+    assert_close(together, backward(states[4:], range(4, 9)).sum(0), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("variant", ["opt-post-norm", *FAMILIES])
 def test_second_derivatives_of_the_frozen_network_are_zero(variant):
     _, model = make_pair(variant)

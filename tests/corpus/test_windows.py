@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from decomp.corpus.cutting import cut_windows
+from decomp.corpus.targets import only_targets, parse_targets
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.corpus.windows import continued, only_target, windows_of
+from decomp.corpus.windows import continued, windows_of
 from decomp.models.loading import load_tokenizer
 
 
@@ -78,7 +79,7 @@ def test_no_beginning_of_sequence():
 def test_only_target_keeps_its_prediction_and_context(position, bos):
     ids, config = torch.arange(1, 13), SimpleNamespace(bos_token_id=bos)
     windows = windows_of(["abcdefghijkl"], Letters(), config, positions=6, stride=3, bos=bos is not None)
-    (cut,) = only_target(windows, position)
+    (cut,) = only_targets(windows, parse_targets(position))
     wanted = len(ids) - 1 if position == "last" else position
     (target,) = cut.window.targets
     assert cut.window.position(target + 1) == wanted
@@ -91,7 +92,7 @@ def test_only_target_keeps_its_prediction_and_context(position, bos):
 
 def test_only_target_that_is_nowhere():
     with pytest.raises(ValueError, match="no article has a predicted token at 3: the longest has 3 tokens"):
-        only_target(windows_of(["abc"], Letters(), None, positions=6, bos=False), 3)
+        only_targets(windows_of(["abc"], Letters(), None, positions=6, bos=False), parse_targets(3))
 
 
 TEXT = "It  didn't end: \U0001f44d\U0001f3fd cafés\nnew"

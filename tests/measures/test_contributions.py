@@ -145,3 +145,46 @@ def test_few_targets_are_pulled_and_many_carried():
     assert contributions.pull_pays(Text(ids, range(98, 99)), Request())
     assert not contributions.pull_pays(Text(ids, range(99)), Request())
     assert not contributions.pull_pays(Text(ids, range(98, 99)), Request(decomposition_length=1))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("variant", ["opt-post-norm", "gemma2"])
+def test_first_order_is_the_slope_along_each_contribution(variant, function):
+    model = with_head_bias(make_pair(variant)[1])
+    text = text_of(9, first=2)
+    result = model.decompose(text.ids)
+    scores = one("first_order", model, text, function=function, extra=True)
+    for i in text.targets:
+        hidden = result.hidden[i].clone().requires_grad_()
+        logits = model.unembedding().logits(hidden[None])
+        FUNCTIONS[function](logits, text.ids[i + 1 : i + 2], text.foils[i : i + 1]).sum().backward()
+        assert_close(scores.scores[i], result.dense()[i] @ hidden.grad, rtol=0, atol=1e-10)
+        assert_close(scores.extra["<bias>"][i], result.bias[i] @ hidden.grad, rtol=0, atol=1e-10)
+    assert scores.measure == ("first_order" if function == "log2_prob" else f"first_order:{function}")
+
+
+@pytest.mark.parametrize("kept", [None, 3])
+@pytest.mark.parametrize("span", [1, 3])
+@pytest.mark.parametrize("variant", ["opt-post-norm", "llama", "gpt_neox"])
+def test_first_order_pulled_back_is_carried_forward(variant, span, kept, monkeypatch):
+    _, model = make_pair(variant)
+    text = Text(random_ids(11), range(7, 10) if span > 1 else range(8, 9))
+    request = Request(decomposition_length=kept, extra=span == 1, own=True, span=span)
+    results = []
+    for advantage in (0, 10**9):
+        monkeypatch.setattr(contributions, "PULL_ADVANTAGE", advantage)
+        results += SCORES["first_order"](model, [text], request)
+    (pulled,), (carried,) = results
+    place = slice(pulled.targets.start, pulled.targets.stop)
+    assert pulled.targets == carried.targets == range(text.targets.start, text.targets.start + 1)
+    assert_close(pulled.scores[place], carried.scores[place], rtol=1e-11, atol=1e-11)
+    assert pulled.scores[place].abs().max() > 1e-3
+    row = "<own>" if span > 1 else "<bias>"
+    assert_close(pulled.extra[row][place], carried.extra[row][place], rtol=1e-11, atol=1e-11)
+
+
+def test_a_span_is_one_way_back():
+    ids = torch.arange(100)
+    assert contributions.pull_pays(Text(ids, range(40, 99)), Request(span=59))
+    assert not contributions.pull_pays(Text(ids, range(40, 99)), Request(span=58))
+    assert not contributions.pull_pays(Text(ids, range(30, 89)), Request(span=59))

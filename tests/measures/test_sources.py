@@ -40,11 +40,11 @@ def test_every_measure_sums_takes_groups_or_refuses():
     assert [
         *("gradient_norm", "attention_norm", "attention_norm_resln", "value_zeroing", "value_zeroing_rollout")
     ] == REFUSED
-    assert {*SCORES} - {*SUMMED, *REFUSED} == {"delta_lp", "decomposed_logit", "occlusion"}
+    assert {*SCORES} - {*SUMMED, *REFUSED} == {"delta_lp", "first_order", "decomposed_logit", "occlusion"}
 
 
 @pytest.mark.parametrize("kept", [None, 1, 3])
-@pytest.mark.parametrize("name", [*SUMMED, "decomposed_logit"])
+@pytest.mark.parametrize("name", [*SUMMED, "first_order", "decomposed_logit"])
 def test_sums_over_the_tokens_of_each_source(model, name, kept):
     result, tokens = scored(model, name, decomposition_length=kept), scored(model, name, None)
     assert result.scores.shape == (len(IDS) - 1, 6)

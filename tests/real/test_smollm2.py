@@ -81,7 +81,7 @@ def test_where_sequences_begin_is_an_attention_sink(page):
 @pytest.mark.parametrize("rule", ["frozen", "half"])
 @pytest.mark.parametrize(("country", "city"), [("Germany", "Berlin")])
 def test_a_capital_rests_on_its_country(pair, country, city, rule):
-    table = decomp.score(f"{PROMPT.format(country)} {city}", pair, target="last", gate_rule=rule)
+    table = decomp.score(f"{PROMPT.format(country)} {city}", pair, targets="last", gate_rule=rule)
     assert strongest(table).strip("Ġ") == country
 
 

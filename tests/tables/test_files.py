@@ -79,7 +79,7 @@ def test_every_string_survives_two_formats(tmp_path, first, second):
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 def test_numbers_and_what_is_missing(tmp_path, name):
-    columns = Front(span=2, article_ids=True, entropy=True).columns
+    columns = Front(spans=True, article_ids=True, entropy=True).columns
     rest = row(source="<bias>", source_position=None, score=-1e-300)
     rows = [
         ("007", 2, 0, 5, 9, 0.1, -1, *row(score=1 / 3)),

@@ -1,0 +1,60 @@
+"""One target of a long text: readouts pulled back, and ΔLP of its strongest sources, against all pairs, in one run."""
+
+from functools import partial
+
+import click
+import torch
+
+from bench.measure import processor_seconds
+from bench.shapes import SHAPES, make_model
+from decomp.core.model import Model
+from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
+from decomp.measures import Request, Text, find_measure
+
+
+def forward(model: Model, text: Text) -> None:
+    """Run the model itself, as it stands."""
+    with torch.no_grad():
+        model.base_model(text.ids[None])
+
+
+def scored(model: Model, text: Text, measure: str, request: Request) -> None:
+    """Score a text by one measure."""
+    list(find_measure(measure)(model, [text], request))
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(SHAPES), default="gpt2", show_default=True)
+@click.option("--length", type=int, default=1024, show_default=True, help="Tokens.")
+@click.option("--span", type=int, default=16, show_default=True, help="Tokens that are predicted together.")
+@click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
+@click.option("--memory", default=DEFAULT_MEMORY, show_default=True)
+@click.option("--all-pairs/--no-all-pairs", default=True, help="Carry the contributions of all pairs too.")
+def main(shape: str, length: int, span: int, threads: int, memory: str, all_pairs: bool) -> None:
+    """Time a forward pass, the readout of one target and of a span, and ΔLP of all pairs."""
+    torch.set_num_threads(threads)
+    model = make_model(shape)
+    ids = torch.randint(4, model.config.vocab_size, (length,))
+    last, end = Text(ids, range(length - 2, length - 1)), Text(ids, range(length - 1 - span, length - 1))
+    every = Text(ids, range(length - 1))
+    request = Request(memory=parse_bytes(memory))
+    together = Request(memory=parse_bytes(memory), span=span)
+    ways = {
+        "a plain forward pass": (partial(forward, model, last), 3),
+        "first_order of the last target": (partial(scored, model, last, "first_order", request), 3),
+        "decomposed_logit of the last target": (partial(scored, model, last, "decomposed_logit", request), 3),
+        f"first_order of a span of {span}": (partial(scored, model, end, "first_order", together), 3),
+    }
+    if all_pairs:
+        ways["decomposed_logit of all pairs"] = (partial(scored, model, every, "decomposed_logit", request), 1)
+        ways["delta_lp of all pairs, one target read"] = (partial(scored, model, last, "delta_lp", request), 1)
+    click.echo(f"{shape}, {length} tokens, {threads} threads, float32; way, processor seconds, forward passes")
+    plain = None
+    for name, (work, repeat) in ways.items():
+        time = processor_seconds(work, repeat)
+        plain = plain or time
+        click.echo(f"{name:42} {time:9.2f} {time / plain:9.2f}", nl=True)
+
+
+if __name__ == "__main__":
+    main()
