@@ -6,6 +6,7 @@ import click
 
 from decomp.cli import layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
+from decomp.locate.conventions import EDGES
 
 
 @layout.command(
@@ -19,7 +20,7 @@ from decomp.cli.edges import behaviour_options, prompts_file
 @options.model
 @layout.section(
     "Scores",
-    options.convention("eap", "auto-circuit", "eap-ig"),
+    options.convention(EDGES),
     options.choice(
         "--method",
         ["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"],
@@ -73,15 +74,13 @@ def command(**asked: Any) -> None:
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.locating import check_outputs, conventional, job_of, open_asked, request_of, say_lines
+    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of, say_lines
     from decomp.cli.running import claim_beside, deliver
-    from decomp.locate.conventions import EDGES
     from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import summary
     from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
-    asked = conventional(asked, EDGES)
     request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
     check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)

@@ -7,13 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-from click.core import ParameterSource
-
 from decomp.cli.common import destination, made_now, open_model, say
 from decomp.cli.running import Job, check_asked, device_here
 from decomp.io.amounts import parse_bytes
-from decomp.locate.conventions import Conventions, with_convention
 from decomp.tables.work import Work
 
 if TYPE_CHECKING:
@@ -35,18 +31,6 @@ def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
     request = family(**{**{n: asked[n] for n in asked if n in named}, "memory": parse_bytes(asked["memory"])})
     request.check()
     return request
-
-
-def conventional(asked: Mapping[str, Any], known: Conventions) -> dict[str, Any]:
-    """Return the options with those of --convention, which what is given on the command line overrides.
-
-    The running command's parameters become these, so that its tables say what was done.
-    """
-    context = click.get_current_context()
-    given = [name for name in asked if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)]
-    options = with_convention(asked, asked["convention"], known, given)
-    context.params.update(options)
-    return options
 
 
 INPUTS = ("facts_file", "items_file", "neurons_file", "unrelated", "prompts_file", "edges_file", "model")

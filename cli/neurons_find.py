@@ -6,6 +6,7 @@ import click
 
 from decomp.cli import layout, options
 from decomp.cli.neurons import items_file, kind_of_neurons
+from decomp.locate.conventions import NEURONS
 
 
 @layout.command(
@@ -19,7 +20,7 @@ from decomp.cli.neurons import items_file, kind_of_neurons
 @options.model
 @layout.section(
     "What is attributed",
-    options.convention("knowledge-neurons"),
+    options.convention(NEURONS),
     click.option(
         "--function",
         type=click.Choice(["log2_prob", "prob", "logit"]),
@@ -90,7 +91,6 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.locating import (
         check_outputs,
-        conventional,
         job_of,
         lines_beside,
         open_asked,
@@ -98,14 +98,12 @@ def command(**asked: Any) -> None:
         say_lines,
     )
     from decomp.cli.running import claim_beside, deliver
-    from decomp.locate.conventions import NEURONS
     from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
     from decomp.locate.neurons.scoring import NeuronRequest
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
-    asked = conventional(asked, NEURONS)
     request, picture = request_of(NeuronRequest, asked), asked["picture"]
     check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)

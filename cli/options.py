@@ -11,7 +11,7 @@ import click
 from decomp.cli import kinds
 from decomp.cli.layout import Decorator, section
 from decomp.corpus.targets import ALL, parse_targets
-from decomp.measures.conventions import CONVENTIONS
+from decomp.measures.conventions import CONVENTIONS, Convention
 from decomp.measures.registry import CONTRAST_FUNCTIONS, PLAIN_FUNCTIONS
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions
 from decomp.models.sources import check_name
@@ -224,10 +224,22 @@ def multi_token(what: str) -> Callable[[F], F]:
     )
 
 
-def convention(*names: str) -> Callable[[F], F]:
-    """Return the option that sets others to what users of another tool expect."""
-    return choice(
-        "--convention", names, None, "Options as a user of another tool expects them; explicit options override them."
+def convention(known: Mapping[str, Convention], default: str | None = None, help: str = "") -> Callable[[F], F]:
+    """Return the option that makes what users of another tool expect the defaults of a command's other options."""
+
+    def adopt(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            ctx.default_map = {**(ctx.default_map or {}), **known[value].options}
+        return value
+
+    return click.option(
+        "--convention",
+        type=click.Choice(list(known)),
+        default=default,
+        show_default=default is not None,
+        is_eager=True,
+        callback=adopt,
+        help=help or "Options as a user of another tool expects them; explicit options override them.",
     )
 
 
@@ -399,12 +411,6 @@ occlusion_options = section(
 )
 
 
-def adopt(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Make a convention's options the defaults of this command."""
-    ctx.default_map = {**(ctx.default_map or {}), **CONVENTIONS[value].options}
-    return value
-
-
 def measures(*default: str) -> Callable[[F], F]:
     """Return the option that names measures, several of them at once."""
     return click.option(
@@ -418,14 +424,8 @@ def measures(*default: str) -> Callable[[F], F]:
     )
 
 
-convention_of_measures = click.option(
-    "--convention",
-    type=click.Choice(list(CONVENTIONS)),
-    default="decomp",
-    show_default=True,
-    is_eager=True,
-    callback=adopt,
-    help="Defaults of the options of measures as another tool has them: decomp measures shows which.",
+convention_of_measures = convention(
+    CONVENTIONS, "decomp", "Defaults of the options of measures as another tool has them: decomp measures shows which."
 )
 
 

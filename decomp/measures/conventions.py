@@ -1,7 +1,7 @@
-"""What users of other tools expect of the measures: `--convention`. Imports no torch."""
+"""What users of other tools expect: `--convention`, and those of the measures. Imports no torch."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,13 @@ from decomp.io.names import suggested
 
 @dataclass(frozen=True)
 class Convention:
-    """The options that a tool has as its own defaults; whatever is given explicitly wins."""
+    """The options that a tool has as its own defaults."""
 
     name: str
     line: str
     """Whose convention it is."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Values by the name of an option, or of the setting `bos`."""
+    """Values by the name of an option, or of the setting `bos`; what is given explicitly wins over them."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """What measures attribute where no function is asked for; contrasted, the contrast of the same."""
     differs: str = ""
@@ -35,10 +35,14 @@ def as_option(name: str, value: Any) -> str:
     return f"--{flag} {shlex.quote(str(value))}"
 
 
+def by_name(conventions: Iterable[Convention]) -> dict[str, Convention]:
+    """Return conventions by their names, as `--convention` takes them."""
+    return {convention.name: convention for convention in conventions}
+
+
 GRADIENTS = ("gradient_norm", "input_x_gradient", "integrated_gradients", "discretized_ig")
-CONVENTIONS = {
-    convention.name: convention
-    for convention in (
+CONVENTIONS = by_name(
+    (
         Convention("decomp", "what is described on these pages: the default"),
         Convention(
             "paper",
@@ -76,12 +80,12 @@ CONVENTIONS = {
             "beginning-of-sequence token: --bos",
         ),
     )
-}
-"""Every convention, by name."""
+)
+"""Every convention of the measures."""
 
 
-def find_convention(name: str) -> Convention:
+def find_convention(name: str, known: Mapping[str, Convention] = CONVENTIONS) -> Convention:
     """Return the convention of that name. ValueError, with the known ones, for an unknown one."""
-    if name not in CONVENTIONS:
-        raise ValueError(f"unknown convention {name!r}: {suggested(name, CONVENTIONS)}")
-    return CONVENTIONS[name]
+    if name not in known:
+        raise ValueError(f"unknown convention {name!r}: {suggested(name, known)}")
+    return known[name]

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from decomp.core.network import Norm
-from decomp.locate.conventions import EDGES, with_convention
+from decomp.locate.conventions import EDGES
 from decomp.locate.edges.batches import bytes_of_prompt
 from decomp.locate.edges.behaviour import Setting
 from decomp.locate.edges.checking import check_edges, default_counts, rankings
@@ -18,6 +18,7 @@ from decomp.locate.edges.graph import graph_of, streams
 from decomp.locate.edges.passes import EdgeMasks, UniformMask, through_norm
 from decomp.locate.edges.prompts import PromptPair
 from decomp.locate.edges.scoring import EdgeRequest, ranked, score_edges
+from decomp.measures.conventions import find_convention
 from tests.edge_reference import EdgeForward
 from tests.variants import VARIANTS, make_pair, random_ids
 
@@ -299,7 +300,7 @@ def test_sums_over_prompts_and_samples():
         ({"over_prompts": "sum"}, a + b + c),
         ({"over_prompts": "batch_means"}, (a + b) / 2 + c),
         ({"over_samples": "sum"}, (a + b + c)),
-        (EDGES["auto-circuit"], 3 * ((a + b) / 2 + c)),
+        (EDGES["auto-circuit"].options, 3 * ((a + b) / 2 + c)),
     ):
         result = score_edges(decomposed, prompts, EdgeRequest(**options, samples=2))
         close(result.scores, expected)
@@ -309,14 +310,10 @@ def test_sums_over_prompts_and_samples():
 
 
 def test_conventions_are_requests():
-    named = with_convention({"samples": 3, "quadrature": None}, "eap-ig", EDGES, given=["samples"])
-    assert named == {"method": "eap_ig", "samples": 3, "quadrature": "left"}
-    assert with_convention({"quadrature": "right"}, "eap-ig", EDGES, given=["quadrature"])["quadrature"] == "right"
-    assert with_convention({"samples": 3}, None, EDGES) == {"samples": 3}
+    assert EdgeRequest(**EDGES["eap"].options) == EdgeRequest(mask_value=0.0)
+    assert EdgeRequest(**EDGES["eap-ig"].options, samples=4).nodes() == [(k / 4, 1 / 4) for k in range(4)]
     with pytest.raises(ValueError, match="unknown convention 'acdc': choose one of eap, auto-circuit, eap-ig"):
-        with_convention({}, "acdc", EDGES)
-    assert EdgeRequest(**EDGES["eap"]) == EdgeRequest(mask_value=0.0)
-    assert EdgeRequest(**EDGES["eap-ig"], samples=4).nodes() == [(k / 4, 1 / 4) for k in range(4)]
+        find_convention("acdc", EDGES)
 
 
 def test_eap_ig_of_one_sample_is_edge_attribution_patching():
