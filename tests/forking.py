@@ -1,7 +1,8 @@
-"""Runs commands in forks of one warm process, so that a test can kill many without waiting for imports.
+"""Runs commands in forks of one warm process, so that a test can kill and stop many without waiting for imports.
 
-Reads lines of JSON: arguments of `decomp`, and the seconds after which the command is killed (None: never).
-Answers each with the exit status, as `os.waitpid` gives it.
+Reads lines of JSON: a list of commands that run at the same time, each with the arguments of `decomp`, the seconds
+after which it is killed (None: never), and the file for what it says (None: none). Answers with the list of their
+process ids, and once all have ended with that of their exit statuses, as `os.waitpid` gives them.
 """
 
 import json
@@ -17,23 +18,38 @@ from decomp.models import load_model
 from decomp.runs import parts
 
 
+def begin(arguments: list[str], seconds: float | None, said: str | None) -> tuple[int, threading.Timer]:
+    """Start a command; return its process id, and what will kill it."""
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        if said is not None:
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+        # Signals may be ignored here, as they are in the background of a script.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        main(arguments)
+    timer = threading.Timer(seconds or 0, os.kill, (child, signal.SIGKILL))
+    if seconds is not None:
+        timer.start()
+    return child, timer
+
+
+def end(child: int, timer: threading.Timer) -> int:
+    """Wait for a command; return its exit status."""
+    _, status = os.waitpid(child, 0)
+    timer.cancel()
+    return status
+
+
 def serve() -> None:
     torch.set_num_threads(1)
     load_model("demo-opt")
     parts.FOLDER_SIZE = 4  # of which a run of a test's size has several
     for line in sys.stdin:
-        arguments, seconds = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, 1)
-            main(arguments)
-        timer = threading.Timer(seconds or 0, os.kill, (child, signal.SIGKILL))
-        if seconds is not None:
-            timer.start()
-        _, status = os.waitpid(child, 0)
-        timer.cancel()
-        print(json.dumps(status), flush=True)
+        begun = [begin(*command) for command in json.loads(line)]
+        print(json.dumps([child for child, _ in begun]), flush=True)
+        print(json.dumps([end(*each) for each in begun]), flush=True)
 
 
 if __name__ == "__main__":

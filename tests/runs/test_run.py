@@ -63,9 +63,32 @@ def plain(done, corpus):
     return Path("plain.tsv").read_bytes()
 
 
+class Forks:
+    """Commands in forks of one process that has imported all."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def begin(self, *commands):
+        """Start commands at the same time, each as (arguments, seconds until SIGKILL, file for what it says)."""
+        lines = [[list(map(str, arguments)), seconds, said] for arguments, seconds, said in commands]
+        self.server.stdin.write(json.dumps(lines) + "\n")
+        self.server.stdin.flush()
+        return self.answer()
+
+    def answer(self):
+        """The process ids after `begin`; the exit statuses once all have ended."""
+        return json.loads(self.server.stdout.readline())
+
+    def __call__(self, arguments, seconds=None):
+        """The exit status of one command, killed after so many seconds."""
+        self.begin((arguments, seconds, None))
+        (status,) = self.answer()
+        return status
+
+
 @pytest.fixture(scope="module")
 def forks():
-    """Commands in forks: `(arguments, seconds until SIGKILL)` to exit status."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.forking"],
@@ -75,13 +98,7 @@ def forks():
         text=True,
         env=environment,
     ) as server:
-
-        def fork(arguments, seconds=None):
-            server.stdin.write(json.dumps([[str(a) for a in arguments], seconds]) + "\n")
-            server.stdin.flush()
-            return json.loads(server.stdout.readline())
-
-        yield fork
+        yield Forks(server)
         server.stdin.close()
 
 
@@ -236,43 +253,40 @@ def test_interrupted(run, done, corpus, plain, monkeypatch):
     assert Path("table.tsv").read_bytes() == plain
 
 
-INTERRUPTIBLE = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "signal.signal(signal.SIGTERM, signal.SIG_DFL); from decomp.cli.main import main; main()"
-)
-"""The command where SIGINT is ignored at the start, too, as it is in the background of a script."""
-
-
-def stopped(folder, sent, begun, *arguments):
+def stopped(forks, sent, begun, *arguments):
     """Start the command, send it a signal when `begun`, and return its exit code and what it said."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", INTERRUPTIBLE, "score", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while not begun() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(sent)
-        _, said = process.communicate()
-    assert "Traceback" not in said
-    return process.returncode, said
+    said = Path("said").absolute()
+    (process,) = forks.begin((("score", *arguments), None, str(said)))
+    while not begun():
+        os.kill(process, 0)  # an error where it has ended
+        time.sleep(0.01)
+    os.kill(process, sent)
+    (status,) = forks.answer()
+    text = said.read_text("utf-8")
+    said.unlink()
+    assert "Traceback" not in text
+    return os.waitstatus_to_exitcode(status), text
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_interrupts(corpus, done, tmp_path, sent, code):
+def test_a_signal_interrupts(forks, corpus, tmp_path, monkeypatch, sent, code):
     corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
-    returned, said = stopped(tmp_path, sent, lambda: parts("run"), corpus, MODEL, "--run", "run")
+    monkeypatch.chdir(tmp_path)
+    returned, said = stopped(forks, sent, lambda: parts("run"), corpus, MODEL, "--run", tmp_path / "run")
     assert returned == code
     assert "windows are done and kept. The same command goes on from here." in said
     assert 0 < len(open_run(Path("run")).done()) < len(open_run(Path("run")).items)
     assert not list(Path("run").glob("**/.*.part"))
 
 
-def test_a_signal_leaves_no_file_behind(corpus, tmp_path):
+def test_a_signal_leaves_no_file_behind(forks, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
 
     def begun():
         return any(tmp_path.glob(".table.tsv.*.part"))
 
-    assert stopped(tmp_path, signal.SIGTERM, begun, corpus, MODEL, "-o", "table.tsv") == (143, "")
+    assert stopped(forks, signal.SIGTERM, begun, corpus, MODEL, "-o", tmp_path / "table.tsv") == (143, "")
     assert list(tmp_path.iterdir()) == [corpus]
 
 
@@ -457,14 +471,10 @@ def test_bad_requests(run, corpus):
         assert "I/N with I from 1 to N" in refused(run("score", corpus, MODEL, "--run", "run", "--shard", shard))
 
 
-def test_two_shards_at_once(corpus, done, plain, tmp_path):
-    command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "score", str(corpus), MODEL]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen([*command, "--run", "run", "--shard", f"{i}/2", "-q"], cwd=tmp_path, env=environment)
-        for i in (1, 2)
-    ]
-    assert [process.wait() for process in started] == [0, 0]
+def test_two_shards_at_once(forks, corpus, done, plain, tmp_path):
+    command = ("score", corpus, MODEL, "--run", tmp_path / "run", "-q", "--shard")
+    forks.begin(*(((*command, shard), None, None) for shard in ("1/2", "2/2")))
+    assert forks.answer() == [0, 0]
     done("table", "run", "-o", "table.tsv")
     assert Path("table.tsv").read_bytes() == plain
     run = open_run(Path("run"))
