@@ -1,7 +1,9 @@
 """What --convention sets: data that is valid, options that win over it, numbers as the other tools have them."""
 
+import json
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,17 +62,19 @@ def rows_of(done, *asked):
 
 def test_a_convention_is_its_options(done):
     measures = ("--measure", "integrated_gradients", "--measure", "gradient_norm", "--measure", "occlusion")
-    adopted = rows_of(done, *measures, "--convention", "inseq")
-    spelt = ("--reduce", "norm", "--norm", "l2", "--steps", 50, "--baseline", "unk", "--dig-steps", "points")
+    adopted = rows_of(done, *measures, "--convention", "inseq", "--steps", 5)
+    spelt = ("--reduce", "norm", "--norm", "l2", "--steps", 5, "--baseline", "unk", "--dig-steps", "points")
     assert adopted == rows_of(done, *measures, *spelt, "--neighbors", 50, "--no-bos", "--function", "prob")
     assert {measure for _, measure, _ in adopted} == {f"{name}:prob" for name in measures[1::2]}
     assert adopted[0][0] == "The"
     other = rows_of(done, *measures, "--convention", "inseq", "--bos", "--steps", 5, "--function", "logit")
-    assert other == rows_of(done, *measures, *spelt[:5], 5, *spelt[6:], "--neighbors", 50, "--function", "logit")
+    assert other == rows_of(done, *measures, *spelt, "--neighbors", 50, "--function", "logit")
     options = {"convention": "inseq", "steps": 5, "dtype": "float64"}
     python = decomp.score("The cat sat on the mat", "demo-gpt2", measures[1::2], **options)
-    same = rows_of(done, *measures, "--convention", "inseq", "--steps", 5)
-    assert_close(list(python.select(position=5)["score"]), [score for *_, score in same], rtol=0, atol=1e-12)
+    assert_close(list(python.select(position=5)["score"]), [score for *_, score in adopted], rtol=0, atol=1e-12)
+    done("score", *TEXT, "--measure", "occlusion", "--convention", "inseq", "-o", "table.tsv")
+    made = json.loads(Path("table.tsv.meta.json").read_text("utf-8"))["made"]["options"]
+    assert {**made, **CONVENTIONS["inseq"].options} == made
 
 
 def test_contrasts_attribute_the_contrast_of_the_same(done, tmp_path):
