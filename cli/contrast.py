@@ -31,6 +31,7 @@ ELSEWHERE = {
     click.option("--foil", help="and what does not."),
 )
 @options.results
+@options.sources_section
 @options.contrast_options
 @options.model_options
 @options.run_options

@@ -37,6 +37,7 @@ from decomp.cli import layout, options
     ),
 )
 @options.input_options
+@options.sources_section
 @options.model_options
 @options.window_options
 @layout.section("Computation", options.memory, options.shard, options.plan)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options.model
 @options.evaluation_results
 @layout.section("What is predicted", options.targets)
+@options.sources_section
 @options.plain_measures("delta_lp", "attention", "gradient_norm", "input_x_gradient")
 @options.window_options
 @layout.section("Intervals", options.seed)

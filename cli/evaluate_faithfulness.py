@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     ),
     options.seed,
 )
+@options.sources_section
 @options.measure_options
 @options.model_options
 @options.window_options

@@ -283,6 +283,16 @@ targets = click.option(
     "together; repeatable.  [default: all]",
 )
 
+sources = choice(
+    "--sources",
+    ["token", "word", "sentence", "line", "paragraph", "segment"],
+    None,
+    "What contributions are of and is taken away, all of its tokens together.  [default: what is predicted]",
+)
+
+sources_section = section("What contributions are of", sources)
+"""Where what is predicted can't be chosen."""
+
 unit_options = section(
     "What is predicted",
     targets,
@@ -290,8 +300,9 @@ unit_options = section(
         "--unit",
         ["token", "word"],
         "token",
-        "What is predicted, and taken away: single tokens, or all tokens of a word together.",
+        "What is predicted: single tokens, or all tokens of a word together.",
     ),
+    sources,
     click.option(
         "--words",
         "word_list",

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def score_for_a_person(job: ScoreJob, asked: Mapping[str, Any]) -> None:
 def is_for_a_person(asked: Mapping[str, Any]) -> bool:
     """Return whether a text's scores would go to a terminal, and no format was asked for."""
     unsaid = asked["output"] is None and asked["format_name"] is None
-    return asked["text"] is not None and unsaid and on_terminal()
+    groups = asked["sources"] not in (None, asked["unit"])
+    return asked["text"] is not None and unsaid and not groups and on_terminal()
 
 
 def on_terminal() -> bool:
@@ -79,7 +81,9 @@ def on_terminal() -> bool:
 def show_plan(job: ScoreJob, asked: Mapping[str, Any]) -> None:
     """Show what the job will take, by one of its windows, and on standard output a script for Slurm."""
     windows, length = job.work.plan, job.scoring.scorer.request.decomposition_length
-    found = plan(windows, sample_of(job), partial(written_pairs, decomposition_length=length))
+    by_tokens = partial(written_pairs, decomposition_length=length)
+    pairs = attrgetter("pairs") if job.scoring.scorer.front.has_groups else by_tokens
+    found = plan(windows, sample_of(job), pairs)
     form = "parquet" if asked["output"] is None else format_of(asked["output"], asked["format_name"])
     run = str(asked["run_folder"] or "runs/score")
     say_plan(found, form, ("run_folder", "output", "format_name"), run=run)

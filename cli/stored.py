@@ -69,18 +69,21 @@ def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> No
 
     with destination(asked["output"]) as file:
         for each in stored:
+            if each.has_groups:
+                raise ValueError(
+                    f"{each.name} has groups of tokens for sources, the text format has tokens: give --format tsv"
+                )
             file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
 
 
 def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, asked: Mapping[str, Any]) -> None:
     """Write the long table, which says how the first window's decomposition was made."""
-    from decomp.runs.stored import DELTA_LP_COLUMNS
 
     first = next(stored)
     reduced = {name: asked[name] for name in REDUCTION if asked[name]}
     made = first.made()
     if made is not None and reduced:
         made = {**made, "options": {**made["options"], **reduced}}
-    with table(asked["output"], asked["format_name"], reduction.columns(DELTA_LP_COLUMNS), made) as write:
+    with table(asked["output"], asked["format_name"], reduction.columns(first.columns), made) as write:
         for each in chain([first], stored):
             write(reduction(each.block()))

@@ -45,16 +45,20 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
     articles = read_articles(
         asked["input_file"], InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
     )
+    if asked["format_name"] == "pt" and asked["sources"] not in (None, "token"):
+        raise ValueError("the .pt format has tokens for sources, not groups of them: leave out --format pt")
     if asked["overwrite"] and asked["shard"].count > 1:
         raise ValueError("--overwrite would remove what the other shards write: remove the files first")
     check_output_folder(asked["output_dir"])
-    from decomp.jobs import open_windows  # imports torch
+    from decomp.corpus.sources import check_fit  # imports torch
+    from decomp.jobs import open_windows
     from decomp.models.base import model_label
     from decomp.models.checks import parse_dtype
     from decomp.runs.decomposition_files import DecompositionFiles
 
     model, tokenizer = open_model(asked["model"], asked["dtype"], asked["device"], asked["revision"])
     windows = open_windows(articles, model, tokenizer, asked["stride"], asked["bos"])
+    check_fit(asked["sources"], windows)
     files = DecompositionFiles(
         asked["output_dir"],
         corpus_name(asked["input_file"]),
@@ -73,11 +77,12 @@ def job_of(storing: Storing, asked: Mapping[str, Any], keep: Keep | None = None)
     from decomp.runs.cost import cost_model, planned
 
     model, windows = storing.model, storing.windows
-    plan = planned(windows, cost_model(model, asked["decomposition_length"], with_logits=False))
+    cost = cost_model(model, asked["decomposition_length"], with_logits=False)
+    plan = planned(windows, cost, asked["sources"])
     made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
     batches = in_batches([window.tokens for window in plan], asked["batch_size"], model.max_length())
     options = {name: asked[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}
-    compute = partial(decompose_and_keep, keep or storing.files.write, options)
+    compute = partial(decompose_and_keep, keep or storing.files.write, options, asked["sources"])
     work = Work("window", list(enumerate(windows)), plan, batches, compute, ())
     return Job(work, model, asked["model"], {**made, "format": asked["format_name"]})
 
@@ -92,9 +97,9 @@ def store(storing: Storing, asked: Mapping[str, Any]) -> None:
     """Decompose and store what is left of a run, or of this command's shard of it."""
     job, shard = job_of(storing, asked), asked["shard"]
     wanted = run_of(storing, job)
-    left = [storing.windows[number] for number in wanted.left(shard)]
+    left = [job.work.plan[number] for number in wanted.left(shard)]
     size = storing.files.size(left, asked["decomposition_length"], storing.model.unembedding())
-    tokens = sum(len(window.ids) for window in left)
+    tokens = sum(window.tokens for window in left)
     where = f"{format_bytes(size)} will be written to {asked['output_dir']}"
     say(f"{len(left)} windows, {tokens} tokens; {where}", asked["quiet"])
     storing.files.refuse_full_disk(size)
@@ -105,7 +110,7 @@ def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:
     """Show what the job will take, by one of its windows that is decomposed, and a script for Slurm."""
     files, unembedding = storing.files, storing.model.unembedding()
     job = job_of(storing, asked, keep=forget)
-    size = files.size(storing.windows, asked["decomposition_length"], unembedding)
+    size = files.size(job.work.plan, asked["decomposition_length"], unembedding)
     found = plan_of_files(job.work.plan, sample_of(job), {files.format_name: size})
     say_plan(found, files.format_name)
     click.echo(f"# when all have ended: decomp deltalp {files.corpus}_{files.model} {asked['model']}")
@@ -115,9 +120,17 @@ def forget(number: int, result: "Decomposition", window: "TokenisedWindow") -> N
     """Do nothing with a decomposition."""
 
 
-def decompose_and_keep(keep: Keep, options: Mapping[str, Any], model: Any, batch: Sequence[Numbered]) -> Block:
+def decompose_and_keep(
+    keep: Keep, options: Mapping[str, Any], sources: str | None, model: Any, batch: Sequence[Numbered]
+) -> Block:
     """Decompose the windows of a batch, and keep what comes of each."""
+    from decomp.core.partition import Partition
+    from decomp.measures.windows import partition_of
+
     ids = [window.ids.to(model.device) for _, window in batch]
-    for (number, window), result in zip(batch, model.decompose_batch(ids, **options), strict=True):
+    found = (partition_of(window, sources) for _, window in batch)
+    partitions = [own or Partition.tokens(len(each)) for own, each in zip(found, ids, strict=True)]
+    results = model.decompose_batch(ids, sources=partitions, **options)
+    for (number, window), result in zip(batch, results, strict=True):
         keep(number, result, window)
     return {}

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from decomp.core.decomposition import Decomposition
 from decomp.corpus.articles import Article, read_articles
 from decomp.corpus.contrast_items import Item, read_items
+from decomp.corpus.sources import Sources, check_fit, check_sources
 from decomp.jobs import (
     Evaluating,
     Model,
@@ -24,6 +25,7 @@ from decomp.jobs import (
     open_scoring,
     open_windows,
 )
+from decomp.measures.windows import partition_of
 from decomp.models.loading import load_model
 from decomp.report.page.document import Page, check_page, write_page
 from decomp.report.page.opening import (
@@ -81,7 +83,9 @@ def score(
     together, by default as many as have one full window's tokens. `progress` shows a bar (by default on a
     terminal and in a notebook).
 
-    The settings are the options of `decomp score`: `unit` ("token", "word"), `words` (a Path), `span`, `targets`
+    The settings are the options of `decomp score`: `unit` ("token", "word"), `sources` ("token", "word", "sentence",
+    "line", "paragraph", "segment", or for a text of one window a label for each of its tokens, the beginning of
+    sequence included: those of one label are one source), `words` (a Path), `span`, `targets`
     ("last", a position, "10:14" for tokens that are predicted together, or a list of these), `entropy`, `corrected`,
     `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
     `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
@@ -119,7 +123,8 @@ def contrast(
 
     Instead of prompt, target and foil, a `Path` gives the items of a table, as `decomp contrast` reads it; `limit`
     is for the first of these. `measures` are by default those that explain a contrast. The settings are
-    `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `bos`, the options of the
+    `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `sources` of the prompt
+    (as for `score`), `bos`, the options of the
     measures, `top` and the others that say what is kept, and `dtype`, `device`, `revision`; see `score` for these,
     `model` and `progress`.
 
@@ -145,6 +150,7 @@ def decompose(
     text: str,
     model: Model = "demo-opt",
     *,
+    sources: Sources = "token",
     decomposition_length: int | None = None,
     bos: bool = True,
     dtype: str | None = None,
@@ -154,6 +160,8 @@ def decompose(
 ) -> Decomposition:
     """Return the exact decomposition of a text's final hidden states, with the text's tokens (Oh & Schuler 2023).
 
+    `sources`: single tokens, the name of larger ones ("word", "sentence", "line", "paragraph"), or a label for each
+    token, the beginning of sequence included: tokens of one label are one source.
     `decomposition_length`: the most recent sources kept per target, by default all. `bos` begins the text with the
     beginning-of-sequence token. The options are those of the model's own `decompose`: `activation_rule`,
     `output_layers`, `memory`. ValueError for a text that is empty or longer than the model's positions.
@@ -164,8 +172,12 @@ def decompose(
     ('</s>', 'The', 'Ġcat', 'Ġsat', '.')
     >>> result.contributions(3).shape  # (sources, hidden)
     torch.Size([4, 192])
+    >>> sentences = decomp.decompose("The cat sat. It purred.", "demo-opt", sources="sentence")
+    >>> sentences.partition.names
+    ('</s>', 'The cat sat.', 'It purred.')
     """
     articles = articles_of([text] if isinstance(text, str) else text)
+    check_sources(sources)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     windows = open_windows(articles, decomposed, tokenizer, None, bos)
     if len(windows) != 1:
@@ -173,8 +185,9 @@ def decompose(
             f"decompose takes one text of at most {decomposed.max_length()} tokens, this is {len(windows)} windows: "
             "shorten it, or store those of a corpus with decomp decompose"
         )
-    ids = windows[0].ids.to(decomposed.device)
-    result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, **options)
+    check_fit(sources, windows)
+    ids, partition = windows[0].ids.to(decomposed.device), partition_of(windows[0], sources)
+    result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, sources=partition, **options)
     return placed(result, windows[0])
 
 

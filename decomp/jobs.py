@@ -20,6 +20,7 @@ from torch import Tensor
 from decomp.corpus.articles import Article
 from decomp.corpus.batches import in_batches
 from decomp.corpus.contrast_items import Item, read_items, tokenise
+from decomp.corpus.sources import Sources, check_fit, check_sources
 from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, target_names
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
@@ -90,8 +91,8 @@ def open_windows(
     return windows_of(articles, tokenizer, model.config, positions=positions, stride=stride, bos=bos, **units)
 
 
-OWN_CONVENTION = ("convention", "decomp")
-"""The name and value of an option that is as if it were not given, and so is not recorded."""
+NOT_GIVEN = (("convention", "decomp"), ("sources", None))
+"""Names and values of options that are as if they were not given, and so are not recorded."""
 
 
 def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,14 +102,21 @@ def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) 
         "model": dict(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "options": {name: plain(value) for name, value in options.items() if (name, value) != OWN_CONVENTION},
+        "options": {name: plain(value) for name, value in options.items() if not is_unsaid(name, value)},
     }
+
+
+def is_unsaid(name: str, value: Any) -> bool:
+    """Tell whether an option has the value that is not recorded."""
+    return any(name == own and (value is unsaid or value == unsaid) for own, unsaid in NOT_GIVEN)
 
 
 def plain(value: Any) -> Any:
     """Return an option's value as JSON has it; a file by its name and the digest of its contents."""
     if isinstance(value, Path):
         return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
+    if isinstance(value, Tensor):
+        return value.tolist()
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -163,7 +171,7 @@ class Scoring:
         """Return the windows as what a table is computed from."""
         positions = self.model.max_length()
         cost = cost_model(self.model, self.scorer.request.decomposition_length)
-        plan = planned(self.windows, cost)
+        plan = planned(self.windows, cost, self.scorer.front.sources, self.scorer.front.unit)
         batches = in_batches([item.tokens for item in plan], batch_size, positions)
         compute, columns = self.scorer.part, self.columns
         return Work("window", self.windows, plan, batches, compute, columns, unit_cost=cost(positions))
@@ -184,6 +192,7 @@ def open_scoring(
     measures: str | Sequence[str] = "delta_lp",
     *,
     unit: Unit = "token",
+    sources: Sources | None = None,
     words: Path | None = None,
     entropy: bool = False,
     corrected: bool = False,
@@ -220,6 +229,7 @@ def open_scoring(
         measure.function_of(request)
     check_foils(request.function, given=False)
     check_units(chosen, request, unit, wanted, corrected)
+    check_groups(chosen, request, sources, unit)
     if corrected and known is not None:
         check_white_space(list(articles), known)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
@@ -227,11 +237,12 @@ def open_scoring(
     windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=known, unit=unit, span=request.span)
     if max_new_tokens is not None:
         windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
+    check_fit(sources, windows)
     windows = only_targets(windows, wanted)
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     spans, ids = any(window.span > 1 for window in windows), any(article.id for article in articles)
-    front = Front(unit, spans, ids, entropy, boundaries)
+    front = Front(unit, spans, ids, entropy, boundaries, sources)
     scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
@@ -251,6 +262,14 @@ def check_units(
         raise ValueError("--target names tokens, 10:14 those from 10 to 13: leave out --unit word and --span")
     for measure in measures:
         measure.check_together(replace(request, span=max(spans)))
+
+
+def check_groups(measures: Sequence[Measure], request: Request, sources: Sources | None, unit: Unit = "token") -> None:
+    """Raise ValueError for sources that are unknown, or that a measure is not defined for."""
+    check_sources(sources, unit)
+    if sources is not None and not (isinstance(sources, str) and sources == "token"):
+        for measure in measures:
+            measure.check_sources(request)
 
 
 def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"]:
@@ -320,6 +339,7 @@ def open_contrasting(
     measures: str | Sequence[str] = (),
     *,
     multi_token: MultiToken = "first",
+    sources: Sources | None = None,
     bos: bool | None = None,
     top: int | None = None,
     min_abs: float = 0.0,
@@ -338,17 +358,24 @@ def open_contrasting(
     reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if multi_token not in ("first", "sum"):
         raise ValueError(f"multi_token must be first or sum, not {multi_token!r}")
-    chosen, request = find_measures(measures or default_measures(multi_token)), request_from(options)
+    has_groups = sources is not None and not (isinstance(sources, str) and sources == "token")
+    chosen, request = find_measures(measures or default_measures(multi_token, has_groups)), request_from(options)
     requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
+    check_groups(chosen, request, sources)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     requests = [(measure, request.resolved(decomposed, tokenizer)) for measure, request in requests]
     bos = begins_with_bos(options) if bos is None else bos
-    contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos)
-    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token, reduction))
+    contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos, sources)
+    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token, reduction, has_groups))
 
 
 def open_contrasts(
-    items: Sequence[Item], model: DecomposedModel, tokenizer: Any, multi_token: MultiToken, bos: bool
+    items: Sequence[Item],
+    model: DecomposedModel,
+    tokenizer: Any,
+    multi_token: MultiToken,
+    bos: bool,
+    sources: Sources | None = None,
 ) -> list[Contrast]:
     """Return the items, tokenised; those that `first` can't score are left out, with a warning.
 
@@ -356,7 +383,7 @@ def open_contrasts(
     """
     bos_id = beginning_of_sequence(tokenizer, model.config) if bos else None
     tokenised = [tokenise(item, tokenizer, model.max_length(), bos_id) for item in items]
-    contrasts = [make_contrast(item, multi_token, model.device) for item in tokenised]
+    contrasts = [make_contrast(item, multi_token, model.device, sources) for item in tokenised]
     if omitted := [item.place for item, contrast in zip(items, contrasts, strict=True) if contrast is None]:
         message = (
             f"{len(omitted)} of {len(items)} items left out, the first is {omitted[0]}: as tokens, "
@@ -414,9 +441,10 @@ def open_faithfulness(
     scoring = open_scoring(articles, model, measures, **settings)
     request = scoring.scorer.request
     replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
-    chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed)
+    sources = scoring.scorer.front.sources
+    chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed, sources)
     perturbation = Perturbation(replacements, function, draws, seed)
-    curves = Curves(scoring.scorer.measures, request, perturbation)
+    curves = Curves(scoring.scorer.measures, request, perturbation, sources)
     work = faithfulness_work(chosen, curves, batch_size, scoring.model.max_length())
     own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
     made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
@@ -435,7 +463,7 @@ def open_agreement(
     """Return the windows on which the agreement of measures is evaluated; see `decomp.agreement` for the settings."""
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles, model, measures, **settings)
-    compute = Agreed(scoring.scorer.measures, scoring.scorer.request).block
+    compute = Agreed(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.front.sources).block
     summary = MeanTable(agreement.COLUMNS, seed, agreement.refuse_none)
     work = replace(scoring.work(batch_size), compute=compute, computed=agreement.COMPUTED, summary=summary)
     made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
@@ -454,6 +482,8 @@ def open_alignment(
 ) -> Evaluating[Any]:
     """Return the items on which alignment is evaluated; see `decomp.alignment` for the settings."""
     check_least(limit=limit, batch_size=batch_size)
+    if settings.get("sources") not in (None, "token"):
+        raise ValueError("alignment asks for known words among single tokens: leave out sources")
     read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in items))
     length = settings.get("decomposition_length")
     opened = with_evidence(open_contrasting(read, model, measures, **settings), length)

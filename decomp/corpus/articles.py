@@ -2,9 +2,10 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from decomp.corpus.parts import NO_PARTS, Parts, parts_of_lines
 from decomp.io.records import COLUMNAR, SUFFIXES, Record, parse_json, rows_in
 from decomp.io.texts import STDIN, check_unicode, read_text, suffix_of
 
@@ -26,6 +27,8 @@ class Article:
 
     text: str
     id: str = ""
+    parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
+    """Where its sentences, lines, paragraphs and segments are, as far as the text itself does not say."""
 
     def __post_init__(self) -> None:
         check_unicode(self.text, f"article {self.id}" if self.id else "the text")
@@ -116,20 +119,20 @@ def text_articles(text: str, name: str = "the text", default_id: str = "") -> li
     markers = [number for number, line in enumerate(lines) if MARKER.fullmatch(line)]
     if not markers:
         return [Article(text.replace("\r\n", "\n").rstrip(), default_id)]
-    before = joined(lines[: markers[0]])
-    if before:
+    before = joined(lines[: markers[0]], default_id)
+    if before.text:
         logger.warning("%s has text before its first line %s: it is read as an article of its own", name, HEADER)
     ends = [*markers[1:], len(lines)]
     articles = [
-        Article(joined(lines[start + 1 : stop]), title_of(lines[start]) or default_id)
+        joined(lines[start + 1 : stop], title_of(lines[start]) or default_id)
         for start, stop in zip(markers, ends, strict=True)
     ]
-    return [Article(before, default_id), *articles] if before else articles
+    return [before, *articles] if before.text else articles
 
 
-def joined(lines: list[str]) -> str:
-    """Return lines as one, without the empty ones."""
-    return " ".join(filter(None, lines))
+def joined(lines: list[str], article_id: str) -> Article:
+    """Return lines as an article, without the empty ones."""
+    return Article(" ".join(filter(None, lines)), article_id, parts_of_lines(lines))
 
 
 def title_of(line: str) -> str:

@@ -71,6 +71,8 @@ class TokenisedItem:
     evidence: tuple[int, ...]
     """Places in `prompt` of the tokens of the evidence, all its occurrences; none where it isn't there."""
     has_bos: bool
+    places: tuple[tuple[int, int], ...] = ()
+    """The characters of the prompt's own tokens, without that of the beginning of sequence."""
 
 
 def spaced(prompt: str, target: str) -> tuple[str, str]:
@@ -103,8 +105,9 @@ def tokenise(item: Item, tokenizer: Any, positions: int, bos: int | None) -> Tok
     length = len(before) + len(ids["prompt"]) + max(len(ids["target"]), len(ids["foil"]))
     if length > positions:
         raise ValueError(f"{item.place}: the item has {length} tokens, the model has {positions} positions: shorten it")
+    places = tuple((start, end) for start, end in encoded["offset_mapping"])
     evidence = tuple(len(before) + place for place in evidence_tokens(item, encoded["offset_mapping"]))
-    return TokenisedItem(item, before + ids["prompt"], ids["target"], ids["foil"], evidence, bos is not None)
+    return TokenisedItem(item, before + ids["prompt"], ids["target"], ids["foil"], evidence, bos is not None, places)
 
 
 def evidence_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -10,6 +10,7 @@ from jaxtyping import Int, Int32
 from torch import Tensor
 
 from decomp.corpus.articles import Article
+from decomp.corpus.parts import NO_PARTS, Parts
 from decomp.corpus.places import Places
 from decomp.corpus.words import Span, spans_of, trimmed, whitespace_words, words_of_tokens
 
@@ -41,6 +42,8 @@ class TokenisedArticle:
     """Word and characters of each token."""
     words: Int32[np.ndarray, "words 2"]
     """The characters of each word."""
+    parts: Parts = NO_PARTS
+    """Sentences, lines, paragraphs and segments, as far as the text itself does not say where they are."""
 
     def word_ends(self) -> list[int]:
         """Return the token after each word."""
@@ -79,7 +82,7 @@ def place_tokens(
     own = whitespace_words(text) if words is None else spans_of(words)
     own = own if len(own) else spans_of([(0, len(text))])
     owners = words_of_tokens(text, spans, own, f"article {article.id or number}")
-    return TokenisedArticle(number, article.id, text, ids, Places(np.column_stack([owners, spans])), own)
+    return TokenisedArticle(number, article.id, text, ids, Places(np.column_stack([owners, spans])), own, article.parts)
 
 
 def encode(text: str, tokenizer: Any) -> Encoded:

@@ -109,7 +109,7 @@ def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenize
     spans = [(len(before.rstrip("\ufffd")), len(after)) for before, after in pairwise(beginnings)]
     longer = place_tokens(
         article.number,
-        Article(article.text + beginnings[-1], article.id),
+        Article(article.text + beginnings[-1], article.id, article.parts),
         torch.cat([article.ids, new_ids]),
         np.concatenate([article.places.rows[:, 1:], spans_of(spans) + np.int32(len(article.text))]),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from decomp.core.model import Model
+from decomp.corpus.sources import Sources
 from decomp.corpus.windows import TokenisedWindow
 from decomp.measures import Measure, Request
 from decomp.measures.result import Scores
@@ -68,10 +69,11 @@ class Agreed:
 
     measures: Sequence[Measure]
     request: Request
+    sources: Sources | None = None
 
     def block(self, model: Model, windows: Sequence[TokenisedWindow]) -> Block:
         """Return the correlations of some windows' targets, `COMPUTED`."""
-        each = measure_windows(model, windows, self.measures, self.request, len(windows))
+        each = measure_windows(model, windows, self.measures, self.request, len(windows), sources=self.sources)
         return block_of(COMPUTED, ((*key, value) for _, scores in each for key, value in agreements(scores)))
 
 

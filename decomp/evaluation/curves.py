@@ -72,16 +72,20 @@ def perturbation_curves(
     replacement: str | int,
     function: AttributedFunction,
     memory: int,
+    labels: Int[Tensor, " S"] | None = None,
 ) -> dict[tuple[str, str], Float[Tensor, " bins"]]:
     """Return what the prediction of `next_id` loses, by ranking and metric (DeYoung et al. 2020).
 
     Comprehensiveness: F(x) − F(x without the sources ranked first); sufficiency: F(x) − F(these alone), each
-    in the unit of the function F. Rankings are of the text's most recent sources; older ones stay.
+    in the unit of the function F. Rankings are of the text's most recent sources; older ones stay. `labels`: the
+    source that each token belongs to, all of whose tokens are removed; each token is one by default.
     """
+    labels = torch.arange(len(ids), device=ids.device) if labels is None else labels
+    begun = int(labels.max()) + 1
     masks = {}
     for name, ranking in rankings.items():
         for metric, removed in removals(ranking, top_sizes(len(ranking))).items():
-            masks[name, metric] = torch.nn.functional.pad(removed, (len(ids) - len(ranking), 0))
+            masks[name, metric] = torch.nn.functional.pad(removed, (begun - len(ranking), 0))[:, labels]
     nothing = torch.zeros(1, len(ids), dtype=torch.bool, device=ids.device)
     every = torch.cat([nothing, *masks.values()])
     whole, *values = values_without(model, ids, next_id, every, replacement, function, memory).split(

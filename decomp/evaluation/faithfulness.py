@@ -12,13 +12,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.core.partition import Partition
 from decomp.corpus.batches import in_batches
+from decomp.corpus.sources import Sources
 from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import by_bin, perturbation_curves, rank_sources
 from decomp.measures import Measure, Request
 from decomp.measures.functions import AttributedFunction
 from decomp.measures.result import Scores
-from decomp.measures.windows import measure_windows
+from decomp.measures.windows import measure_windows, partition_of
 from decomp.tables import intervals
 from decomp.tables.blocks import Block, Row, block_of
 from decomp.tables.work import Work, item_of, window_key
@@ -48,7 +50,11 @@ class Perturbation:
 
 
 def choose_targets(
-    windows: Sequence[TokenisedWindow], decomposition_length: int | None, count: int | None, seed: int
+    windows: Sequence[TokenisedWindow],
+    decomposition_length: int | None,
+    count: int | None,
+    seed: int,
+    sources: Sources | None = None,
 ) -> list[ChosenWindow]:
     """Return windows cut to what their targets need, and these: all that have sources to rank, or `count` at random.
 
@@ -57,14 +63,21 @@ def choose_targets(
     every = [
         (number, target)
         for number, window in enumerate(windows)
-        for target in window.window.targets
-        if target > 0 and decomposition_length != 1
+        for target, begun in begun_by_targets(window, sources)
+        if begun > 1 and decomposition_length != 1
     ]
     if not every:
         raise ValueError("nothing to rank: no predicted token has two sources or more")
     drawn = every if count is None else sorted(random.Random(seed).sample(every, min(count, len(every))))
     by_window = {number: [target for _, target in group] for number, group in groupby(drawn, itemgetter(0))}
     return [(only_targets(windows[number], targets), targets) for number, targets in by_window.items()]
+
+
+def begun_by_targets(window: TokenisedWindow, sources: Sources | None) -> Iterator[tuple[int, int]]:
+    """Yield each target of a window with the number of sources that have begun by then."""
+    partition = partition_of(window, sources) or Partition.tokens(len(window.ids))
+    begun = partition.begun.tolist()
+    return ((target, begun[target]) for target in window.window.targets)
 
 
 def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> TokenisedWindow:
@@ -81,11 +94,12 @@ class Curves:
     measures: Sequence[Measure]
     request: Request
     perturbation: Perturbation
+    sources: Sources | None = None
 
     def block(self, model: Model, chosen: Sequence[ChosenWindow]) -> Block:
         """Return the rows of some windows' targets, `COMPUTED`."""
         windows = [window for window, _ in chosen]
-        each_scored = measure_windows(model, windows, self.measures, self.request, len(windows))
+        each_scored = measure_windows(model, windows, self.measures, self.request, len(windows), sources=self.sources)
         rows = (self.rows(model, *scored, targets) for scored, (_, targets) in zip(each_scored, chosen, strict=True))
         return block_of(COMPUTED, chain.from_iterable(rows))
 
@@ -93,12 +107,15 @@ class Curves:
         self, model: Model, window: TokenisedWindow, scores: Sequence[Scores], targets: Sequence[int]
     ) -> Iterator[Row]:
         """Yield what each target loses: of every measure and random ranking, removal, metric, and share of sources."""
-        ids, own = window.ids.to(model.device), self.perturbation
+        ids, own, partition = window.ids.to(model.device), self.perturbation, partition_of(window, self.sources)
+        labels = None if partition is None else partition.labels.to(model.device)
         for target in targets:
             ranked = rankings(scores, target, own.draws, self.generator(window, target))
             text = (ids[: target + 1], ids[target + 1])
+            removed = None if labels is None else labels[: target + 1]
             for removal, replacement in own.replacements.items():
-                lost = perturbation_curves(model, *text, ranked, replacement, own.function, self.request.memory)
+                memory = self.request.memory
+                lost = perturbation_curves(model, *text, ranked, replacement, own.function, memory, removed)
                 for (name, metric), curve in lost.items():
                     for fraction, value in by_bin(curve.double().cpu()).items():
                         yield name, removal, metric, fraction, value.item()

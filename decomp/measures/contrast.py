@@ -12,8 +12,10 @@ from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
 from decomp.core.model import Model
+from decomp.core.partition import Partition
 from decomp.corpus.contrast_items import TokenisedItem
 from decomp.corpus.cutting import Window
+from decomp.corpus.sources import Sources, prompt_labels, text_of_tokens
 from decomp.measures import Measure, Request, Text, find_measure
 from decomp.measures.registry import CONTRAST_FUNCTIONS
 from decomp.measures.result import Scores
@@ -70,6 +72,20 @@ class Contrast:
         context = tokenizer.convert_ids_to_tokens(self.texts[0].ids[: self.context].tolist())
         return (*context, joined(self.target, tokenizer))
 
+    def source_texts(self, tokenizer: Any) -> tuple[str, ...]:
+        """Return the text of each source of the context."""
+        tokens, bos = self.tokens(tokenizer), int(self.item.has_bos)
+        members: dict[int, list[int]] = {}
+        for token, source in enumerate(self.texts[0].partition.labels[: self.context].tolist()):
+            members.setdefault(source, []).append(token)
+        return tuple(self.text_of(own, tokens, bos) for own in members.values())
+
+    def text_of(self, own: Sequence[int], tokens: Sequence[str], bos: int) -> str:
+        """Return the text of a source: of the prompt, or as tokens where it is the beginning of sequence, or later."""
+        if own[0] < bos or own[-1] >= len(self.item.prompt):
+            return "".join(tokens[token] for token in own)
+        return text_of_tokens(self.item.item.prompt, [self.item.places[token - bos] for token in own], own)
+
     def window(self) -> Window:
         """Return the window of the table that the item has: its context and one prediction."""
         has_bos = self.item.has_bos
@@ -81,8 +97,15 @@ def joined(ids: Sequence[int], tokenizer: Any) -> str:
     return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
-def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.device | None = None) -> Contrast | None:
+def make_contrast(
+    item: TokenisedItem,
+    multi_token: MultiToken,
+    device: torch.device | None = None,
+    sources: Sources | None = None,
+) -> Contrast | None:
     """Return an item with its texts: those of the first token that differs, or of teacher forcing (`sum`).
+
+    `sources`: what the prompt's tokens belong to, single tokens by default; what follows the prompt is one source.
 
     None where `first` finds no token that differs: target and foil begin alike, and one ends there.
     """
@@ -92,7 +115,7 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
 
     begin = len(item.prompt)
     if multi_token == "sum":
-        texts = tuple(forced(tensor(item.prompt + word), item) for word in (item.target, item.foil))
+        texts = tuple(forced(tensor(item.prompt + word), item, sources) for word in (item.target, item.foil))
         return Contrast(item, texts, begin, item.target, item.foil)
     pairs = enumerate(zip(item.target, item.foil, strict=False))
     same = next((place for place, (target, foil) in pairs if target != foil), None)
@@ -101,15 +124,25 @@ def make_contrast(item: TokenisedItem, multi_token: MultiToken, device: torch.de
     ids = tensor(item.prompt + item.target[: same + 1])
     foils = ids[1:].clone()
     foils[-1] = item.foil[same]
-    text = Text(ids, range(len(ids) - 2, len(ids) - 1), foils, place=item.item.place)
+    partition = sources_of(item, sources, len(ids))
+    text = Text(ids, range(len(ids) - 2, len(ids) - 1), foils, sources=partition, place=item.item.place)
     return Contrast(item, (text,), begin + same, item.target[same : same + 1], item.foil[same : same + 1])
 
 
-def forced(ids: Int[Tensor, " T"], item: TokenisedItem) -> Text:
+def sources_of(item: TokenisedItem, sources: Sources | None, length: int) -> Partition | None:
+    """Return the sources of a text that begins with an item's prompt; all that follows it is one more."""
+    if sources is None or (isinstance(sources, str) and sources == "token"):
+        return None
+    labels = prompt_labels(item, sources)
+    return Partition.of(torch.cat([labels, (labels.max() + 1).expand(length - len(labels))]))
+
+
+def forced(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None = None) -> Text:
     """Return a text whose tokens after the prompt are predicted together, as one word; the prompt's are one each."""
     begin = len(item.prompt)
     words = torch.arange(len(ids), device=ids.device).clamp(max=begin)
-    return Text(ids, range(begin - 1, len(ids) - 1), words=words, place=item.item.place)
+    partition = sources_of(item, sources, len(ids))
+    return Text(ids, range(begin - 1, len(ids) - 1), words=words, sources=partition, place=item.item.place)
 
 
 def difference(target: Scores, foil: Scores) -> Scores:
@@ -164,12 +197,16 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
     return replace(request, function="log2_prob", own=True)
 
 
-def default_measures(multi_token: MultiToken) -> tuple[str, ...]:
-    """Return those of `MEASURES` that are defined for target and foil of several tokens taken so."""
-    if multi_token == "first":
-        return MEASURES
+def default_measures(multi_token: MultiToken, has_groups: bool = False) -> tuple[str, ...]:
+    """Return those of `MEASURES` that are defined for target and foil of several tokens taken so, and for groups of
+    tokens as sources where there are some."""
     known = {name: find_measure(name) for name in MEASURES}
-    return tuple(name for name, m in known.items() if m.together in CHAINING and "log2_prob" in m.functions)
+    return tuple(
+        name
+        for name, m in known.items()
+        if (multi_token == "first" or (m.together in CHAINING and "log2_prob" in m.functions))
+        and not (has_groups and m.together is None and not m.takes_groups)
+    )
 
 
 def contrastive_scores(

@@ -7,18 +7,32 @@ from operator import attrgetter
 from typing import Any
 
 from decomp.core.model import Model
+from decomp.core.partition import Partition
 from decomp.corpus.batches import in_batches
+from decomp.corpus.sources import Sources, source_labels
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.registry import Measure
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
 
-def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token") -> Text:
-    """Return the text that measures are asked about: a window's tokens on a device, and their words if these count."""
+def partition_of(window: TokenisedWindow, sources: Sources | None, unit: Unit = "token") -> Partition | None:
+    """Return which source each token of a window belongs to; None where sources are what is predicted."""
+    found = source_labels(window, sources, unit)
+    if found is None:
+        return None
+    partition = Partition.of(found.labels)
+    if found.names is None:
+        return partition
+    return Partition(partition.labels, tuple(found.names[int(found.labels[first])] for first in partition.begins))
+
+
+def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token", sources: Sources | None = None) -> Text:
+    """Return the text that measures are asked about: a window's tokens on a device, their words and sources."""
     words = window.word_of_tokens().to(device) if unit == "word" else None
     place = f"article {window.window.article}, window {window.window.number}"
-    return Text(window.ids.to(device), window.window.targets, words=words, place=place)
+    partition = partition_of(window, sources, unit)
+    return Text(window.ids.to(device), window.window.targets, words=words, sources=partition, place=place)
 
 
 def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", span: int = 1) -> None:
@@ -38,6 +52,7 @@ def measure_windows(
     request: Request,
     batch_size: int | None = None,
     unit: Unit = "token",
+    sources: Sources | None = None,
 ) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
     """Yield each window with the scores of all measures on it, in order.
 
@@ -59,6 +74,6 @@ def measure_alike(
     """Yield each window with the scores of all measures on it; all windows predict spans of the request's length."""
     for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
         batch = windows[numbers.start : numbers.stop]
-        texts = [text_of(window, model.device, unit) for window in batch]
+        texts = [text_of(window, model.device, unit, sources) for window in batch]
         for window, *results in zip(batch, *(measure(model, texts, request) for measure in measures), strict=True):
             yield window, list(chain.from_iterable(results))

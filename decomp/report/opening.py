@@ -41,9 +41,7 @@ def table_of_decomposition(result: "Decomposition") -> Table:
 
 def table_of(windows: Sequence["StoredWindow"], articles: Sequence[int] = ()) -> Table:
     """Return the table of ΔLP of windows. ValueError where none is of these articles."""
-    from decomp.runs.stored import DELTA_LP_COLUMNS
-
-    return chosen(DELTA_LP_COLUMNS, (window.block() for window in windows), windows[0].made(), articles)
+    return chosen(windows[0].columns, (window.block() for window in windows), windows[0].made(), articles)
 
 
 def open_long(paths: Sequence[Path], articles: Sequence[int] = ()) -> Table:

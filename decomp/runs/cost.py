@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from decomp.core.model import Model
-from decomp.core.pairs import pair_offset
-from decomp.corpus.windows import TokenisedWindow
+from decomp.core.pairs import Pairs, pair_offset
+from decomp.core.partition import Partition
+from decomp.corpus.sources import Sources
+from decomp.corpus.windows import TokenisedWindow, Unit
+from decomp.measures.windows import partition_of
 from decomp.tables.work import WorkItem, window_key
 
 
@@ -19,15 +22,18 @@ class CostModel:
     """0 where pairs meet no unembedding."""
     decomposition_length: int | None
 
-    def pairs(self, tokens: int) -> int:
+    def pairs(self, tokens: int, partition: Partition | None = None) -> int:
+        """Return the (target, source) pairs of a text."""
+        if partition is not None:
+            return len(Pairs(partition, self.decomposition_length or partition.count))
         return pair_offset(tokens, min(tokens, self.decomposition_length or tokens))
 
-    def __call__(self, tokens: int) -> int:
+    def __call__(self, tokens: int, partition: Partition | None = None) -> int:
         """Return floating-point operations: 20 D² per pair and block (values, output, MLP), 2 V D for its logits;
         24 D² per token and block for the recorded pass, 2 V D for the model's own logits."""
         logits = 2 * self.vocab * self.hidden
         block = self.layers * self.hidden**2
-        return self.pairs(tokens) * (20 * block + logits) + tokens * (24 * block + logits)
+        return self.pairs(tokens, partition) * (20 * block + logits) + tokens * (24 * block + logits)
 
 
 def cost_model(model: Model, decomposition_length: int | None, with_logits: bool = True) -> CostModel:
@@ -37,11 +43,13 @@ def cost_model(model: Model, decomposition_length: int | None, with_logits: bool
     return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)
 
 
-def planned(windows: Sequence[TokenisedWindow], cost: CostModel) -> list[WorkItem]:
+def planned(
+    windows: Sequence[TokenisedWindow], cost: CostModel, sources: Sources | None = None, unit: Unit = "token"
+) -> list[WorkItem]:
     """Return what windows are predicted to cost."""
     items = []
     for each in windows:
-        window, length = each.window, len(each.ids)
+        window, length, partition = each.window, len(each.ids), partition_of(each, sources, unit)
         key = window_key(window.article, window.number)
-        items.append(WorkItem(key, length, len(window.targets), cost.pairs(length), cost(length)))
+        items.append(WorkItem(key, length, len(window.targets), cost.pairs(length, partition), cost(length, partition)))
     return items

@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 
 from decomp.core.ablation import Unembedding
 from decomp.core.decomposition import Decomposition
-from decomp.core.pairs import pair_offset
 from decomp.core.storage import (
     SUFFIX,
     numbered,
@@ -28,6 +27,7 @@ from decomp.io.files import CannotWriteError, check_outputs, status_of_file
 from decomp.runs import run
 from decomp.runs.parts import WindowFiles
 from decomp.runs.stored import placed
+from decomp.tables.work import WorkItem
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,17 @@ class DecompositionFiles:
                 path.unlink(missing_ok=True)
         self.shared_path().unlink(missing_ok=True)
 
-    def size(self, windows: Sequence[TokenisedWindow], length: int, unembedding: Unembedding) -> int:
+    def size(self, windows: Sequence[WorkItem], length: int, unembedding: Unembedding) -> int:
         """Return how many bytes windows take with the `length` most recent sources, and the unembedding."""
         vocab, hidden = unembedding.weight.shape
         full = unembedding.weight.element_size()
-        return sum(self.window_size(len(w.ids), length, hidden, full) for w in windows) + vocab * hidden * full
+        return sum(self.window_size(w, length, hidden, full) for w in windows) + vocab * hidden * full
 
-    def window_size(self, tokens: int, length: int, hidden: int, full: int) -> int:
+    def window_size(self, window: WorkItem, length: int, hidden: int, full: int) -> int:
         """Return how many bytes one window takes; `full` is what a number of a hidden state takes."""
-        kept = min(length, tokens)
-        pairs, states = (kept * tokens, 1) if self.is_pt else (pair_offset(tokens, kept), 3)
-        return (pairs * self.dtype.itemsize + states * tokens * full) * hidden
+        square = min(length, window.tokens) * window.tokens
+        pairs, states = (square, 1) if self.is_pt else (window.pairs, 3)
+        return (pairs * self.dtype.itemsize + states * window.tokens * full) * hidden
 
     def refuse_full_disk(self, size: int) -> None:
         """Raise ValueError where the disk has not that many bytes free."""

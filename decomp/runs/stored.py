@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
 from decomp.core.decomposition import Decomposition, load
+from decomp.core.partition import Partition
 from decomp.core.storage import numbered, pt_unembedding_path, stored_identifiers, unembedding_path
 from decomp.corpus.cutting import Window
 from decomp.corpus.windows import TokenisedWindow
@@ -18,19 +20,22 @@ from decomp.measures.result import Scores, finite
 from decomp.runs.manifest import open_run
 from decomp.runs.run import MANIFEST, SUFFIX
 from decomp.tables.blocks import Block
-from decomp.tables.columns import COLUMNS, scores_block
-from decomp.tables.front import PLACE_COLUMNS, place_columns
+from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block
+from decomp.tables.front import PLACE_COLUMNS, groups_of, place_columns
 
 Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
 """From token ids: whether the first is the beginning of sequence, and the strings of all."""
 DELTA_LP_COLUMNS = (*PLACE_COLUMNS, *COLUMNS)
-"""Of the table of ΔLP from stored decompositions."""
+"""Of the table of ΔLP from stored decompositions, whose sources are tokens."""
 
 
 def placed(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
     """Return a decomposition that knows its tokens and where they stand; `about` is what else it says of itself."""
     place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
-    return replace(result, tokens=window.tokens, about={**result.about, **place, **about})
+    partition = result.partition
+    if (groups := groups_of(window, None if partition.is_tokens else partition)) is not None:
+        partition = Partition(partition.labels, tuple(groups.texts))
+    return replace(result, tokens=window.tokens, about={**result.about, **place, **about}, partition=partition)
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,33 @@ class StoredWindow:
         """Return ΔLP of every stored source, in bits. ValueError for a damaged file, or no finite number."""
         result, targets = self.result, self.window.targets
         scores, log2_prob = result.delta_lp(targets.start), result.next_log2_prob()
-        return finite(Scores("delta_lp", targets, result.decomposition_length, log2_prob, scores, {}), self.name)
+        begun = tuple(result.partition.begun.tolist()) if self.has_groups else None
+        found = Scores("delta_lp", targets, result.decomposition_length, log2_prob, scores, {}, begun)
+        return finite(found, self.name)
+
+    @property
+    def has_groups(self) -> bool:
+        """Return whether sources are groups of tokens."""
+        return not self.result.partition.is_tokens
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of its table."""
+        return (*PLACE_COLUMNS, SOURCE_LENGTH, *COLUMNS) if self.has_groups else DELTA_LP_COLUMNS
+
+    def groups(self) -> Groups | None:
+        """Return the sources as columns of a table, None where they are tokens."""
+        if not self.has_groups:
+            return None
+        partition = self.result.partition
+        names = partition.names or tuple(map(str, range(partition.count)))
+        return Groups(np.array(partition.begins), names, partition.labels.bincount().numpy())
 
     def block(self) -> Block:
-        """Return the rows of its ΔLP, with the columns `DELTA_LP_COLUMNS`."""
+        """Return the rows of its ΔLP."""
         places = place_columns(self.places())
-        return scores_block(self.delta_lp(), self.window, self.tokens, places, {"source_word": places["word"]})
+        front = {"source_word": places["word"]}
+        return scores_block(self.delta_lp(), self.window, self.tokens, places, front, self.groups())
 
     def made(self) -> dict[str, Any] | None:
         """Return how a table of ΔLP from it is made, None where the file does not say."""

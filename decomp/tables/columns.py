@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 
 from decomp.corpus.cutting import Window
 from decomp.tables.blocks import Block, Column, Row, constant, rows_of, take, texts_of, without
@@ -43,39 +43,60 @@ def significant(values: "Tensor") -> list[float]:
     return [float(digits) for digits in in_precision(values).cpu().numpy().astype(str)]
 
 
+SOURCE_LENGTH = "source_length"
+"""The column that tables have whose sources are groups of tokens: how many tokens of the window each has."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The sources of a window, where these are groups of tokens."""
+
+    first: Int[np.ndarray, " S"]
+    """The token (or word) of the window that each begins in."""
+    texts: Sequence[str]
+    lengths: Int[np.ndarray, " S"]
+    """Tokens of each."""
+
+
 def scores_block(
     result: "Scores",
     window: Window,
     tokens: Sequence[str],
     front: Block | None = None,
     source_front: Block | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, Column]:
     """Return the table rows of one window, in order of predicted token, then source, then what is no token.
 
     `front` and `source_front` are the columns that stand before the others, a row for each token of the window:
-    of the predicted token, and of the source.
+    of the predicted token, and of the source. `groups`: the sources, where they are not the tokens.
     """
     targets = np.arange(result.targets.start, result.targets.stop)
-    own = np.arange(count := len(tokens) - 1)  # the last token is no source
-    kept = (own <= targets[:, None]) & (own > targets[:, None] - result.decomposition_length)
+    count = len(tokens) - 1 if groups is None else len(groups.texts)  # the last token is no source
+    first = np.arange(count) if groups is None else groups.first
+    begun = targets + 1 if result.begun is None else np.array(result.begun)[targets]
+    own = np.arange(count)
+    kept = (own < begun[:, None]) & (own >= begun[:, None] - result.decomposition_length)
     kept = np.column_stack([kept, np.ones((len(targets), len(result.extra)), bool)])
     target, source = np.nonzero(kept)
     predicted, is_extra = targets[target] + 1, source >= count
-    of_source = np.where(is_extra, 0, source)
+    of_source = first[np.where(is_extra, 0, source)]
     extra = [array(values)[targets] for values in result.extra.values()]
     scores = np.column_stack([array(result.scores)[targets, :count], *extra])
     positions = np.array([window.position(index) for index in range(len(tokens))], np.int32)
-    names, sources = texts_of(tokens), texts_of([*tokens[:-1], *result.extra])
+    names, sources = texts_of(tokens), texts_of([*(tokens[:-1] if groups is None else groups.texts), *result.extra])
+    lengths = None if groups is None else groups.lengths[np.where(is_extra, 0, source)].astype(np.int32)
     return {
         **take(front or {}, predicted),
         **{name: without(column[of_source], is_extra) for name, column in (source_front or {}).items()},
+        **({} if lengths is None else {SOURCE_LENGTH: without(lengths, is_extra)}),
         "article": constant(window.article, len(target)),
         "window": constant(window.number, len(target)),
         "position": positions[predicted],
         "token": names[predicted],
         "source_position": without(positions[of_source], is_extra),
         "source_token": sources[source],
-        "distance": without((predicted - source).astype(np.int32), is_extra),
+        "distance": without((predicted - of_source).astype(np.int32), is_extra),
         "log2_prob": array(result.log2_prob)[targets][target],
         "measure": constant(result.measure, len(target)),
         "score": scores[kept],

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from decomp.core.model import Model
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
 from decomp.tables.blocks import Block, concatenate, constant, equal_to, numbers
-from decomp.tables.columns import COLUMNS, scores_block, significant
+from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block, significant
 from decomp.tables.reduction import Reduction
 
 CONTRAST_COLUMNS = (*ITEM_COLUMNS, *COLUMNS)
@@ -30,11 +32,13 @@ class Contraster:
     requests: Sequence[tuple[Measure, Request]]
     multi_token: MultiToken
     reduction: Reduction = field(default_factory=Reduction)
+    has_groups: bool = False
+    """Whether sources are groups of the prompt's tokens."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the rows."""
-        return self.reduction.columns(CONTRAST_COLUMNS)
+        return self.reduction.columns((*ITEM_COLUMNS, *([SOURCE_LENGTH] if self.has_groups else []), *COLUMNS))
 
     def rows_by_item(
         self, model: Model, tokenizer: Any, contrasts: Sequence[Contrast], batch_size: int
@@ -46,13 +50,21 @@ class Contraster:
             window, tokens = contrast.window(), contrast.tokens(tokenizer)
             values = (item.name, item.phenomenon, foil, odds, odds > 0, self.multi_token)
             front = {name: constant(value, len(tokens)) for name, value in zip(ITEM_COLUMNS, values, strict=True)}
-            blocks = [scores_block(result, window, tokens, front) for result in results]
+            groups = groups_of(contrast, tokenizer) if self.has_groups else None
+            blocks = [scores_block(result, window, tokens, front, groups=groups) for result in results]
             yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))
 
     def part(self, tokenizer: Any, model: Model, batch: Sequence[Contrast]) -> Block:
         """Return the piece of the table that belongs to these items."""
         own = [contrast.on(model.device) for contrast in batch]
         return concatenate([item.rows for item in self.rows_by_item(model, tokenizer, own, len(own))])
+
+
+def groups_of(contrast: Contrast, tokenizer: Any) -> Groups:
+    """Return the sources of an item's context as columns of the table."""
+    partition = contrast.texts[0].partition
+    texts, sizes = contrast.source_texts(tokenizer), partition.labels[: contrast.context].bincount().numpy()
+    return Groups(np.array(partition.begins[: len(texts)]), texts, sizes)
 
 
 def preferring(rows: Block) -> set[int]:

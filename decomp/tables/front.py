@@ -9,12 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.core.partition import Partition
 from decomp.corpus.places import Place
+from decomp.corpus.sources import Sources, source_text
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.result import Scores
 from decomp.measures.surprisal import boundary_correction, next_entropy, next_log2_mass
+from decomp.measures.windows import partition_of
 from decomp.tables.blocks import Block, Column, block_of, constant
-from decomp.tables.columns import COLUMNS, array, scores_block
+from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, array, scores_block
 
 PLACE_COLUMNS = (*Place._fields, "source_word")
 
@@ -31,6 +34,13 @@ class Front:
     """Whether there is the entropy, in bits, of the distribution that a unit's first token is predicted from."""
     boundaries: Bool[Tensor, " V"] | None = None
     """Tokens that can't go on a word: corrects the log2 probabilities of words for them."""
+    sources: Sources | None = None
+    """Which groups of tokens are sources, where these are not what is predicted."""
+
+    @property
+    def has_groups(self) -> bool:
+        """Return whether sources are others than what is predicted."""
+        return self.sources is not None and not (isinstance(self.sources, str) and self.sources == self.unit)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -42,6 +52,7 @@ class Front:
             "entropy": self.entropy,
             "corrected_log2_prob": self.boundaries is not None,
             "source_word": True,
+            SOURCE_LENGTH: self.has_groups,
         }
         return (*(name for name, is_asked in asked.items() if is_asked), *COLUMNS)
 
@@ -57,11 +68,12 @@ class Front:
         known |= place_columns(units.places)
         if self.entropy:
             known["entropy"] = of_predicted(asked["entropy"], count)
+        groups = groups_of(window, partition_of(window, self.sources, self.unit), self.unit)
         for result in results:
             if self.boundaries is not None:
                 corrected = result.log2_prob + asked["correction"][: len(result.log2_prob)]
                 known["corrected_log2_prob"] = of_predicted(corrected, count)
-            yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]})
+            yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]}, groups)
 
     @torch.no_grad()
     def asked(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
@@ -80,6 +92,19 @@ class Front:
             correction = boundary_correction(boundary, words, int(window.window.has_bos))[1:]
             asked["correction"] = correction.unfold(0, min(window.span, len(correction)), 1).sum(-1)
         return asked
+
+
+def groups_of(window: TokenisedWindow, partition: Partition | None, unit: Unit = "token") -> Groups | None:
+    """Return the sources of a window as columns of a table; None where they are what is predicted."""
+    if partition is None:
+        return None
+    begins = torch.tensor(partition.begins)
+    first = window.word_of_tokens()[begins] if unit == "word" else begins
+    members: list[list[int]] = [[] for _ in partition.begins]
+    for token, source in enumerate(partition.labels.tolist()):
+        members[source].append(token)
+    texts = partition.names or tuple(source_text(window, tokens) for tokens in members)
+    return Groups(first.numpy(), texts, np.array([len(tokens) for tokens in members]))
 
 
 def place_columns(places: Sequence[tuple[int | None, ...]]) -> dict[str, Column]:

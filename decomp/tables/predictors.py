@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from decomp.tables.blocks import Block, Column, Texts, changes, concatenate, length, numbers, present, take
+from decomp.tables.columns import SOURCE_LENGTH
 from decomp.tables.reduction import BOS_POSITION, OF_SOURCES, first_rows, is_dropped, named
 
 SPREAD = (
@@ -51,7 +52,15 @@ class Predictors:
             raise ValueError(f"distal and spillover must be from 0, not {self.distal} and {self.spillover}")
 
     def columns(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns of the predictors of a table with these columns."""
+        """Return the columns of the predictors of a table with these columns.
+
+        ValueError for one whose sources are groups of tokens, which have no one distance.
+        """
+        if SOURCE_LENGTH in columns:
+            raise ValueError(
+                "predictors are of the distances and shares of single tokens or words, the table's sources are groups "
+                "of tokens: score it without --sources"
+            )
         own = [RENAMED.get(name, name) for name in columns if name not in OF_SOURCES]
         own += [*PLACE, *(["frequency"] if self.frequency else []), *SPREAD]
         lagged = [name for name in own if name in LAGGED]

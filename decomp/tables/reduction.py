@@ -13,7 +13,7 @@ BOS_POSITION = -1
 is shown, and never counts as one of the strongest sources."""
 DROPPED = "<dropped>"
 """Stands for all sources of a target that are left out: its score is the sum of theirs."""
-OF_SOURCES = ("source_word", "source_position", "source_token", "distance", "score", "dropped")
+OF_SOURCES = ("source_word", "source_length", "source_position", "source_token", "distance", "score", "dropped")
 """Columns that differ within a target: all rows of one measure for one predicted token."""
 
 

@@ -31,7 +31,7 @@ class Scorer:
     ) -> Iterator[Block]:
         """Yield the rows of one window after the other, computed when they are asked for."""
         for window, results in measure_windows(
-            model, windows, self.measures, self.request, batch_size, self.front.unit
+            model, windows, self.measures, self.request, batch_size, self.front.unit, self.front.sources
         ):
             yield concatenate([self.reduction(block) for block in self.front.blocks(model, window, results)])
 

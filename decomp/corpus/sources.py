@@ -1,0 +1,150 @@
+"""Which source each token of a window belongs to: its own, or that of a word, sentence, line, paragraph, or segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from decomp.corpus.contrast_items import TokenisedItem
+from decomp.corpus.parts import NO_PARTS, Span, spans_of_kind
+from decomp.corpus.tokens import TokenisedArticle
+from decomp.corpus.windows import TokenisedWindow, Unit
+from decomp.corpus.words import spans_of, trimmed, whitespace_words
+
+SourceKind = Literal["token", "word", "sentence", "line", "paragraph", "segment"]
+SOURCE_KINDS: tuple[str, ...] = get_args(SourceKind)
+Sources = str | Sequence[int] | Int[Tensor, " T"]
+"""One of `SOURCE_KINDS`, or a label for each token of the only window: those of one label are one source."""
+OTHERWISE = "<continuation>"
+"""The name of what follows the last named segment: what the model wrote."""
+HOLE = " … "
+"""Stands in the text of a source for what is of others."""
+
+
+@dataclass(frozen=True)
+class SourceLabels:
+    """Which source each token belongs to, by any numbers."""
+
+    labels: Int[Tensor, " T"]
+    names: dict[int, str] | None = None
+    """Of the sources, by their number, where they have names."""
+
+
+def check_sources(sources: Sources | None, unit: Unit = "token") -> None:
+    """Raise ValueError for an unknown kind of sources, and for sources that are parts of what is predicted."""
+    if isinstance(sources, str) and sources not in SOURCE_KINDS:
+        raise ValueError(
+            f"sources must be one of {', '.join(SOURCE_KINDS)}, or a label for each token: not {sources!r}"
+        )
+    if unit == "word" and not (sources is None or (isinstance(sources, str) and sources != "token")):
+        raise ValueError("sources of words are words or larger: leave out --unit word for tokens and labels as sources")
+
+
+def check_fit(sources: Sources | None, windows: Sequence[TokenisedWindow]) -> None:
+    """Raise ValueError where an article has no named segments, or labels are not those of the only window's tokens."""
+    if isinstance(sources, str) or sources is None:
+        for window in windows if sources == "segment" else ():
+            check_segments(window.article)
+    elif len(windows) != 1:
+        raise ValueError(
+            f"labels are for the tokens of one window, the text has {len(windows)}: name a kind of sources"
+        )
+    elif len(sources) != (count := len(windows[0].ids)):
+        raise ValueError(
+            f"sources must have a label for each of the {count} tokens (with the beginning-of-sequence token, where "
+            f"the text has one), not {len(sources)}"
+        )
+
+
+def check_segments(article: TokenisedArticle) -> None:
+    """Raise ValueError for an article whose input names no segments."""
+    if not article.parts.segments:
+        raise ValueError(
+            f"article {article.id or article.number} has no named segments, which sources by segment need: "
+            "take sentence, line or paragraph"
+        )
+
+
+def source_labels(window: TokenisedWindow, sources: Sources | None, unit: Unit = "token") -> SourceLabels | None:
+    """Return the source of each token of a window; None where sources are what is predicted, tokens or words."""
+    if sources is None or (isinstance(sources, str) and sources == unit):
+        return None
+    if not isinstance(sources, str):
+        return SourceLabels(torch.as_tensor(sources)[: len(window.ids)])
+    if sources == "token":
+        return SourceLabels(torch.arange(len(window.ids)))
+    if sources == "word":
+        return SourceLabels(window.word_of_tokens())
+    labels = part_of_tokens(window, sources)
+    return SourceLabels(labels, names_of(window) if sources == "segment" else None)
+
+
+def part_of_tokens(window: TokenisedWindow, kind: str) -> Int[Tensor, " T"]:
+    """Return the part of the article that each token begins in, −1 for the beginning-of-sequence token."""
+    starts = [-1 if place.char_start is None else place.char_start for place in window.places]
+    return owners(starts, spans_of_kind(kind, window.article.text, window.article.parts), kind == "segment")
+
+
+def owners(starts: Sequence[int], parts: Sequence[Span], rest_apart: bool = False) -> Int[Tensor, " T"]:
+    """Return the part that each character is in, −1 for a character −1.
+
+    What is between two parts belongs to the later one, what is behind the last to it, or with `rest_apart` to none.
+    """
+    spans, at = spans_of(parts), np.array(starts)
+    number = np.searchsorted(spans[:, 1], at, side="right")
+    last = len(spans) if rest_apart else max(0, len(spans) - 1)
+    return torch.from_numpy(np.where(at < 0, -1, np.minimum(number, last)))
+
+
+def prompt_labels(item: TokenisedItem, sources: Sources) -> Int[Tensor, " prompt"]:
+    """Return the source of each token of an item's prompt. ValueError where labels are not those of its tokens."""
+    if not isinstance(sources, str):
+        if len(sources) != len(item.prompt):
+            raise ValueError(
+                f"{item.item.place}: sources must have a label for each of the prompt's {len(item.prompt)} tokens "
+                f"(with the beginning-of-sequence token, where there is one), not {len(sources)}"
+            )
+        return torch.as_tensor(sources)
+    if sources == "token":
+        return torch.arange(len(item.prompt))
+    if sources == "segment":
+        raise ValueError(f"{item.item.place} has no named segments: take word, sentence, line or paragraph as sources")
+    text = item.item.prompt
+    parts = whitespace_words(text).tolist() if sources == "word" else spans_of_kind(sources, text, NO_PARTS)
+    return owners([*[-1] * item.has_bos, *trimmed_starts(item)], parts)
+
+
+def trimmed_starts(item: TokenisedItem) -> list[int]:
+    """Return the first character that is no white space of each token of a prompt, less the beginning of sequence."""
+    first = trimmed(item.item.prompt, spans_of(item.places))[:, 0]
+    starts: list[int] = first.tolist()
+    return starts
+
+
+def names_of(window: TokenisedWindow) -> dict[int, str]:
+    """Return the name of each segment by its number."""
+    names = window.article.parts.names
+    return {-1: window.tokens[0], **dict(enumerate((*names, OTHERWISE)))}
+
+
+def source_text(window: TokenisedWindow, tokens: Sequence[int]) -> str:
+    """Return the text of a source's tokens in a window; what is of others in between is left out."""
+    places = [window.places[token] for token in tokens]
+    if any(place.char_start is None for place in places):
+        return "".join(window.tokens[token] for token in tokens)
+    return text_of_tokens(window.article.text, [(p.char_start, p.char_end) for p in places], tokens)
+
+
+def text_of_tokens(text: str, places: Sequence[tuple[Any, Any]], tokens: Sequence[int]) -> str:
+    """Return the text of some tokens, which stand in these characters; a hole where one is of another source."""
+    pieces: list[list[Any]] = []
+    for token, (start, end) in zip(tokens, places, strict=True):
+        if pieces and token == pieces[-1][2] + 1:
+            pieces[-1][1:] = end, token
+        else:
+            pieces.append([start, end, token])
+    return HOLE.join(text[start:end].strip() for start, end, _ in pieces)
