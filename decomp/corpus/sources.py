@@ -140,11 +140,11 @@ def source_text(window: TokenisedWindow, tokens: Sequence[int]) -> str:
 
 
 def text_of_tokens(text: str, places: Sequence[tuple[Any, Any]], tokens: Sequence[int]) -> str:
-    """Return the text of some tokens, which stand in these characters; a hole where one is of another source."""
+    """Return the text of some tokens, which stand in these characters, in one line; a hole where one is of others."""
     pieces: list[list[Any]] = []
     for token, (start, end) in zip(tokens, places, strict=True):
         if pieces and token == pieces[-1][2] + 1:
             pieces[-1][1:] = end, token
         else:
             pieces.append([start, end, token])
-    return HOLE.join(text[start:end].strip() for start, end, _ in pieces)
+    return HOLE.join(" ".join(text[start:end].split()) for start, end, _ in pieces)
