@@ -60,7 +60,7 @@ def measure_windows(
     predict spans of another length are computed apart.
     """
     for span, alike in groupby(windows, attrgetter("span")):
-        yield from measure_alike(model, list(alike), measures, replace(request, span=span), batch_size, unit)
+        yield from measure_alike(model, list(alike), measures, replace(request, span=span), batch_size, unit, sources)
 
 
 def measure_alike(
@@ -70,6 +70,7 @@ def measure_alike(
     request: Request,
     batch_size: int | None,
     unit: Unit,
+    sources: Sources | None,
 ) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
     """Yield each window with the scores of all measures on it; all windows predict spans of the request's length."""
     for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
