@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
-from tqdm import tqdm
 
+from decomp.cli.progress import announced
 from decomp.io.files import complete_or_absent
 from decomp.tables.columns import Writer
 from decomp.tables.files import format_of, table_file, table_writer
@@ -67,13 +67,6 @@ def readable(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 @contextmanager
-def progress(total: int, quiet: bool, unit: str = "token") -> Iterator[Any]:
-    """Show a bar on a terminal's stderr, for what takes longer than a second."""
-    with tqdm(total=total, unit=unit, delay=1, disable=True if quiet else None) as bar:
-        yield bar
-
-
-@contextmanager
 def destination(output: Path | None) -> Iterator[TextIO]:
     """Open standard output, or a file that is complete or absent. ValueError where standard output is closed."""
     if output is None:
@@ -95,7 +88,7 @@ def table(
     file says of how it was made."""
     name = format_of(output, format_name)
     if output is not None:
-        with table_file(output, name, columns, made) as write:
+        with announced(output, table_file(output, name, columns, made)) as write:
             yield write
     else:
         with destination(None) as file, table_writer(file, name, columns, made) as write:

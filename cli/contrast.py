@@ -65,8 +65,11 @@ def command(items: Path | None, limit: int | None, **asked: Any) -> None:
     opened = open_contrasting(read, name, device=device_here(asked), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job, preferred = Job(opened.work(asked["batch_size"]), opened.model, name, made), set[int]()
-    if deliver(job, asked, lambda rows: preferred.update(preferring(rows))):
+
+    def say_preferred() -> None:
         say(f"The model prefers the target in {len(preferred)} of {len(opened.contrasts)} items.", asked["quiet"])
+
+    deliver(job, asked, lambda rows: preferred.update(preferring(rows)), say_preferred)
 
 
 def items_and_model(

@@ -42,14 +42,15 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
     from decomp.cli.running import deliver
-    from decomp.locate.edges.behaviour import Setting
+
+    check_outputs(asked)
+    from decomp.locate.edges.behaviour import Setting  # imports torch
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import read_edges
 
     setting = request_of(Setting, asked)
-    check_outputs(asked)
     model, tokenizer = open_asked(asked)
     graph = graph_of(model)
     check_made(asked["edges_file"], model, setting, {name: asked[name] for name in ("bos", "batch_by")})

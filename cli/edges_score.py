@@ -76,19 +76,21 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_asked, request_of, say_lines
     from decomp.cli.running import claim_beside, deliver
-    from decomp.locate.edges.prompts import open_prompts, tokens_of
-    from decomp.locate.edges.rows import summary
-    from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
-    request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
     check_outputs(asked, check_picture)
+    from decomp.locate.edges.prompts import open_prompts, tokens_of  # imports torch
+    from decomp.locate.edges.rows import summary
+    from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
+
+    request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
     model, tokenizer = open_asked(asked)
     prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
     work, total = edges_work(model, prompts, request)
 
     def draw_strongest() -> None:
         result = total.result()
+        say_lines((f"{name}: {value}" for name, value in summary(result, request).items()), asked["quiet"])
         strongest = ranked(result.graph, result.scores)[: asked["top"]]
         if picture is not None:
             draw(picture, result, strongest)
@@ -98,4 +100,3 @@ def command(**asked: Any) -> None:
 
     if deliver(job_of(work, model, asked, tokens_of(prompts)), asked, beside=draw_strongest):
         claim_beside(asked, picture, subgraph)
-        say_lines((f"{name}: {value}" for name, value in summary(total.result(), request).items()), asked["quiet"])

@@ -73,14 +73,15 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
     from decomp.cli.running import claim_beside, deliver, ignore
-    from decomp.locate.layers.readings import LayerRequest
+    from decomp.report.plots import check_picture, heat_map, save_picture
+
+    check_outputs(asked, check_picture)
+    from decomp.locate.layers.readings import LayerRequest  # imports torch
     from decomp.locate.layers.rows import Means, MeanSummary
     from decomp.locate.layers.table import layers_work, open_facts
-    from decomp.report.plots import check_picture, heat_map, save_picture
 
     request, picture, means = request_of(LayerRequest, asked), asked["picture"], Means()
     how = (means, asked["confidence"], asked["seed"])
-    check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     facts = open_facts(model, tokenizer, asked["facts_file"], asked["bos"])
     work = layers_work(model, facts, request, MeanSummary(*how) if asked["aggregated"] else None)

@@ -4,6 +4,7 @@ import errno
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -27,6 +28,10 @@ SECTIONS = {
 }
 """The commands, each in a module of its name, below the titles that the help shows."""
 COMMANDS = tuple(chain.from_iterable(SECTIONS.values()))
+
+
+BEGAN = "decomp.began"
+"""In the context of a command: when it began."""
 
 
 class InputError(click.ClickException):
@@ -87,6 +92,7 @@ class LazyGroup(WithExamples, cloup.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what a person can put right ends it with one line."""
+        ctx.meta.setdefault(BEGAN, time.monotonic())
         try:
             with signals_end_the_command():
                 return super().invoke(ctx)

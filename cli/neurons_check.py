@@ -45,12 +45,13 @@ def command(**asked: Any) -> None:
     from decomp.cli.locating import check_outputs, job_of, open_asked
     from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
-    from decomp.locate.limits import check_numbers
+
+    check_outputs(asked)
+    from decomp.locate.limits import check_numbers  # imports torch
     from decomp.locate.neurons.checking import check_work, open_check
     from decomp.locate.neurons.items import tokens_of
 
     check_numbers("--factor", asked["factors"])
-    check_outputs(asked)
     found = {name: asked[name] for name in ("unrelated", "bos", "neurons")}
     how = {name: asked[name] for name in ("factors", "draws", "seed", "neurons")}
     memory = parse_bytes(asked["memory"])

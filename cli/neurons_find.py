@@ -98,19 +98,21 @@ def command(**asked: Any) -> None:
         say_lines,
     )
     from decomp.cli.running import claim_beside, deliver
-    from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts
+    from decomp.report.plots import check_picture, layer_histogram, save_picture
+
+    check_outputs(asked, check_picture)
+    from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts  # imports torch
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
     from decomp.locate.neurons.scoring import NeuronRequest
-    from decomp.report.plots import check_picture, layer_histogram, save_picture
 
     request, picture = request_of(NeuronRequest, asked), asked["picture"]
-    check_outputs(asked, check_picture)
     model, tokenizer = open_asked(asked)
     items = open_items(model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"])
     found = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
 
     def draw() -> None:
+        say_lines((wider_cuts(items), found.incomplete_line()), asked["quiet"])
         if picture is not None:
             save_picture(layer_histogram(found.counted), picture)
 
@@ -120,4 +122,3 @@ def command(**asked: Any) -> None:
     claim_beside(asked, asked["masked"])
     if whole:
         claim_beside(asked, picture)
-        say_lines((wider_cuts(items), found.incomplete_line()), asked["quiet"])

@@ -43,7 +43,7 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
     click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out."),
     options.seed,
 )
-@options.overwrite
+@options.manners
 def command(
     table: Path,
     output: Path,
@@ -56,6 +56,7 @@ def command(
     hide_bos: bool,
     seed: int,
     overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Draw what predictions rest on, or where in the network it sits.
 
@@ -64,6 +65,7 @@ def command(
     bootstrap intervals). The tables of decomp evaluate agreement, layers and neurons make a picture of their own
     each. Colours are centred at zero and full from the 97th percentile on. Needs matplotlib (the extra plot).
     """
+    from decomp.cli.progress import say_wrote
     from decomp.io.files import check_outputs
     from decomp.report.plots import check_picture, save_picture
     from decomp.report.plotting import picture_of
@@ -72,3 +74,4 @@ def command(
     check_outputs([output], [table], overwrite)
     asked = {"measure": measure, "target": target, "top": top, "min_distance": min_distance, "hide_bos": hide_bos}
     save_picture(picture_of(table, kind, articles, **asked, seed=seed), output)
+    say_wrote(output)

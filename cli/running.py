@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
-from tqdm import tqdm
 
 from decomp.cli.common import begun, command_line, hush_libraries, made_now, open_model, say, table
 from decomp.cli.options import RUN_OPTIONS
 from decomp.cli.pool import open_pool
+from decomp.cli.progress import announced, progress, say_wrote
 from decomp.io.files import check_output_folder
 from decomp.runs.manifest import start_or_resume
 from decomp.runs.outputs import FOLDER, claim, is_own
@@ -205,15 +205,17 @@ def writer(job: Job[T], asked: Asked) -> Iterator[Writer]:
     elif output is None:
         yield lambda _: None
     else:
-        with own_table(run, output, format_of(output, asked["format_name"]), columns, job.made) as write:
+        opened = own_table(run, output, format_of(output, asked["format_name"]), columns, job.made)
+        with announced(output, opened) as write:
             yield write
 
 
 def claim_beside(asked: Asked, *outputs: Path | None) -> None:
-    """Note files that a run wrote beside its table, so that the same command may write them again."""
-    if asked["run_folder"] is not None:
-        for output in filter(None, outputs):
+    """Say which files were written beside a table; note those of a run, so that the same command may do so again."""
+    for output in filter(None, outputs):
+        if asked["run_folder"] is not None:
             claim(asked["run_folder"], output, output)
+        say_wrote(output)
 
 
 def run_of(job: Job[T], folder: Path) -> Run:
@@ -225,39 +227,22 @@ def run_of(job: Job[T], folder: Path) -> Run:
 
 
 def watched(job: Job[T], quiet: bool) -> Iterator[Block]:
-    """Yield the rows of all items, with a bar."""
+    """Yield the rows of all items, and show how far they are."""
     work = job.work
-    with cost_progress(work.what, work.plan, range(len(work.plan)), quiet) as bar:
-        yield from work.blocks(job.model, bar.advance)
-
-
-class Bar:
-    """Items, predicted tokens and pairs done; the bar and the time left go by predicted cost."""
-
-    def __init__(self, bar: Any, what: str, items: Sequence[WorkItem], total: int) -> None:
-        self.bar, self.what, self.items, self.total = bar, what, items, total
-        self.done = self.targets = self.pairs = 0
-
-    def advance(self, numbers: Iterable[int]) -> None:
-        """Count these items as done."""
-        for number in numbers:
-            item = self.items[number]
-            self.done, self.targets, self.pairs = self.done + 1, self.targets + item.targets, self.pairs + item.pairs
-            self.bar.update(item.cost)
-        seconds = self.bar.format_dict["elapsed"]
-        speed = tqdm.format_sizeof(self.pairs / seconds) if seconds else "?"
-        tokens = f", {self.targets} tokens, {speed} pairs/s" if self.targets else ""
-        self.bar.set_postfix_str(f"{self.done}/{self.total} {self.what}s{tokens}")
+    with progress_over(work.what, work.plan, quiet) as advance:
+        yield from work.blocks(job.model, lambda batch: advance(work.plan[number] for number in batch))
 
 
 @contextmanager
-def cost_progress(what: str, items: Sequence[WorkItem], numbers: Iterable[int], quiet: bool) -> Iterator[Bar]:
-    """Show a bar on a terminal's stderr over some of the items."""
-    chosen = list(numbers)
-    total = sum(items[number].cost for number in chosen)
-    shape = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
-    with tqdm(total=total, bar_format=shape, smoothing=0, delay=1, disable=True if quiet else None) as bar:
-        yield Bar(bar, what, items, len(chosen))
+def progress_over(what: str, items: Sequence[WorkItem], quiet: bool) -> Iterator[Callable[[Iterable[WorkItem]], None]]:
+    """Show how far some items are; give what counts those that are done."""
+    with progress(what, len(items), sum(item.cost for item in items), quiet) as shown:
+
+        def advance(done: Iterable[WorkItem]) -> None:
+            for item in done:
+                shown.advance(item.cost, item.targets)
+
+        yield advance
 
 
 def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
@@ -274,10 +259,10 @@ def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
     try:
         with engine_of(job, asked) as (work, means):
             journal = journal_of(run, shard, **means)
-            with cost_progress(run.what, run.items, to_do, quiet) as bar:
+            with progress_over(run.what, [run.items[number] for number in to_do], quiet) as advance:
                 for outcome in work(units):
                     keep(run, outcome, journal)
-                    bar.advance(outcome.items)
+                    advance(run.items[number] for number in outcome.items)
                     failed += [outcome] if outcome.error is not None else []
     except (KeyboardInterrupt, SystemExit) as stop:
         done = f"{len(run.done())} of {len(run.items)} {run.what}s are done and kept"

@@ -5,7 +5,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decomp.cli.common import destination, progress, table
+from decomp.cli.common import destination, table
+from decomp.cli.progress import amount, progress, say_wrote
 from decomp.io.files import check_outputs
 from decomp.tables.files import check_table
 from decomp.tables.reduction import Reduction
@@ -45,13 +46,19 @@ def write_delta_lp(asked: Mapping[str, Any]) -> None:
     label, tokens_of = model_label(asked["model"]), tokens_by(asked["model"])
     stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
     # What can't be opened is refused before a file is begun.
-    opened = chain([next(stored)], stored)
-    with progress(len(paths), asked["quiet"], "window") as bar:
-        counted = (bar.update() or each for each in opened)
-        if is_text(asked):
-            write_text(counted, asked)
-        else:
-            write_table(counted, reduction, asked)
+    shown = watched(chain([next(stored)], stored), len(paths), asked["quiet"])
+    if is_text(asked):
+        write_text(shown, asked)
+    else:
+        write_table(shown, reduction, asked)
+
+
+def watched(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterator["StoredWindow"]:
+    """Yield the windows, and show how far they are."""
+    with progress("window", count, count, quiet) as shown:
+        for each in stored:
+            yield each
+            shown.advance(tokens=len(each.tokens) - 1)
 
 
 def check_output(asked: Mapping[str, Any], inputs: Sequence[Path | str]) -> None:
@@ -67,13 +74,18 @@ def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> No
     """Write the original research code's text format."""
     from decomp.tables.original_text import lines
 
-    with destination(asked["output"]) as file:
+    count, output = 0, asked["output"]
+    with destination(output) as file:
         for each in stored:
             if each.has_groups:
                 raise ValueError(
                     f"{each.name} has groups of tokens for sources, the text format has tokens: give --format tsv"
                 )
-            file.writelines(f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens))
+            written = [f"{line}\n" for line in lines(each.name, each.delta_lp(), each.tokens)]
+            file.writelines(written)
+            count += len(written)
+    if output is not None:
+        say_wrote(output, amount(count, "line"))
 
 
 def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, asked: Mapping[str, Any]) -> None:

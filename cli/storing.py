@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decomp.cli.common import made_now, open_model, say
+from decomp.cli.progress import amount, say_wrote
 from decomp.cli.running import Job, sample_of, say_plan, work_through
 from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
 from decomp.corpus.batches import in_batches
@@ -104,6 +105,7 @@ def store(storing: Storing, asked: Mapping[str, Any]) -> None:
     say(f"{len(left)} windows, {tokens} tokens; {where}", asked["quiet"])
     storing.files.refuse_full_disk(size)
     work_through(start_or_resume(wanted, asked["overwrite"]), shard, job, asked)
+    say_wrote(asked["output_dir"], amount(len(left), "window"))
 
 
 def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:

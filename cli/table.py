@@ -62,7 +62,7 @@ from decomp.cli import kinds, layout, options
         "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
     ),
 )
-@options.overwrite
+@options.manners
 def command(
     tables: tuple[Path, ...],
     output: Path | None,
@@ -77,6 +77,7 @@ def command(
     on_word: str | None,
     mixed: bool,
     overwrite: bool,
+    quiet: bool,
     **kept: Any,
 ) -> None:
     """Convert, merge, reduce and summarise TABLES.
@@ -104,6 +105,7 @@ def command(
     from 0 here, so that --on item=article+1 --on zone=word+1 fits a table that counts from 1. Columns whose names
     are in both tables begin with decomp_.
     """
+    from decomp.cli.common import say
     from decomp.cli.common import table as table_to
     from decomp.runs.tables import open_table_or_run, other_table
     from decomp.tables.blocks import block_of, concatenate
@@ -148,7 +150,7 @@ def command(
         blocks = map(partial(rounded, digits=kept["digits"]), blocks)
     if other is not None:
         joined = join(read_other(other), concatenate([block_of(columns, []), *blocks]), on, on_word)
-        click.echo(joined.report(), err=True)
+        say(joined.report(), quiet)
         columns, blocks = tuple(joined.block), iter([joined.block])
     with table_to(output, format_name, columns, made_of_all) as write:
         for block in blocks if summary or predictors else map(reduction, blocks):

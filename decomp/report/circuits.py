@@ -5,21 +5,26 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Int
-from torch import Tensor
 
 from decomp.io.files import complete_or_absent
-from decomp.locate.edges.scoring import COLUMNS, EdgeScores, edge_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decomp.locate.edges.scoring import EdgeScores
 
 RENDERED = (".png", ".svg", ".pdf")
 WIDEST = 6.0
 """Of the strongest edge, in points."""
 
 
-def write_subgraph(path: Path, about: Mapping[str, Any], result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> None:
+def write_subgraph(path: Path, about: Mapping[str, Any], result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> None:
     """Write as JSON `about`, the nodes in network order, and the edges given."""
+    from decomp.locate.edges.scoring import COLUMNS, edge_rows  # imports torch
+
     content = {
         **about,
         "nodes": nodes_of(result, edges),
@@ -29,18 +34,20 @@ def write_subgraph(path: Path, about: Mapping[str, Any], result: EdgeScores, edg
         beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def nodes_of(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> list[str]:
+def nodes_of(result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> list[str]:
     """Return the nodes that the edges touch, in network order."""
     graph = result.graph
     touched = {graph.sources[u] for u in edges[:, 0]} | {graph.destinations[v][0] for v in edges[:, 1]}
     return [name for name in (*graph.sources, "logits") if name in touched]
 
 
-def dot_text(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> str:
+def dot_text(result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> str:
     """Return Graphviz DOT, embedding below and logits above.
 
     An edge is as wide as its score is large, red where ablating it raises the loss, blue where it lowers it.
     """
+    from decomp.locate.edges.scoring import edge_rows  # imports torch
+
     strongest = max((abs(score) for *_, score in edge_rows(result, edges)), default=0) or 1
     lines = ["digraph edges {", "  rankdir=BT;", '  node [shape=box, fontname="sans-serif"];', "  edge [fontsize=9];"]
     lines += [f'  "{name}";' for name in nodes_of(result, edges)]
@@ -60,7 +67,7 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"{path} needs Graphviz, whose dot is not installed: install it, or write a .dot file")
 
 
-def draw(path: Path, result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> None:
+def draw(path: Path, result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> None:
     """Write DOT text, or what `dot` makes of it. ValueError where `dot` fails."""
     text = dot_text(result, edges)
     with complete_or_absent(path) as beside:
