@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from decomp.cli.progress import announced
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.files import complete_or_absent
 from decomp.tables.columns import Writer
 from decomp.tables.files import format_of, table_file, table_writer
@@ -39,7 +40,7 @@ def hush_libraries() -> None:
     hub_logging.set_verbosity(logging.CRITICAL)
 
 
-def open_model(name: str, dtype: str, device: str, revision: str | None) -> "tuple[DecomposedModel, Any]":
+def open_model(name: str, dtype: str, device: str, revision: str | None) -> "tuple[DecomposedModel, Tokenizer]":
     """Return a model and its tokenizer, loaded without messages of the libraries."""
     from decomp.models.loading import load_model
 

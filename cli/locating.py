@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from decomp.cli.common import destination, made_now, open_model, say
 from decomp.cli.running import Job, check_asked, device_here
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.amounts import parse_bytes
 from decomp.tables.work import Work
 
@@ -64,7 +65,7 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
         yield
 
 
-def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Any]":
+def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Tokenizer]":
     """Return the model that was asked for, and its tokenizer."""
     return open_model(asked["model"], asked["dtype"], device_here(asked), asked["revision"])
 

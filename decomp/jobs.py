@@ -22,6 +22,7 @@ from decomp.corpus.batches import in_batches
 from decomp.corpus.contrast_items import Item, read_items, tokenise
 from decomp.corpus.sources import Sources, check_fit, check_sources
 from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, target_names
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
 from decomp.corpus.words import check_white_space, read_words
@@ -53,13 +54,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Model = str | Path | tuple[DecomposedModel, Any]
+Model = str | Path | tuple[DecomposedModel, Tokenizer]
 """The name of a model, or model and tokenizer as `load_model` gives them."""
 
 
 def open_model(
     model: Model, dtype: str | None = None, device: str | None = None, revision: str | None = None
-) -> tuple[DecomposedModel, Any]:
+) -> tuple[DecomposedModel, Tokenizer]:
     """Return a model and its tokenizer, loaded if they are given by name.
 
     ValueError for what `load_model` refuses, for what is no name and no (model, tokenizer), and for a dtype,
@@ -84,7 +85,12 @@ def check_least(least: int = 1, /, **numbers: int | None) -> None:
 
 
 def open_windows(
-    articles: Sequence[Article], model: DecomposedModel, tokenizer: Any, stride: int | None, bos: bool, **units: Any
+    articles: Sequence[Article],
+    model: DecomposedModel,
+    tokenizer: Tokenizer,
+    stride: int | None,
+    bos: bool,
+    **units: Any,
 ) -> list[TokenisedWindow]:
     """Return the windows of the articles that the model has room for; `units` as `windows_of` takes them."""
     positions = model.max_length()
@@ -153,7 +159,7 @@ class Scoring:
     """A corpus, its windows and what they are scored with."""
 
     model: DecomposedModel
-    tokenizer: Any
+    tokenizer: Tokenizer
     articles: Sequence[Article]
     windows: list[TokenisedWindow]
     scorer: Scorer
@@ -272,7 +278,7 @@ def check_groups(measures: Sequence[Measure], request: Request, sources: Sources
             measure.check_sources(request)
 
 
-def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"]:
+def word_boundaries(model: DecomposedModel, tokenizer: Tokenizer) -> Bool[Tensor, " V"]:
     """Return which tokens can't go on a word."""
     return begins_word(tokenizer, len(model.unembedding().weight))
 
@@ -280,7 +286,7 @@ def word_boundaries(model: DecomposedModel, tokenizer: Any) -> Bool[Tensor, " V"
 def let_write(
     windows: Sequence[TokenisedWindow],
     model: DecomposedModel,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     max_new_tokens: int,
     sample: bool,
     temperature: float,
@@ -306,7 +312,7 @@ class Contrasting:
     """Contrast items, tokenised, and what they are scored with."""
 
     model: DecomposedModel
-    tokenizer: Any
+    tokenizer: Tokenizer
     contrasts: Sequence[Contrast]
     contraster: Contraster
 
@@ -372,7 +378,7 @@ def open_contrasting(
 def open_contrasts(
     items: Sequence[Item],
     model: DecomposedModel,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     multi_token: MultiToken,
     bos: bool,
     sources: Sources | None = None,

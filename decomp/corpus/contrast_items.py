@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Record, read_records, text_of
 
 COLUMNS = ("prompt", "target", "foil")
@@ -86,7 +86,7 @@ def spaced(prompt: str, target: str) -> tuple[str, str]:
     return bare, f" {target}" if moved or missing else target
 
 
-def tokenise(item: Item, tokenizer: Any, positions: int, bos: int | None) -> TokenisedItem:
+def tokenise(item: Item, tokenizer: Tokenizer, positions: int, bos: int | None) -> TokenisedItem:
     """Return prompt, target and foil as tokens, the space between them as `spaced` has it.
 
     ValueError for what has no tokens, a target that is its foil, an item longer than the model's `positions`.

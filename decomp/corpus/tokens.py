@@ -12,6 +12,7 @@ from torch import Tensor
 from decomp.corpus.articles import Article
 from decomp.corpus.parts import NO_PARTS, Parts
 from decomp.corpus.places import Places
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.words import Span, spans_of, trimmed, whitespace_words, words_of_tokens
 
 PIECE = 2**17
@@ -51,7 +52,7 @@ class TokenisedArticle:
         return [*(np.flatnonzero(np.diff(words)) + 1).tolist(), len(words)] if len(words) else []
 
 
-def beginning_of_sequence(tokenizer: Any, config: Any) -> int:
+def beginning_of_sequence(tokenizer: Tokenizer, config: Any) -> int:
     """Return the token that sequences begin with. ValueError where neither tokenizer nor config has one."""
     for owner in (tokenizer, config):
         token = getattr(owner, "bos_token_id", None)
@@ -60,7 +61,9 @@ def beginning_of_sequence(tokenizer: Any, config: Any) -> int:
     raise ValueError("neither tokenizer nor config has a beginning-of-sequence token: use --no-bos (bos=False)")
 
 
-def tokenise(number: int, article: Article, tokenizer: Any, words: Sequence[Span] | None = None) -> TokenisedArticle:
+def tokenise(
+    number: int, article: Article, tokenizer: Tokenizer, words: Sequence[Span] | None = None
+) -> TokenisedArticle:
     """Tokenise an article, a long one in pieces, so that memory stays small.
 
     `words`: their characters, by default what stands between white space. ValueError where one has no token.
@@ -85,7 +88,7 @@ def place_tokens(
     return TokenisedArticle(number, article.id, text, ids, Places(np.column_stack([owners, spans])), own, article.parts)
 
 
-def encode(text: str, tokenizer: Any) -> Encoded:
+def encode(text: str, tokenizer: Tokenizer) -> Encoded:
     """Return the tokens of a text, as the tokenizer gives them for the whole.
 
     A long text is tokenised in pieces that overlap, joined where both pieces have the same tokens, some
@@ -106,13 +109,13 @@ def encode(text: str, tokenizer: Any) -> Encoded:
     return Encoded(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-def pieces(text: str, tokenizer: Any) -> Iterator[Encoded]:
+def pieces(text: str, tokenizer: Tokenizer) -> Iterator[Encoded]:
     """Tokenise a text piece by piece, each with the beginning of the next."""
     for start in range(0, max(1, len(text) - OVERLAP), PIECE):
         yield encode_piece(text[start : start + PIECE + OVERLAP], tokenizer, start)
 
 
-def encode_piece(text: str, tokenizer: Any, start: int) -> Encoded:
+def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> Encoded:
     """Return the tokens of a text at once, which stands at character `start` of its article.
 
     ValueError for a tokenizer that can't tell where its tokens stand.

@@ -13,6 +13,7 @@ from torch import Tensor
 from decomp.corpus.articles import Article
 from decomp.corpus.cutting import Window, cut_windows
 from decomp.corpus.places import Place, Places
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import TokenisedArticle, beginning_of_sequence, place_tokens, tokenise
 from decomp.corpus.words import Span, spans_of
 
@@ -61,7 +62,7 @@ class TokenisedWindow:
 
 def windows_of(
     articles: Sequence[Article | str],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     config: Any,
     *,
     positions: int | None = None,
@@ -89,7 +90,7 @@ def windows_of(
 
 
 def tokenised_windows(
-    article: TokenisedArticle, windows: Iterable[Window], bos: int | None, tokenizer: Any
+    article: TokenisedArticle, windows: Iterable[Window], bos: int | None, tokenizer: Tokenizer
 ) -> Iterator[TokenisedWindow]:
     """Give each window its tokens, behind `bos` where it is given; windows share the strings of tokens."""
     known = [*({bos} - {None}), *article.ids.unique().tolist()]
@@ -101,7 +102,7 @@ def tokenised_windows(
         yield TokenisedWindow(window, ids, tokens, places if bos is None else places.after_nowhere(), article)
 
 
-def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenizer: Any) -> TokenisedWindow:
+def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenizer: Tokenizer) -> TokenisedWindow:
     """Return a window that holds all of its article, with more tokens, which alone are predicted."""
     window, article = tokenised.window, tokenised.article
     beginnings = [tokenizer.decode(new_ids[:n], clean_up_tokenization_spaces=False) for n in range(len(new_ids) + 1)]

@@ -1,9 +1,9 @@
 """Texts of items as token ids: prompts, targets, and where they may not be put together."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from decomp.core.model import Model
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 
@@ -16,12 +16,12 @@ def string_of(record: Record, column: str) -> str:
     return value
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return a text's token ids, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def bos_of(model: Model, tokenizer: Any, bos: bool) -> int | None:
+def bos_of(model: Model, tokenizer: Tokenizer, bos: bool) -> int | None:
     """Return the beginning-of-sequence token that prompts start with, None where they start without one."""
     return beginning_of_sequence(tokenizer, model.config) if bos else None
 

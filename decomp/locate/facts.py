@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.contrast_items import spaced
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Record, text_of
 from decomp.locate.encoding import check_length, common_start, encode
 from decomp.locate.sources import read_sources
@@ -84,7 +85,7 @@ def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
     return tuple(roles)
 
 
-def make_fact(record: Record, tokenizer: Any, bos: int | None) -> Fact:
+def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
     """Return an item as tokens, after the beginning-of-sequence token `bos` where there is one.
 
     ValueError, with the place, for a template without `{}`, an empty subject or object, objects that don't differ.
@@ -119,7 +120,7 @@ def make_fact(record: Record, tokenizer: Any, bos: int | None) -> Fact:
 
 
 def read_facts(
-    source: Path | Sequence[Mapping[str, Any]], tokenizer: Any, bos: int | None, positions: int
+    source: Path | Sequence[Mapping[str, Any]], tokenizer: Tokenizer, bos: int | None, positions: int
 ) -> list[Fact]:
     """Read the facts of a file (JSONL, CSV, TSV, or CounterFact's JSON), or of items at hand, as tokens.
 

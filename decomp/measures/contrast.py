@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from decomp.core.partition import Partition
 from decomp.corpus.contrast_items import TokenisedItem
 from decomp.corpus.cutting import Window
 from decomp.corpus.sources import Sources, prompt_labels, text_of_tokens
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.measures import Measure, Request, Text, find_measure
 from decomp.measures.registry import CONTRAST_FUNCTIONS
 from decomp.measures.result import Scores
@@ -67,12 +68,12 @@ class Contrast:
         oldest = first if decomposition_length is None else max(first, self.context - decomposition_length)
         return range(min(oldest, end), end)
 
-    def tokens(self, tokenizer: Any) -> tuple[str, ...]:
+    def tokens(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the strings of the context's tokens and, as one, of what is predicted."""
         context = tokenizer.convert_ids_to_tokens(self.texts[0].ids[: self.context].tolist())
         return (*context, joined(self.target, tokenizer))
 
-    def source_texts(self, tokenizer: Any) -> tuple[str, ...]:
+    def source_texts(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the text of each source of the context."""
         tokens, bos = self.tokens(tokenizer), int(self.item.has_bos)
         members: dict[int, list[int]] = {}
@@ -92,7 +93,7 @@ class Contrast:
         return Window(self.item.item.number, 0, 0, self.context + 1 - has_bos, 0, has_bos)
 
 
-def joined(ids: Sequence[int], tokenizer: Any) -> str:
+def joined(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """Return the text of some tokens as one string of the vocabulary."""
     return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from decomp.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +92,7 @@ class Request:
 
         return Rules(self.activation_rule, self.gate_rule)
 
-    def resolved(self, model: "Model", tokenizer: Any) -> "Request":
+    def resolved(self, model: "Model", tokenizer: Tokenizer) -> "Request":
         """Return the request with what is chosen by model or tokenizer as it is for these."""
         named = self.with_token_ids(tokenizer)
         if named.gradients.baseline != "auto":
@@ -98,7 +100,7 @@ class Request:
         baseline = model.default_baseline(named.gradients.positions)
         return replace(named, gradients=replace(named.gradients, baseline=baseline))
 
-    def with_token_ids(self, tokenizer: Any) -> "Request":
+    def with_token_ids(self, tokenizer: Tokenizer) -> "Request":
         """Return the request with baseline and replacement as ids, where they are named by a token.
 
         ValueError for a name that is no single token of the tokenizer.
@@ -111,7 +113,7 @@ class Request:
         )
 
 
-def token_id(name: str | int, tokenizer: Any, kept: Sequence[str]) -> str | int:
+def token_id(name: str | int, tokenizer: Tokenizer, kept: Sequence[str]) -> str | int:
     """Return the id of `pad`, `unk`, `id:N`, or a text that is one token; names in `kept` stay.
 
     ValueError if there is none.

@@ -3,13 +3,13 @@ that a byte-level token begins with (Pimentel & Meister 2024; Oh & Schuler 2024)
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding
+from decomp.corpus.tokenizer import Tokenizer
 
 LOGITS_BYTES = 2**25
 """Of logits, and what is made of them, at once."""
@@ -39,7 +39,7 @@ def next_log2_mass(
     return torch.cat(masses) / math.log(2)
 
 
-def begins_word(tokenizer: Any, vocab: int) -> Bool[Tensor, " V"]:
+def begins_word(tokenizer: Tokenizer, vocab: int) -> Bool[Tensor, " V"]:
     """Return which tokens can't go on a word: those that begin with white space, and the special ones."""
     special = set(tokenizer.all_special_ids)
     texts = tokenizer.batch_decode([[index] for index in range(len(tokenizer))], clean_up_tokenization_spaces=False)

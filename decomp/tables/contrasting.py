@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from decomp.core.model import Model
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
@@ -41,7 +42,7 @@ class Contraster:
         return self.reduction.columns((*ITEM_COLUMNS, *([SOURCE_LENGTH] if self.has_groups else []), *COLUMNS))
 
     def rows_by_item(
-        self, model: Model, tokenizer: Any, contrasts: Sequence[Contrast], batch_size: int
+        self, model: Model, tokenizer: Tokenizer, contrasts: Sequence[Contrast], batch_size: int
     ) -> Iterator[ItemBlock]:
         """Yield the rows of one item after the other, `batch_size` items computed together."""
         for contrast, results in scored(model, contrasts, self.requests, batch_size):
@@ -54,13 +55,13 @@ class Contraster:
             blocks = [scores_block(result, window, tokens, front, groups=groups) for result in results]
             yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))
 
-    def part(self, tokenizer: Any, model: Model, batch: Sequence[Contrast]) -> Block:
+    def part(self, tokenizer: Tokenizer, model: Model, batch: Sequence[Contrast]) -> Block:
         """Return the piece of the table that belongs to these items."""
         own = [contrast.on(model.device) for contrast in batch]
         return concatenate([item.rows for item in self.rows_by_item(model, tokenizer, own, len(own))])
 
 
-def groups_of(contrast: Contrast, tokenizer: Any) -> Groups:
+def groups_of(contrast: Contrast, tokenizer: Tokenizer) -> Groups:
     """Return the sources of an item's context as columns of the table."""
     partition = contrast.texts[0].partition
     texts, sizes = contrast.source_texts(tokenizer), partition.labels[: contrast.context].bincount().numpy()

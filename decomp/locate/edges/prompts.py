@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.core.model import Model
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record, parse_json, text_of
 from decomp.io.texts import read_text
@@ -46,7 +47,7 @@ def place_of(prompt: PromptPair, number: int) -> str:
 
 
 def read_prompts(
-    path: Path, tokenizer: Any, config: Any, bos: bool = True, batch_by: str | None = None
+    path: Path, tokenizer: Tokenizer, config: Any, bos: bool = True, batch_by: str | None = None
 ) -> list[PromptPair]:
     """Read the pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}` as tokens.
 
@@ -64,7 +65,7 @@ def read_prompts(
 
 
 def open_prompts(
-    model: Model, tokenizer: Any, path: Path, bos: bool = True, batch_by: str | None = None
+    model: Model, tokenizer: Tokenizer, path: Path, bos: bool = True, batch_by: str | None = None
 ) -> list[PromptPair]:
     """Read the pairs of a file as this model's tokens. ValueError as in `read_prompts`."""
     return read_prompts(path, tokenizer, model.config, bos, batch_by)
@@ -116,7 +117,7 @@ def check_item(place: str, item: Any) -> None:
         raise ValueError(f"{place}: {twice[0]!r} is given twice, as {what}: give each once")
 
 
-def tokenise(place: str, item: Mapping[str, Any], tokenizer: Any, first: Sequence[int]) -> PromptPair:
+def tokenise(place: str, item: Mapping[str, Any], tokenizer: Tokenizer, first: Sequence[int]) -> PromptPair:
     """Return an item as tokens, each prompt after the `first` ones. ValueError as in `read_prompts`."""
 
     def shown(tokens: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
 from decomp.locate.layers.readings import LayerRequest, readings_of
@@ -28,7 +29,7 @@ COLUMNS = LayerRow._fields
 
 
 def open_facts(
-    model: Model, tokenizer: Any, source: Path | Sequence[Mapping[str, Any]], bos: bool = True
+    model: Model, tokenizer: Tokenizer, source: Path | Sequence[Mapping[str, Any]], bos: bool = True
 ) -> list[Fact]:
     """Read the facts of a file, or items at hand, as this model's tokens. ValueError as in `read_facts`."""
     return read_facts(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.digests import digest
 from decomp.io.records import Record
 from decomp.locate.limits import check_finite, check_numbers
@@ -106,7 +107,7 @@ class Check:
 
 def open_check(
     model: Model,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     table: Path,
     items: Path,
     unrelated: Path | None = None,

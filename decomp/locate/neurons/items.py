@@ -11,6 +11,7 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.corpus.contrast_items import spaced
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Record, text_of
 from decomp.locate.encoding import bos_of, check_length, encode, string_of
 from decomp.locate.facts import template_of
@@ -53,7 +54,7 @@ class Item:
 
 def open_items(
     model: Model,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     source: Path | Sequence[Mapping[str, Any]],
     levels: Sequence[str] = ("token",),
     contrast: bool = False,
@@ -72,7 +73,7 @@ def tokens_of(items: Iterable[Item]) -> Iterator[Int[Tensor, " _"]]:
 
 def read_items(
     source: Path | Sequence[Mapping[str, Any]],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     bos: int | None,
     positions: int,
     levels: Sequence[str],
@@ -93,7 +94,7 @@ def read_items(
 
 
 def items_of(
-    number: int, record: Record, tokenizer: Any, front: list[int], levels: Sequence[str], contrast: bool
+    number: int, record: Record, tokenizer: Tokenizer, front: list[int], levels: Sequence[str], contrast: bool
 ) -> Iterator[Item]:
     """Yield the items of a row of a file: a prompt once, an edit at each level. ValueError as in `read_items`."""
     form = next((f for f in FORMS if all(record.values.get(name) is not None for name in f)), None)
@@ -111,7 +112,7 @@ def items_of(
         yield make_item(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
 
 
-def cut_edit(record: Record, tokenizer: Any, level: str, contrast: bool) -> Cut:
+def cut_edit(record: Record, tokenizer: Tokenizer, level: str, contrast: bool) -> Cut:
     """Return an edit cut at a level, or at a part of `post_text`: X precedes the change, Y is new, the foil was there.
 
     ValueError, with the place, where it can't be.
@@ -123,7 +124,7 @@ def cut_edit(record: Record, tokenizer: Any, level: str, contrast: bool) -> Cut:
         raise ValueError(f"{record.place}: {error}") from error
 
 
-def cut_prompt(record: Record, tokenizer: Any, contrast: bool) -> Cut:
+def cut_prompt(record: Record, tokenizer: Tokenizer, contrast: bool) -> Cut:
     """Return a prompt's target as if it had been put in the place of its foil.
 
     ValueError, with the place, for a blank subject, target or foil.
@@ -142,7 +143,7 @@ def cut_prompt(record: Record, tokenizer: Any, contrast: bool) -> Cut:
 
 
 def make_item(
-    number: int, record: Record, level: str, found: Cut, tokenizer: Any, front: list[int], contrast: bool
+    number: int, record: Record, level: str, found: Cut, tokenizer: Tokenizer, front: list[int], contrast: bool
 ) -> Item:
     """Return a row of a file at a level. ValueError, with the place, where nothing precedes, or nothing differs."""
     context = front + found.before_ids

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.locate.encoding import common_start, encode
 from decomp.locate.neurons.blocks import enclosing_block, lines_of
 
@@ -35,7 +35,7 @@ def changed(old: Sequence[object], new: Sequence[object]) -> tuple[int, int]:
     return start, common_start(old[start:][::-1], new[start:][::-1])
 
 
-def cut_tokens(pre: str, post: str, tokenizer: Any) -> Cut:
+def cut_tokens(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
     """Return the smallest differing run of tokens, as they are in the two texts."""
     old, new = encode(tokenizer, pre), encode(tokenizer, post)
     start, end = changed(old, new)
@@ -46,7 +46,7 @@ def cut_tokens(pre: str, post: str, tokenizer: Any) -> Cut:
     return Cut("token", before, gone, come, after, *ids)
 
 
-def cut_text(level: str, pre: str, post: str, start: int, stop: int, tokenizer: Any) -> Cut:
+def cut_text(level: str, pre: str, post: str, start: int, stop: int, tokenizer: Tokenizer) -> Cut:
     """Return the characters [start, stop) of the text after the edit cut out, with what they replaced."""
     after = len(post) - stop
     parts = post[:start], pre[start : len(pre) - after], post[start:stop]
@@ -60,13 +60,13 @@ def changed_lines(pre: str, post: str) -> tuple[int, int]:
     return len("".join(new[:start])), len("".join(new[len(new) - end :]))
 
 
-def cut_lines(pre: str, post: str, tokenizer: Any) -> Cut:
+def cut_lines(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
     """Return the whole lines that differ."""
     before, after = changed_lines(pre, post)
     return cut_text("line", pre, post, before, len(post) - after, tokenizer)
 
 
-def cut_block(pre: str, post: str, tokenizer: Any) -> Cut:
+def cut_block(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
     """Return the smallest function or statement block around the change; the changed lines where they are in none.
 
     It is looked for in the text after the edit; where something was only deleted, in the one before.
@@ -82,7 +82,7 @@ def cut_block(pre: str, post: str, tokenizer: Any) -> Cut:
     return cut_text("block", pre, post, begin, len(post) - end, tokenizer)
 
 
-def cut_neighbor(pre: str, post: str, tokenizer: Any) -> Cut:
+def cut_neighbor(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
     """Return the changed lines with the one after them, or before them at the end of the text."""
     before, after = changed_lines(pre, post)
     if after:
@@ -100,11 +100,11 @@ def without_blanks(text: str, start: int, stop: int) -> tuple[int, int]:
     return start + len(part) - len(part.lstrip()), stop - len(part) + len(part.rstrip())
 
 
-CUTS: dict[str, Callable[[str, str, Any], Cut]] = {"token": cut_tokens, "line": cut_lines, "block": cut_block}
+CUTS: dict[str, Callable[[str, str, Tokenizer], Cut]] = {"token": cut_tokens, "line": cut_lines, "block": cut_block}
 """By level, from narrow to wide."""
 
 
-def cut_mask(pre: str, post: str, mask: str, tokenizer: Any) -> Cut:
+def cut_mask(pre: str, post: str, mask: str, tokenizer: Tokenizer) -> Cut:
     """Return the text after the edit cut at a part of it, which has all that was changed.
 
     ValueError where that part is not in the text exactly once, or something else was changed too.
@@ -121,7 +121,7 @@ def cut_mask(pre: str, post: str, mask: str, tokenizer: Any) -> Cut:
     return cut_text("mask", pre, post, start, start + len(mask), tokenizer)
 
 
-def cut(pre: str, post: str, level: str, tokenizer: Any, needs_old: bool = False) -> Cut:
+def cut(pre: str, post: str, level: str, tokenizer: Tokenizer, needs_old: bool = False) -> Cut:
     """Return the change at a level; at the next wider one where that leaves nothing new (or, if needed, nothing old).
 
     So a deletion inside a line is cut as the line that is left, one of whole lines as their block, and outside

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from decomp.core.model import Model
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.windows import TokenisedWindow
 from decomp.measures.surprisal import next_log_probs
 from decomp.report.readable import one_line, pieces_of
@@ -16,7 +16,7 @@ LIKELIEST = 5
 
 @torch.no_grad()
 def likely_tokens(
-    model: Model, windows: Sequence[TokenisedWindow], tokenizer: Any, count: int = LIKELIEST
+    model: Model, windows: Sequence[TokenisedWindow], tokenizer: Tokenizer, count: int = LIKELIEST
 ) -> dict[int, list[tuple[str, float]]]:
     """Return per predicted position of an article the likeliest tokens, readable, and their probabilities."""
     found: dict[int, list[tuple[str, float]]] = {}
