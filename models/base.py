@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -77,6 +78,10 @@ class DecomposedModel(PreTrainedModel):
     adds_positions: ClassVar[bool] = False
     """Whether embeddings of positions are added to those of tokens."""
 
+    blocks_at: ClassVar[str] = "layers"
+    final_norm_at: ClassVar[str] = "norm"
+    """Where the base model has its blocks, and the norm after the last."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # Mixins that several families share have no forward method yet.
@@ -92,11 +97,12 @@ class DecomposedModel(PreTrainedModel):
 
     def blocks(self) -> Sequence[Any]:
         """Return the blocks in order."""
-        return list(self.base_model.layers)
+        return list(attrgetter(self.blocks_at)(self.base_model))
 
     def final_norm(self) -> nn.Module | None:
         """Return the norm after the last block, where there is one."""
-        return self.base_model.norm
+        norm: nn.Module | None = attrgetter(self.final_norm_at)(self.base_model)
+        return norm
 
     def project_in(self) -> nn.Module | None:
         """Return the map from token embeddings to the hidden width, where there is one."""

@@ -57,6 +57,9 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
     ValueError for a config whose residual connections begin after the norms, or whose projections are sliced.
     """
 
+    blocks_at = "h"
+    final_norm_at = "ln_f"
+
     unsupported: ClassVar[dict[str, str]] = {"position_ids": "attention knows distances alone; leave them out"}
 
     def __init__(self, config: BloomConfig) -> None:
@@ -85,14 +88,6 @@ class DecomposedBloomForCausalLM(DecomposedModel, BloomForCausalLM):
         attention = AttentionSite(attn, query, key, value, attn.dense, attn.num_heads, attn.num_heads)
         neurons = MLPSite(Projection(mlp.dense_h_to_4h), mlp.dense_4h_to_h, mlp.gelu_impl)
         return StageSite.of(attention, block.input_layernorm), StageSite.of(neurons, block.post_attention_layernorm)
-
-    def blocks(self) -> list[Any]:
-        """Return the blocks in order."""
-        return list(self.transformer.h)
-
-    def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block."""
-        return self.transformer.ln_f
 
     def token_embeddings(self) -> tuple[Float[Tensor, "V D"], Affine | None]:
         """Return the embedding matrix after the norm that the blocks are given it through."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
 
@@ -31,6 +31,9 @@ class DecomposedGPT2LMHeadModel(DecomposedModel, GPT2LMHeadModel):
     ValueError for a config with cross-attention: its states depend on an encoder besides the tokens.
     """
 
+    blocks_at = "h"
+    final_norm_at = "ln_f"
+
     adds_positions = True
 
     def __init__(self, config: GPT2Config) -> None:
@@ -54,9 +57,3 @@ class DecomposedGPT2LMHeadModel(DecomposedModel, GPT2LMHeadModel):
             StageSite.of(attention, block.ln_1),
             StageSite.of(MLPSite(Projection(mlp.c_fc), mlp.c_proj, mlp.act), block.ln_2),
         )
-
-    def blocks(self) -> list[Any]:
-        return list(self.transformer.h)
-
-    def final_norm(self) -> nn.Module | None:
-        return self.transformer.ln_f

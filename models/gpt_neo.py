@@ -37,6 +37,9 @@ class DecomposedGPTNeoSelfAttention(GPTNeoSelfAttention):
 class DecomposedGPTNeoForCausalLM(DecomposedModel, GPTNeoForCausalLM):
     """`GPTNeoForCausalLM` whose hidden states can be decomposed by source token."""
 
+    blocks_at = "h"
+    final_norm_at = "ln_f"
+
     adds_positions = True
     _supports_flash_attn = False  # its blocks would have another class of attention
 
@@ -54,11 +57,3 @@ class DecomposedGPTNeoForCausalLM(DecomposedModel, GPTNeoForCausalLM):
             StageSite.of(attention, block.ln_1),
             StageSite.of(MLPSite(Projection(mlp.c_fc), mlp.c_proj, mlp.act), block.ln_2),
         )
-
-    def blocks(self) -> list[Any]:
-        """Return the blocks in order."""
-        return list(self.transformer.h)
-
-    def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block."""
-        return self.transformer.ln_f

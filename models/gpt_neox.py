@@ -1,6 +1,5 @@
 """GPT-NeoX (Black et al. 2022) and Pythia: partial rotary positions, parallel or sequential residual connections."""
 
-from torch import nn
 from transformers import GPTNeoXForCausalLM
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 
@@ -10,6 +9,8 @@ from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, 
 
 class DecomposedGPTNeoXForCausalLM(DecomposedModel, GPTNeoXForCausalLM):
     """`GPTNeoXForCausalLM` whose hidden states can be decomposed by source token."""
+
+    final_norm_at = "final_layer_norm"
 
     def stages(self, block: GPTNeoXLayer) -> tuple[StageSite, ...]:
         """Return where a block keeps its weights: one stage where attention and MLP are parallel, else two."""
@@ -23,7 +24,3 @@ class DecomposedGPTNeoXForCausalLM(DecomposedModel, GPTNeoXForCausalLM):
             ),
         )
         return (StageSite(branches),) if block.use_parallel_residual else tuple(StageSite((b,)) for b in branches)
-
-    def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block."""
-        return self.gpt_neox.final_layer_norm

@@ -1,8 +1,6 @@
 """GPT-J (Wang & Komatsuzaki 2021): attention and MLP side by side after one norm, rotary positions."""
 
-from typing import Any
-
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPTJConfig, GPTJForCausalLM
 from transformers.models.gptj.modeling_gptj import GPTJAttention, GPTJBlock
 
@@ -29,6 +27,9 @@ class DecomposedGPTJAttention(GPTJAttention):
 class DecomposedGPTJForCausalLM(DecomposedModel, GPTJForCausalLM):
     """`GPTJForCausalLM` whose hidden states can be decomposed by source token."""
 
+    blocks_at = "h"
+    final_norm_at = "ln_f"
+
     _supports_flash_attn = False  # its blocks would have another class of attention
 
     def __init__(self, config: GPTJConfig) -> None:
@@ -44,11 +45,3 @@ class DecomposedGPTJForCausalLM(DecomposedModel, GPTJForCausalLM):
         attention = AttentionSite(attn, query, key, value, attn.out_proj, heads, heads)
         bodies = attention, MLPSite(Projection(mlp.fc_in), mlp.fc_out, mlp.act)
         return (StageSite(tuple(BranchSite(body, block.ln_1) for body in bodies)),)
-
-    def blocks(self) -> list[Any]:
-        """Return the blocks in order."""
-        return list(self.transformer.h)
-
-    def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block."""
-        return self.transformer.ln_f

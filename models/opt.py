@@ -1,7 +1,5 @@
 """OPT (Zhang et al. 2022): pre- or post-LayerNorm, `project_in`/`project_out`, any activation."""
 
-from typing import Any
-
 from torch import nn
 from transformers import OPTForCausalLM
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
@@ -12,6 +10,9 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 class DecomposedOPTForCausalLM(DecomposedModel, OPTForCausalLM):
     """`OPTForCausalLM` whose hidden states can be decomposed by source token."""
+
+    blocks_at = "decoder.layers"
+    final_norm_at = "decoder.final_layer_norm"
 
     adds_positions = True
 
@@ -26,12 +27,6 @@ class DecomposedOPTForCausalLM(DecomposedModel, OPTForCausalLM):
             StageSite.of(attention, norm=block.self_attn_layer_norm),
             StageSite.of(mlp, norm=block.final_layer_norm),
         )
-
-    def blocks(self) -> list[Any]:
-        return list(self.model.decoder.layers)
-
-    def final_norm(self) -> nn.Module | None:
-        return self.model.decoder.final_layer_norm
 
     def project_in(self) -> nn.Module | None:
         return self.model.decoder.project_in

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from torch import nn
 from transformers import PhiForCausalLM
 
 from decomp.models.base import DecomposedModel
@@ -13,13 +12,10 @@ from decomp.models.sites import BranchSite, MLPSite, Projection, StageSite
 class DecomposedPhiForCausalLM(DecomposedModel, PhiForCausalLM):
     """`PhiForCausalLM` whose hidden states can be decomposed by source token."""
 
+    final_norm_at = "final_layernorm"
+
     def stages(self, block: Any) -> tuple[StageSite, ...]:
         """Return where a block keeps its weights."""
         mlp, norm = block.mlp, block.input_layernorm
         attention = BranchSite(rotary_attention(block.self_attn), norm)
         return (StageSite((attention, BranchSite(MLPSite(Projection(mlp.fc1), mlp.fc2, mlp.activation_fn), norm))),)
-
-    def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block."""
-        norm: nn.Module = self.model.final_layernorm
-        return norm

@@ -9,18 +9,16 @@ from torch import Tensor
 
 from decomp.core.network import Mixture, Norm
 from decomp.core.operating_point import FrozenBranch
-from decomp.core.packed_mlp import FoldedMLP, add_diagonal
+from decomp.core.packed_mlp import FoldedInPlace, FoldedMLP
 from decomp.core.pairs import Block, Panel
 from decomp.core.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class FoldedMixture:
+class FoldedMixture(FoldedInPlace):
     """Experts with the norms around them folded in."""
 
     experts: tuple[FoldedMLP, ...]
-
-    mixes_positions = False
 
     @classmethod
     def of(cls, operator: Mixture, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedMixture":
@@ -31,17 +29,6 @@ class FoldedMixture:
     def bytes_to_fold(operator: Mixture, norm_in: Norm | None, norm_out: Norm | None) -> int:
         """Return what the folded projections take beside the model."""
         return sum(FoldedMLP.bytes_to_fold(expert, norm_in, norm_out) for expert in operator.experts)
-
-    def carry_diagonal(
-        self,
-        rows: Tensor,
-        panel: Panel,
-        embedding: Float[Tensor, "T D"],
-        frozen: FrozenBranch,
-        work: Workspace,
-    ) -> None:
-        """Add the outputs of a mixture that reads the embeddings: every source is still at its own position alone."""
-        add_diagonal(rows, panel, embedding, frozen)
 
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace

@@ -31,8 +31,29 @@ CALLS = 3
 """Calls for each target of its own, and again for each panel that it is in."""
 
 
+class FoldedInPlace:
+    """A folded operator that mixes no positions."""
+
+    mixes_positions = False
+
+    def carry_diagonal(
+        self,
+        rows: Tensor,
+        panel: Panel,
+        embedding: Float[Tensor, "T D"],
+        frozen: FrozenBranch,
+        work: Workspace,
+    ) -> None:
+        """Add the outputs for the embeddings themselves, to the rows of each token's own target.
+
+        There every source is still at its own position alone.
+        """
+        places, positions = panel.diagonal()
+        rows[places] += frozen.carry(embedding, with_bias=False)[positions]
+
+
 @dataclass(frozen=True)
-class FoldedMLP:
+class FoldedMLP(FoldedInPlace):
     """Input and output projections with the norms around them folded in.
 
     One contiguous row per neuron, so that active neurons can be gathered.
@@ -40,8 +61,6 @@ class FoldedMLP:
 
     ups: tuple[Float[Tensor, "F D"], ...]
     down: Float[Tensor, "F D"]
-
-    mixes_positions = False
 
     @classmethod
     def of(cls, operator: MLP, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedMLP":
@@ -58,17 +77,6 @@ class FoldedMLP:
             *(x.weight for x in operator.inputs), None if down.is_contiguous() and norm_out is None else down
         )
 
-    def carry_diagonal(
-        self,
-        rows: Tensor,
-        panel: Panel,
-        embedding: Float[Tensor, "T D"],
-        frozen: FrozenBranch,
-        work: Workspace,
-    ) -> None:
-        """Add the outputs of an MLP that reads the embeddings: every source is still at its own position alone."""
-        add_diagonal(rows, panel, embedding, frozen)
-
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
     ) -> Iterator[None]:
@@ -83,12 +91,6 @@ class FoldedMLP:
             for target, path in paths[text].items():
                 if path != "dense":
                     carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", work)
-
-
-def add_diagonal(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"], frozen: FrozenBranch) -> None:
-    """Add what a branch that mixes no positions makes of the embeddings, to the rows of each token's own target."""
-    places, positions = panel.diagonal()
-    rows[places] += frozen.carry(embedding, with_bias=False)[positions]
 
 
 @dataclass(frozen=True)
