@@ -5,7 +5,9 @@ import inspect
 import pytest
 
 from decomp.core.model import Columns, Model, Patch
+from decomp.corpus.tokenizer import Tokenizer
 from decomp.locate.edges.passes import EdgeMasks, UniformMask
+from decomp.models import load_model
 from decomp.models.base import DecomposedModel
 from decomp.models.sites import Projection
 
@@ -29,3 +31,13 @@ def test_methods_take_what_they_are_given(protocol, kind):
 
 def test_a_projection_is_columns_of_a_module():
     assert set(Projection.__dataclass_fields__) == set(members_of(Columns))
+
+
+def test_tokenizers_of_transformers_are_tokenizers():
+    _, tokenizer = load_model("demo-gpt2")
+    for name in members_of(Tokenizer):
+        assert hasattr(tokenizer, name), name
+    encoded = tokenizer("A cat.", add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    assert len(encoded["input_ids"]) == len(encoded["offset_mapping"]) <= len(tokenizer)
+    assert "".join(tokenizer.convert_ids_to_tokens(encoded["input_ids"])) == "AĠcat."
+    assert tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False) == "A cat."
