@@ -17,6 +17,7 @@ from decomp.locate.neurons.checking import CheckRow
 from decomp.locate.neurons.rows import CountRow, NeuronRow
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.runs.stored import DELTA_LP_COLUMNS
+from decomp.tables.blocks import TYPES
 from decomp.tables.columns import COLUMNS
 from decomp.tables.front import Front
 from decomp.tables.predictors import LAGGED, PLACE, RENAMED, SPREAD
@@ -83,3 +84,9 @@ def test_every_column_that_is_named_anywhere_is_explained():
     assert len({column for _, column in found}) > 50
     explained = set().union(*sections().values())
     assert sorted((name, column) for name, column in found if column not in explained) == []
+
+
+def test_columns_of_scores_are_read_back_as_what_they_are():
+    texts = {"token", "source_token", "measure", "model", "article_id", "item", "phenomenon", "foil", "multi_token"}
+    assert texts <= sections()["Scores"] | sections()["Contrast"]
+    assert (sections()["Scores"] | sections()["Contrast"]) - texts <= set(TYPES)

@@ -76,3 +76,11 @@ def test_why_this_word(worked, capsys, tmp_path):
     assert ranks["delta_lp:contrast_log2_prob"] == pytest.approx(0.83, abs=0.005)
     assert ranks["<random>"] == pytest.approx(0.47, abs=0.005)
     assert (tmp_path / "pairs.html").exists()
+
+
+def test_what_an_answer_rests_on(worked, capsys):
+    names = worked("what-an-answer-rests-on.md")
+    out = capsys.readouterr().out
+    assert len(shown("what-an-answer-rests-on.md")) > 6
+    assert [line for line in shown("what-an-answer-rests-on.md") if line not in out] == []
+    assert names["best"].source_token.startswith("The old lady")

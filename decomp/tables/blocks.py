@@ -18,7 +18,7 @@ Values = Shaped[np.ndarray, " rows"]
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("article", "window", "position", "source_position", "distance", "span"), int),
-    **dict.fromkeys(("word", "char_start", "char_end", "source_word", "dropped"), int),
+    **dict.fromkeys(("word", "char_start", "char_end", "source_word", "source_length", "dropped"), int),
     **dict.fromkeys(("log2_prob", "score", "entropy", "corrected_log2_prob", "surprisal"), float),
     **dict.fromkeys(("strongest_source_position", "strongest_distance"), int),
     **dict.fromkeys(("strongest_score", "strongest_share", "bos_score", "bos_share"), float),

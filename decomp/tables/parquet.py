@@ -21,7 +21,7 @@ BATCH = 2**17
 """Rows that are read at once."""
 SMALL = {
     *("article", "window", "position", "source_position", "distance", "span", "word", "char_start", "char_end"),
-    *("source_word", "dropped", "strongest_source_position", "strongest_distance"),
+    *("source_word", "source_length", "dropped", "strongest_source_position", "strongest_distance"),
 }
 """Integers of 32 bits."""
 LEVEL = 6
