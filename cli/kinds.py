@@ -15,6 +15,7 @@ from decomp.io.texts import STDIN
 from decomp.measures.registry import FUNCTION_NAMES, measure_names
 from decomp.models.families import DEMO_FILES, DEMO_MODELS, demo_file
 from decomp.models.sources import cached_models, check_name
+from decomp.runs.run import MANIFEST
 
 if TYPE_CHECKING:
     Completions = list[CompletionItem[str]]
@@ -68,6 +69,22 @@ def check_there(path: Path) -> None:
             path.stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise ValueError(f"can't read {path}: {getattr(error, 'strerror', error)}") from error
+
+
+class Corpus(InputFile):
+    """A text, a table of texts, or a folder of these."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path of the corpus. ValueError for one that is not there, and for a run, whose files are none."""
+        path = super().convert(value, param, ctx)
+        refuse_run(path)
+        return path
+
+
+def refuse_run(path: Path) -> None:
+    """Raise ValueError for the folder of a run, where a corpus is expected."""
+    if (path / MANIFEST).is_file() and (path / "parts").is_dir():
+        raise ValueError(f"{path} is the folder of a run, and no corpus: decomp table {path} writes its table")
 
 
 class InputOrModel(InputFile):
@@ -190,7 +207,7 @@ def columns_of(parameter: str, end: str = "") -> Callable[[click.Context, click.
     return complete
 
 
-INPUT, INPUT_OR_MODEL, MODEL, LABEL = InputFile(), InputOrModel(), ModelName(), Label()
+INPUT, CORPUS, INPUT_OR_MODEL, MODEL, LABEL = InputFile(), Corpus(), InputOrModel(), ModelName(), Label()
 TABLE_OR_MODEL = TableOrModel()
 MEMORY, DEVICE, MEASURE = Amount(), Device(), Known("measure", measure_names)
 

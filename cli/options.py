@@ -90,7 +90,7 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
 
 
 FILE = click.Path(path_type=Path)
-input_file = click.argument("input_file", type=kinds.INPUT)
+input_file = click.argument("input_file", type=kinds.CORPUS)
 model = click.argument("model", type=kinds.MODEL)
 
 placement_options = together(
@@ -345,6 +345,8 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
     UsageError where both are given, or none, or options that need the other.
     """
     path, model, text = asked["input_file"], asked["model"], asked["text"]
+    if text is not None and not text.strip():
+        raise click.UsageError("--text has no text: give some")
     if text is not None and model is None and path is not None:
         check_name(path.as_posix())
         return text, path.as_posix()
@@ -355,6 +357,7 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
     if asked["max_new_tokens"] is not None:
         raise click.UsageError("--max-new-tokens continues a --text: give one")
     kinds.check_there(path)
+    kinds.refuse_run(path)
     return path, model
 
 

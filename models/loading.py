@@ -24,7 +24,7 @@ from decomp.models.checks import (
 )
 from decomp.models.gguf_reading import read_once
 from decomp.models.registry import class_of, register_installed
-from decomp.models.sources import Source, named, source_of
+from decomp.models.sources import Source, check_revision, named, source_of
 
 
 def load_model(
@@ -53,6 +53,7 @@ def load_both(
     name: str, dtype: torch.dtype, revision: str | None, options: Mapping[str, Any]
 ) -> tuple[DecomposedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer, checked; see `load_model`."""
+    check_revision(name, revision)
     config = load_config(name, revision)
     with named(name):
         model_class = class_of(config)

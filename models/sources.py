@@ -15,6 +15,8 @@ from decomp.models.registry import class_of, model_types
 
 GGUF = ".gguf"
 GGUF_MAGIC = b"GGUF"
+ALIKE = 0.8
+"""How alike names are of which one is taken for the other, mistyped: gpt2 is not demo-gpt2."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,20 @@ def source_of(name: str) -> Source:
     return Source(name, "/".join(parts[:2]), "/".join(parts[2:]))
 
 
+def check_revision(name: str, revision: str | None) -> None:
+    """Raise ValueError for a revision of what has none: a folder, a GGUF file in one, or a demo model."""
+    if revision is not None and Path(source_of(name).place).is_dir():
+        raise ValueError(f"{name} is no model of the hub, which alone have revisions: leave out {revision!r}")
+
+
 def check_name(name: str) -> None:
     """Raise ValueError for what can be seen to be no model that can be decomposed, without loading it, or torch.
 
     That is a folder without a config or with that of an unsupported architecture, a GGUF file that is none, what can
     be no hub id, and a hub id that is not on this machine where the hub may not be asked.
     """
+    if not name:
+        raise ValueError(f"the model has no name: give a hub id, a folder, or one of {', '.join(DEMO_MODELS)}")
     source = source_of(name)
     if source.gguf_file:
         return
@@ -117,7 +127,7 @@ def may_be_on_hub(name: str) -> bool:
     """Return whether a model may be fetched, or is on this machine in another revision."""
     from huggingface_hub import constants
 
-    return name in cached_models() or not (constants.HF_HUB_OFFLINE or get_close_matches(name, DEMO_MODELS, 1, 0.8))
+    return name in cached_models() or not (constants.HF_HUB_OFFLINE or get_close_matches(name, DEMO_MODELS, 1, ALIKE))
 
 
 def cached_models() -> list[str]:
@@ -130,7 +140,7 @@ def cached_models() -> list[str]:
 
 def not_found(source: Source) -> ValueError:
     """Return the error for a model that is nowhere: with the nearest one that is here, if any is near."""
-    near = get_close_matches(source.name, [*DEMO_MODELS, *cached_models()], n=1)
+    near = get_close_matches(source.name, [*DEMO_MODELS, *cached_models()], 1, ALIKE)
     if near:
         return ValueError(f"can't load model {source.name!r}: did you mean {near[0]}?")
     why = ValueError("it is not on this machine, and the hub is not to be asked: HF_HUB_OFFLINE is set")

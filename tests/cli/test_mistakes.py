@@ -53,6 +53,11 @@ MISTAKES = {
     ("score", CORPUS, "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
     ("score", "--text", "A text.", "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
     ("report", "--text", "A text.", "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
+    ("score", CORPUS, ""): "the model has no name: give a hub id, a folder, or one of demo-opt",
+    ("score", CORPUS, "gpt2"): "(it is not on this machine, and the hub is not to be asked",
+    ("score", "run", MODEL): "run is the folder of a run, and no corpus: decomp table run writes its table",
+    ("decompose", "run", MODEL, "3"): "run is the folder of a run, and no corpus",
+    ("score", "--text", " ", MODEL): "--text has no text: give some",
     ("demo", "demo-gtp2"): "unknown demo model 'demo-gtp2': did you mean demo-gpt2?",
     ("score", CORPUS, "folder"): "can't load model 'folder', the folder must hold config.json",
     ("score", CORPUS, "bert"): "models of type 'bert' can't be decomposed: supported are opt",
@@ -122,6 +127,8 @@ def folder(tmp_path_factory):
     (folder / "kept.tsv").write_text("kept", "utf-8")
     (folder / "kept.txt").write_text("A text.", "utf-8")
     (folder / "bert" / "config.json").write_text('{"model_type": "bert"}', "utf-8")
+    (folder / "run" / "parts").mkdir(parents=True)
+    (folder / "run" / "manifest.json").write_text("{}", "utf-8")
     (folder / "broken" / "config.json").write_text("{", "utf-8")
     return folder
 
@@ -157,5 +164,16 @@ def test_nothing_is_lost_or_left(folder):
     assert (folder / "kept.txt").read_text("utf-8") == "A text."
     left = {path.name for path in folder.iterdir()}
     assert left - {"hub"} == {
-        *("folder", "bert", "broken", "empty.txt", "empty.tsv", "latin.txt", "corpus.csv", "kept.tsv", "kept.txt")
+        *(
+            "folder",
+            "bert",
+            "broken",
+            "run",
+            "empty.txt",
+            "empty.tsv",
+            "latin.txt",
+            "corpus.csv",
+            "kept.tsv",
+            "kept.txt",
+        )
     }

@@ -236,3 +236,10 @@ def test_token_embeddings_are_what_the_first_block_is_given(variant):
     difference = embeddings[ids] - embeddings[others]
     expected = difference if project_in is None else project_in(difference, with_bias=False)
     assert_close(given - given_others, expected, rtol=0, atol=1e-12)
+
+
+def test_a_revision_of_what_has_none():
+    with pytest.raises(
+        ValueError, match=r"demo-opt is no model of the hub, which alone have revisions: leave out 'v2'"
+    ):
+        load_model("demo-opt", revision="v2")
