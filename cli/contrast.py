@@ -9,7 +9,8 @@ from decomp.cli import kinds, layout, options
 from decomp.models.sources import check_name
 
 ELSEWHERE = {
-    *("model", "prompt", "target", "foil", "output", "format_name", "batch_size", "overwrite", "quiet", "device"),
+    *("model", "fields", "prompt", "target", "foil"),
+    *("output", "format_name", "batch_size", "overwrite", "quiet", "device"),
     *options.RUN_OPTIONS,
 }
 """Options that are no settings of `open_contrasting`."""
@@ -60,7 +61,7 @@ def command(items: Path | None, limit: int | None, **asked: Any) -> None:
     from decomp.tables.contrasting import preferring
 
     settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
-    read = items_of(items or str(asked["prompt"]), asked["target"], asked["foil"], limit)
+    read = items_of(items or str(asked["prompt"]), asked["target"], asked["foil"], limit, asked["fields"])
     hush_libraries()
     opened = open_contrasting(read, name, device=device_here(asked), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}

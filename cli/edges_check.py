@@ -40,9 +40,10 @@ def command(**asked: Any) -> None:
     beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept, the
     loss L, and its share of the way from all edges ablated (0) to none (1).
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
+    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of, with_table
     from decomp.cli.running import deliver
 
+    asked = with_table(asked, "edges_file")
     check_outputs(asked)
     from decomp.locate.edges.behaviour import Setting  # imports torch
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
@@ -55,7 +56,7 @@ def command(**asked: Any) -> None:
     graph = graph_of(model)
     check_made(asked["edges_file"], model, setting, {name: asked[name] for name in ("bos", "batch_by")})
     orders = rankings(graph, read_edges(asked["edges_file"], graph), asked["random"], asked["seed"])
-    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
+    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"], asked["fields"])
     counts = asked["counts"] or default_counts(len(orders["score"]))
     work, _ = check_work(model, graph, prompts, orders, counts, setting, asked["circuit"])
     deliver(job_of(work, model, asked, tokens_of(prompts)), asked)

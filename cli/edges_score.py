@@ -85,7 +85,7 @@ def command(**asked: Any) -> None:
 
     request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
     model, tokenizer = open_asked(asked)
-    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"])
+    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"], asked["fields"])
     work, total = edges_work(model, prompts, request)
 
     def draw_strongest() -> None:

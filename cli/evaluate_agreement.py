@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 )
 @options.input_file
 @options.model
+@options.input_options
 @options.evaluation_results
 @layout.section("What is predicted", options.targets)
 @options.sources_section
@@ -37,9 +38,9 @@ def command(input_file: Path, **asked: Any) -> None:
     has no ranks and is left out. Needs scipy (the extra evaluate).
     """
     from decomp.cli.running import evaluate
-    from decomp.corpus.articles import read_articles
+    from decomp.cli.scoring import articles_asked
 
-    evaluate("agreement", read_articles(input_file), [input_file], shown, asked)
+    evaluate("agreement", articles_asked(input_file, asked), [input_file], shown, asked)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

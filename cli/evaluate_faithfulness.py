@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 )
 @options.input_file
 @options.model
+@options.input_options
 @options.evaluation_results
 @layout.section(
     "What is taken away",
@@ -57,9 +58,10 @@ def command(input_file: Path, **asked: Any) -> None:
     95 % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.
     """
     from decomp.cli.running import evaluate
-    from decomp.corpus.articles import read_articles
+    from decomp.cli.scoring import articles_asked
 
-    evaluate("faithfulness", read_articles(input_file), [input_file], partial(shown, drop_in=asked["drop_in"]), asked)
+    found = partial(shown, drop_in=asked["drop_in"])
+    evaluate("faithfulness", articles_asked(input_file, asked), [input_file], found, asked)
 
 
 def shown(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:

@@ -83,7 +83,7 @@ def command(**asked: Any) -> None:
     request, picture, means = request_of(LayerRequest, asked), asked["picture"], Means()
     how = (means, asked["confidence"], asked["seed"])
     model, tokenizer = open_asked(asked)
-    facts = open_facts(model, tokenizer, asked["facts_file"], asked["bos"])
+    facts = open_facts(model, tokenizer, asked["facts_file"], asked["bos"], asked["fields"])
     work = layers_work(model, facts, request, MeanSummary(*how) if asked["aggregated"] else None)
     job = job_of(work, model, asked, (fact.ids for fact in facts))
 

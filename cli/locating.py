@@ -7,10 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
 from decomp.cli.common import destination, made_now, open_model, say
 from decomp.cli.running import Job, check_asked, device_here
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.amounts import parse_bytes
+from decomp.runs.tables import table_file_of
 from decomp.tables.work import Work
 
 if TYPE_CHECKING:
@@ -63,6 +66,16 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
     with destination(path) as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         yield
+
+
+def with_table(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the options with the table of a run in place of the run's folder.
+
+    The running command's parameters become these, so that its tables say what was done.
+    """
+    options = {**asked, name: table_file_of(asked[name])}
+    click.get_current_context().params.update(options)
+    return options
 
 
 def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Tokenizer]":

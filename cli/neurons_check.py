@@ -42,17 +42,18 @@ def command(**asked: Any) -> None:
     the same items and model. Beside the found ones: as many random neurons of the same layers, and the found ones
     on unrelated items. Changes are in bits.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked
+    from decomp.cli.locating import check_outputs, job_of, open_asked, with_table
     from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
 
+    asked = with_table(asked, "neurons_file")
     check_outputs(asked)
     from decomp.locate.limits import check_numbers  # imports torch
     from decomp.locate.neurons.checking import check_work, open_check
     from decomp.locate.neurons.items import tokens_of
 
     check_numbers("--factor", asked["factors"])
-    found = {name: asked[name] for name in ("unrelated", "bos", "neurons")}
+    found = {name: asked[name] for name in ("unrelated", "bos", "neurons", "fields")}
     how = {name: asked[name] for name in ("factors", "draws", "seed", "neurons")}
     memory = parse_bytes(asked["memory"])
     model, tokenizer = open_asked(asked)

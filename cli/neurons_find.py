@@ -108,7 +108,9 @@ def command(**asked: Any) -> None:
 
     request, picture = request_of(NeuronRequest, asked), asked["picture"]
     model, tokenizer = open_asked(asked)
-    items = open_items(model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"])
+    items = open_items(
+        model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"], asked["fields"]
+    )
     found = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
 
     def draw() -> None:

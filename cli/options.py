@@ -208,10 +208,29 @@ def output_section(*beside: Decorator) -> Decorator:
     return section("Output", output, table_format, *beside)
 
 
+def names_of_columns(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> dict[str, str] | None:
+    """Return columns by the names that they have here, None for none. BadParameter for what is no NAME=COLUMN."""
+    pairs = [text.partition("=") for text in value]
+    if wrong := [text for text, (ours, _, theirs) in zip(value, pairs, strict=True) if not (ours and theirs)]:
+        raise click.BadParameter(f"expected NAME=COLUMN, such as prompt=sentence, not {wrong[0]!r}")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs} or None
+
+
+fields_option = click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    callback=names_of_columns,
+    help="The input's COLUMN is what is called NAME here, such as prompt=sentence. Several at once.",
+)
+
+
 def locate_options(*beside: Decorator) -> Decorator:
     """Return the options that `decomp layers`, `neurons` and `edges` share, and those for what else is written."""
     of_model = section("Model", placement_options, memory, prompt_bos)
-    return together(output_section(*beside), of_model, run_options, overwrite, quiet)
+    of_input = section("Input file", fields_option)
+    return together(of_input, output_section(*beside), of_model, run_options, overwrite, quiet)
 
 
 def multi_token(what: str) -> Callable[[F], F]:
@@ -247,7 +266,7 @@ input_options = section(
     "Input file",
     choice(
         "--input-format",
-        ["text", "csv", "tsv", "jsonl", "parquet", "arrow"],
+        ["text", "csv", "tsv", "jsonl", "parquet", "arrow", "conllu"],
         None,
         "Of INPUT_FILE.  [default: what its suffix says, else text]",
     ),
@@ -256,7 +275,7 @@ input_options = section(
         default="text",
         show_default=True,
         shell_complete=kinds.columns_of("input_file"),
-        help="Column of a table with the articles.",
+        help="Column of a table with the articles: texts, or lists of token ids.",
     ),
     click.option(
         "--id-field",
@@ -307,8 +326,10 @@ unit_options = section(
         "--words",
         "word_list",
         type=kinds.INPUT,
-        help="Table (TSV, CSV, JSONL) of the words: columns article and word.  [default: what stands between spaces]",
+        help="Table or CoNLL-U of the words: columns article and word, others carried along.  [default: what stands "
+        "between spaces]",
     ),
+    fields_option,
     at_least_one(
         "--span",
         "Score the effect on so many tokens or words together, the predicted one and those after it.",
@@ -480,6 +501,7 @@ measure_options = plain_measures("delta_lp")
 contrast_options = together(
     section(
         "Items",
+        fields_option,
         multi_token("Target and foil"),
         at_least_one("--limit", "Only the first items of a file."),
         bos,

@@ -132,7 +132,7 @@ def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
         say(f"{left} of {count} {run.what}s are left to other shards: decomp status {folder}", asked["quiet"])
         return None
     if isinstance(run.store, ItemRows):
-        run.store.write_table(folder, work.table(run.rows()))
+        run.store.write_table(folder, work.table(run.rows()), run.request)
     return table_of(run).blocks()
 
 
@@ -164,7 +164,18 @@ def evaluate(
             write(found.data)
 
 
-NO_SETTINGS = {*RUN_OPTIONS, "model", "device", "output", "format_name", "overwrite", "quiet"}
+NO_SETTINGS = {
+    *RUN_OPTIONS,
+    "input_format",
+    "text_field",
+    "id_field",
+    "model",
+    "device",
+    "output",
+    "format_name",
+    "overwrite",
+    "quiet",
+}
 
 
 def ignore(block: Block) -> None:

@@ -41,8 +41,7 @@ ELSEWHERE = {
 def open_job(asked: Mapping[str, Any]) -> ScoreJob:
     """Return the job that the values of the command's options ask for, read and checked."""
     source, name = input_of(asked)
-    form = InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
-    articles = [Article(source)] if isinstance(source, str) else read_articles(source, form)
+    articles = [Article(source)] if isinstance(source, str) else articles_asked(source, asked)
     check_asked(asked, (source if isinstance(source, Path) else None, asked["word_list"], name))
     from decomp.jobs import contents, open_scoring  # imports torch
 
@@ -54,6 +53,11 @@ def open_job(asked: Mapping[str, Any]) -> ScoreJob:
         say(f"the model writes {window.article.text[len(articles[0].text) :]!r}", asked["quiet"])
     made = {**made_now(scoring.model.about(), scoring.model.default_baseline), **contents(articles, scoring.windows)}
     return ScoreJob(scoring.work(asked["batch_size"]), scoring.model, name, made, scoring)
+
+
+def articles_asked(path: Path, asked: Mapping[str, Any]) -> list[Article]:
+    """Return the articles of a file, read as the command's options say."""
+    return read_articles(path, InputFormat(asked["input_format"], asked["text_field"], asked["id_field"]))
 
 
 def score_for_a_person(job: ScoreJob, asked: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ import click
 from decomp.cli.common import made_now, open_model, say
 from decomp.cli.progress import amount, say_wrote
 from decomp.cli.running import Job, sample_of, say_plan, work_through
-from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
+from decomp.cli.scoring import articles_asked
+from decomp.corpus.articles import Article, corpus_name
 from decomp.corpus.batches import in_batches
 from decomp.io.amounts import format_bytes
 from decomp.io.files import check_output_folder
@@ -43,9 +44,7 @@ class Storing:
 
 def open_job(asked: Mapping[str, Any]) -> Storing:
     """Return the job that the values of the command's options ask for, read and checked."""
-    articles = read_articles(
-        asked["input_file"], InputFormat(asked["input_format"], asked["text_field"], asked["id_field"])
-    )
+    articles = articles_asked(asked["input_file"], asked)
     if asked["format_name"] == "pt" and asked["sources"] not in (None, "token"):
         raise ValueError("the .pt format has tokens for sources, not groups of them: leave out --format pt")
     if asked["overwrite"] and asked["shard"].count > 1:

@@ -2,16 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from tqdm import tqdm
 
 from decomp.core.decomposition import Decomposition
-from decomp.corpus.articles import Article, read_articles
+from decomp.corpus.articles import Article, InputFormat, articles_of_rows, read_articles
 from decomp.corpus.contrast_items import Item, read_items
 from decomp.corpus.sources import Sources, check_fit, check_sources
+from decomp.io.records import Fields
 from decomp.jobs import (
     Evaluating,
     Model,
@@ -54,11 +55,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Source = str | Path | Sequence[str]
-"""One text, a file or folder of them, or several texts."""
+Source = str | Path | Sequence[str] | Iterable[Mapping[str, Any]]
+"""One text, a file or folder of them, several texts, or rows of a data set."""
 FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".gz")
 """What a text without spaces ends with when a file was meant."""
-OF_FILES = {"text": None, "input_format": None, "text_field": "text", "id_field": "id"}
+OF_FILES = {"text": None, "input_format": None}
 """How `decomp score` reads a file when nothing is said."""
 MOST_CHECKED = 128
 """Tokens of a text whose decomposition is checked on its page."""
@@ -72,12 +73,16 @@ def score(
     measures: str | Sequence[str] = "delta_lp",
     *,
     batch_size: int | None = None,
+    text_field: str = "text",
+    id_field: str = "id",
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
     """Return the scores of every context token for every word of a text: by default ΔLP, in bits.
 
-    `source` is a text, several texts, or a `Path` to a file or folder as `decomp score` reads it. `model` is a
+    `source` is a text, several texts, a `Path` to a file or folder as `decomp score` reads it, or rows: a data set of
+    the library `datasets`, or a list of dicts, with the text (or a list of token ids) in the field `text_field`, and
+    if you like an id in `id_field`. `model` is a
     name (a hub id, a folder, a demo model) or what `load_model` gives, so that a notebook loads it once. Texts
     longer than the model's positions are cut into overlapping windows; `batch_size` of these are computed
     together, by default as many as have one full window's tokens. `progress` shows a bar (by default on a
@@ -101,9 +106,11 @@ def score(
     (['delta_lp', 'input_x_gradient'], 20)
     """
     check_least(batch_size=batch_size)
-    scoring = open_scoring(articles_of(source), model, measures, **settings)
+    scoring = open_scoring(articles_of(source, text_field, id_field), model, measures, **settings)
     each = watched(scoring.blocks_by_window(batch_size), len(scoring.windows), "window", progress)
-    made = scoring.about("score", {**OF_FILES, "batch_size": batch_size, **settings})
+    made = scoring.about(
+        "score", {**OF_FILES, "text_field": text_field, "id_field": id_field, "batch_size": batch_size, **settings}
+    )
     return Table.from_blocks(scoring.columns, each, made)
 
 
@@ -115,6 +122,7 @@ def contrast(
     measures: str | Sequence[str] = (),
     *,
     limit: int | None = None,
+    fields: Fields = None,
     batch_size: int = 16,
     progress: bool | None = None,
     **settings: Any,
@@ -122,7 +130,8 @@ def contrast(
     """Return the scores of every token of a prompt for what it does for a target against a foil (Yin & Neubig 2022).
 
     Instead of prompt, target and foil, a `Path` gives the items of a table, as `decomp contrast` reads it; `limit`
-    is for the first of these. `measures` are by default those that explain a contrast. The settings are
+    is for the first of these, and `fields` says which columns are meant where they are called otherwise, such as
+    `{"prompt": "sentence"}`. `measures` are by default those that explain a contrast. The settings are
     `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `sources` of the prompt
     (as for `score`), `bos`, the options of the
     measures, `top` and the others that say what is kept, and `dtype`, `device`, `revision`; see `score` for these,
@@ -139,7 +148,7 @@ def contrast(
     ['</s>', 'The', 'Ġkey', 's']
     """
     check_least(limit=limit, batch_size=batch_size)
-    contrasting = open_contrasting(items_of(prompt, target, foil, limit), model, measures, **settings)
+    contrasting = open_contrasting(items_of(prompt, target, foil, limit, fields), model, measures, **settings)
     each = contrasting.rows_by_item(batch_size)
     items = watched(each, len(contrasting.contrasts), "item", progress)
     made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
@@ -202,6 +211,8 @@ def faithfulness(
     draws: int = 5,
     seed: int = 0,
     batch_size: int | None = None,
+    text_field: str = "text",
+    id_field: str = "id",
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
@@ -219,7 +230,9 @@ def faithfulness(
     ['comprehensiveness', 'sufficiency', 'comprehensiveness', 'sufficiency']
     """
     own: dict[str, Any] = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
-    opened = open_faithfulness(articles_of(source), model, measures, **own, batch_size=batch_size, **settings)
+    opened = open_faithfulness(
+        articles_of(source, text_field, id_field), model, measures, **own, batch_size=batch_size, **settings
+    )
     return evaluated(opened, progress)
 
 
@@ -230,6 +243,8 @@ def agreement(
     *,
     seed: int = 0,
     batch_size: int | None = None,
+    text_field: str = "text",
+    id_field: str = "id",
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
@@ -245,7 +260,9 @@ def agreement(
     ['spearman', 'kendall']
     """
     own: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
-    return evaluated(open_agreement(articles_of(source), model, measures, **own, **settings), progress)
+    return evaluated(
+        open_agreement(articles_of(source, text_field, id_field), model, measures, **own, **settings), progress
+    )
 
 
 def alignment(
@@ -254,6 +271,7 @@ def alignment(
     measures: str | Sequence[str] = (),
     *,
     limit: int | None = None,
+    fields: Fields = None,
     seed: int = 0,
     batch_size: int = 16,
     progress: bool | None = None,
@@ -268,7 +286,7 @@ def alignment(
     one where no item has evidence in its prompt.
     """
     paths = [items] if isinstance(items, str | Path) else items
-    own: dict[str, Any] = {"limit": limit, "seed": seed, "batch_size": batch_size}
+    own: dict[str, Any] = {"limit": limit, "fields": fields, "seed": seed, "batch_size": batch_size}
     return evaluated(open_alignment([*map(Path, paths)], model, measures, **own, **settings), progress)
 
 
@@ -376,22 +394,38 @@ def load_table(path: str | Path) -> Table:
     return Table.from_blocks(file.columns, file.blocks(), file.made())
 
 
-def articles_of(source: Source | Sequence[Article]) -> Sequence[Article]:
-    """Return the articles of a text, of several, or of a file. ValueError where there is no text.
+def articles_of(
+    source: Source | Sequence[Article], text_field: str = "text", id_field: str = "id"
+) -> Sequence[Article]:
+    """Return the articles of a text, of several, of a file, or of rows. ValueError where there is no text.
 
     A text that is the name of a file is refused: a list of one text scores it as it stands.
     """
+    form = InputFormat(None, text_field, id_field)
     if isinstance(source, Path):
-        return read_articles(source)
+        return read_articles(source, form)
+    if isinstance(source, Mapping):
+        raise ValueError(f"expected one data set, not several: give one of {', '.join(map(str, source))}")
+    if hasattr(source, "to_dict"):  # a data frame of pandas
+        source = source.to_dict("records")
+    if are_rows(source):
+        return articles_of_rows(source, form)
     if isinstance(source, str):
         refuse_file_name(source)
     texts = [source] if isinstance(source, str) else source
     if not isinstance(texts, Sequence) or not all(isinstance(text, str | Article) for text in texts):
-        raise ValueError(f"expected a text, several texts, or a Path, not {type(source).__name__}")
+        raise ValueError(f"expected a text, several texts, rows with fields, or a Path, not {type(source).__name__}")
     articles = [Article(text) if isinstance(text, str) else text for text in texts]
     if not any(article.text.strip() for article in articles):
         raise ValueError("the text is empty: give at least one word")
     return articles
+
+
+def are_rows(source: Any) -> TypeGuard[Iterable[Mapping[str, Any]]]:
+    """Return whether a source is rows with fields: a data set, or a list of dicts."""
+    if hasattr(source, "column_names"):
+        return True
+    return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(row, Mapping) for row in source)
 
 
 def refuse_file_name(text: str) -> None:
@@ -404,12 +438,16 @@ def refuse_file_name(text: str) -> None:
         )
 
 
-def items_of(prompt: str | Path, target: str | None, foil: str | None, limit: int | None = None) -> list[Item]:
+def items_of(
+    prompt: str | Path, target: str | None, foil: str | None, limit: int | None = None, fields: Fields = None
+) -> list[Item]:
     """Return the items of a table, or the one that is given as text. ValueError where only a part of one is."""
     if isinstance(prompt, Path):
         if target is not None or foil is not None:
             raise ValueError(f"target and foil stand in the table {prompt}: leave them out")
-        return read_items(prompt)[:limit]
+        return read_items(prompt, fields)[:limit]
+    if fields:
+        raise ValueError("--field (fields=) names columns of a table of items: give that, or leave it out")
     if not (isinstance(prompt, str) and isinstance(target, str) and isinstance(foil, str)):
         raise ValueError("a contrast needs the texts prompt, target and foil, or the Path of a table of items")
     if target == foil:

@@ -25,12 +25,13 @@ from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, targ
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
-from decomp.corpus.words import check_white_space, read_words
+from decomp.corpus.words import annotation_kinds, check_white_space, with_words
 from decomp.evaluation import agreement
 from decomp.evaluation.agreement import Agreed
 from decomp.evaluation.alignment import Aligned, alignment_work
 from decomp.evaluation.faithfulness import Curves, Perturbation, choose_targets, faithfulness_work
 from decomp.io.digests import digest
+from decomp.io.records import Fields
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
 from decomp.measures.functions import find_function
@@ -126,10 +127,10 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def contents(articles: Sequence[object], windows: Sequence[TokenisedWindow]) -> dict[str, str]:
+def contents(articles: Sequence[Article], windows: Sequence[TokenisedWindow]) -> dict[str, str]:
     """Return the digests of a corpus and of its tokens."""
     return {
-        "corpus": digest(repr(article).encode() for article in articles),
+        "corpus": digest(article.content() for article in articles),
         "tokens": tokens_digest(window.ids for window in windows),
     }
 
@@ -200,6 +201,7 @@ def open_scoring(
     unit: Unit = "token",
     sources: Sources | None = None,
     words: Path | None = None,
+    fields: Fields = None,
     entropy: bool = False,
     corrected: bool = False,
     targets: int | str | Sequence[int | str] = (ALL,),
@@ -229,18 +231,20 @@ def open_scoring(
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
     wanted = parse_targets(targets)
-    known = None if words is None else read_words(words, list(articles))
+    if fields and words is None:
+        raise ValueError("--field (fields=) names columns of the list of words: give --words (words=)")
+    articles = list(articles) if words is None else with_words(words, list(articles), fields)
     chosen, request = find_measures(measures), request_from(options)
     for measure in chosen:
         measure.function_of(request)
     check_foils(request.function, given=False)
     check_units(chosen, request, unit, wanted, corrected)
     check_groups(chosen, request, sources, unit)
-    if corrected and known is not None:
-        check_white_space(list(articles), known)
+    if corrected:
+        check_white_space(articles)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos = begins_with_bos(options) if bos is None else bos
-    windows = open_windows(articles, decomposed, tokenizer, stride, bos, words=known, unit=unit, span=request.span)
+    windows = open_windows(articles, decomposed, tokenizer, stride, bos, unit=unit, span=request.span)
     if max_new_tokens is not None:
         windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
     check_fit(sources, windows)
@@ -248,7 +252,7 @@ def open_scoring(
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     spans, ids = any(window.span > 1 for window in windows), any(article.id for article in articles)
-    front = Front(unit, spans, ids, entropy, boundaries, sources)
+    front = Front(unit, spans, ids, entropy, boundaries, sources, annotation_kinds(articles))
     scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
@@ -482,6 +486,7 @@ def open_alignment(
     measures: str | Sequence[str] = (),
     *,
     limit: int | None = None,
+    fields: Fields = None,
     seed: int = 0,
     batch_size: int = 16,
     **settings: Any,
@@ -490,7 +495,7 @@ def open_alignment(
     check_least(limit=limit, batch_size=batch_size)
     if settings.get("sources") not in (None, "token"):
         raise ValueError("alignment asks for known words among single tokens: leave out sources")
-    read = list(chain.from_iterable(read_items(Path(path))[:limit] for path in items))
+    read = list(chain.from_iterable(read_items(Path(path), fields)[:limit] for path in items))
     length = settings.get("decomposition_length")
     opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
     aligned = Aligned(opened.contraster.requests, length)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from decomp.corpus.conllu import ANNOTATIONS
 from decomp.evaluation import agreement, alignment, faithfulness
 from decomp.locate.edges import checking as edge_checks
 from decomp.locate.edges import scoring as edge_scores
@@ -30,6 +31,8 @@ def something(of: Any) -> Any:
     """A value of the type of a field of `Front` with which it adds its columns."""
     if "Tensor" in str(of):
         return torch.ones(3, dtype=torch.bool)
+    if "Mapping" in str(of):
+        return dict.fromkeys(ANNOTATIONS, str)
     return {bool: True, int: 2}.get(of) or get_args(of)[-1]
 
 

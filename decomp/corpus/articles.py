@@ -2,8 +2,10 @@
 
 import logging
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from decomp.corpus.parts import NO_PARTS, Parts, parts_of_lines
 from decomp.io.records import COLUMNAR, SUFFIXES, Record, parse_json, rows_in
@@ -13,7 +15,7 @@ HEADER = "!ARTICLE"
 MARKER = re.compile(rf"{HEADER}(?:\s+(?P<title>.*))?")
 """A line between articles; it may hold the title of the next one."""
 ALMOST_MARKER = re.compile(r"!\s*article.*", re.IGNORECASE)
-INPUT_FORMATS = ("text", *(suffix[1:] for suffix in SUFFIXES))
+INPUT_FORMATS = ("text", *(suffix[1:] for suffix in SUFFIXES), "conllu")
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,21 @@ class Article:
     id: str = ""
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
     """Where its sentences, lines, paragraphs and segments are, as far as the text itself does not say."""
+    ids: tuple[int, ...] | None = field(default=None, repr=False)
+    """Its tokens where it comes as these alone; the text is then theirs."""
+    words: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
+    """The characters of its words; None where these are what stands between white space."""
+    annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False, hash=False)
+    """By column, what is known of each word."""
+
+    def is_empty(self) -> bool:
+        """Return whether there is neither text nor tokens."""
+        return not self.text.strip() and not self.ids
+
+    def content(self) -> bytes:
+        """Return all that tells it from other articles."""
+        more = (self.ids, self.words, dict(self.annotations))
+        return (repr(self) + (repr(more) if any(more) else "")).encode()
 
     def __post_init__(self) -> None:
         check_unicode(self.text, f"article {self.id}" if self.id else "the text")
@@ -41,7 +58,7 @@ class InputFormat:
     name: str | None = None
     """One of `INPUT_FORMATS`; by default what the suffix says, `text` where it says nothing."""
     text_field: str = "text"
-    """Column or field of a table that holds the text,"""
+    """Column or field of a table that holds the text, or a list of token ids,"""
     id_field: str = "id"
     """and the one with the article's id, if there is one."""
 
@@ -67,7 +84,7 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
         articles = [article for file in files for article in read_file(file, form, default_id=file.name)]
     else:
         articles = read_file(path, form)
-    if not any(article.text.strip() for article in articles):
+    if all(article.is_empty() for article in articles):
         raise ValueError(f"{path} has no text: expected a text, or lines of text after lines {HEADER}")
     return articles
 
@@ -82,6 +99,10 @@ def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Artic
     suffix = suffix_of(path) if form.name is None else f".{form.name}"
     if suffix in COLUMNAR and str(path) == STDIN:
         raise ValueError(f"{suffix[1:].title()} can't be read from standard input: give the file")
+    if suffix == ".conllu":
+        from decomp.corpus.conllu import conllu_articles
+
+        return conllu_articles(path, default_id)
     if suffix in SUFFIXES:
         return [table_article(record, form, default_id) for record in rows_in(path, suffix)]
     return text_articles(read_text(path), str(path), default_id)
@@ -155,11 +176,22 @@ def warn_of_almost_markers(lines: list[str], name: str) -> None:
 def table_article(record: Record, form: InputFormat, default_id: str) -> Article:
     """Return the article of a row, its text as it stands. ValueError for no text, or an id that is none."""
     text, article_id = record.values.get(form.text_field), record.values.get(form.id_field)
-    if not isinstance(text, str):
-        raise ValueError(
-            f"{record.place} has no text in {form.text_field!r}: it has {', '.join(map(str, record.values))}; "
-            "say which field it is with --text-field"
-        )
     if not isinstance(article_id, str | int | None):
         raise ValueError(f"{record.place}: the id must be text or a number, it is {article_id!r}")
-    return Article(text, default_id if article_id is None else str(article_id))
+    article_id = default_id if article_id is None else str(article_id)
+    if isinstance(text, list) and text and all(type(token) is int and token >= 0 for token in text):
+        return Article("", article_id, ids=tuple(text))
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{record.place} has no text in {form.text_field!r}: it has "
+            f"{', '.join(map(str, record.values))}; say which field it is with --text-field (text_field=)"
+        )
+    return Article(text, article_id)
+
+
+def articles_of_rows(rows: Iterable[Mapping[str, Any]], form: InputFormat = AS_THE_NAME_SAYS) -> list[Article]:
+    """Return the articles of rows at hand, such as a data set of the library `datasets`. ValueError without text."""
+    articles = [table_article(Record(f"row {number}", row), form, "") for number, row in enumerate(rows)]
+    if all(article.is_empty() for article in articles):
+        raise ValueError(f"there is no text in the {len(articles)} rows of the data set")
+    return articles

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decomp.corpus.tokenizer import Tokenizer
-from decomp.io.records import Record, read_records, text_of
+from decomp.io.records import Fields, Record, read_records, text_of
 
 COLUMNS = ("prompt", "target", "foil")
 BLIMP_COLUMNS = ("one_prefix_prefix", "one_prefix_word_good", "one_prefix_word_bad")
@@ -31,12 +31,13 @@ class Item:
     """The word of the prompt that decides between target and foil; empty where none is known."""
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path, fields: Fields = None) -> list[Item]:
     """Return the items of a table, in our form or BLiMP's; a column `one_prefix_prefix` tells them apart.
 
-    ValueError for a table that can't be read or lacks columns, cells that are no text, a target that is its foil.
+    `fields`: see `read_records`. ValueError for a table that can't be read or lacks columns, cells that are no text,
+    a target that is its foil.
     """
-    records = read_records(path, COLUMNS, BLIMP_COLUMNS)
+    records = read_records(path, COLUMNS, BLIMP_COLUMNS, fields=fields)
     return [item_of(record, number, path.stem) for number, record in enumerate(records)]
 
 

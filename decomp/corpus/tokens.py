@@ -1,7 +1,8 @@
 """The tokens of an article: their ids, and where they stand in its text."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ PIECE = 2**17
 """Characters of a long text that are tokenised at once: tokenizers need some hundred bytes for each."""
 OVERLAP = 2**11
 """Characters that neighbouring pieces share."""
+AT_ONCE = 64
+"""Tokens that are read as text with one another, where they are no tokenizer's own."""
 AGREEMENT = 8
 """Tokens on either side of a seam on which both pieces must agree."""
 
@@ -45,6 +48,8 @@ class TokenisedArticle:
     """The characters of each word."""
     parts: Parts = NO_PARTS
     """Sentences, lines, paragraphs and segments, as far as the text itself does not say where they are."""
+    annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """By column, what is known of each word."""
 
     def word_ends(self) -> list[int]:
         """Return the token after each word."""
@@ -61,15 +66,50 @@ def beginning_of_sequence(tokenizer: Tokenizer, config: Any) -> int:
     raise ValueError("neither tokenizer nor config has a beginning-of-sequence token: use --no-bos (bos=False)")
 
 
-def tokenise(
-    number: int, article: Article, tokenizer: Tokenizer, words: Sequence[Span] | None = None
-) -> TokenisedArticle:
-    """Tokenise an article, a long one in pieces, so that memory stays small.
+def tokenise(number: int, article: Article, tokenizer: Tokenizer) -> TokenisedArticle:
+    """Tokenise an article, a long one in pieces, so that memory stays small; one that comes as tokens keeps these.
 
-    `words`: their characters, by default what stands between white space. ValueError where one has no token.
+    ValueError where a word has no token, and for tokens that are not the tokenizer's.
     """
-    encoded = encode(article.text, tokenizer)
-    return place_tokens(number, article, torch.from_numpy(encoded.ids.astype(np.int64)), encoded.spans, words)
+    if article.ids is None:
+        encoded = encode(article.text, tokenizer)
+    else:
+        text, encoded = text_of_ids(article.ids, tokenizer, f"article {article.id or number}")
+        article = replace(article, text=text)
+    return place_tokens(number, article, torch.from_numpy(encoded.ids.astype(np.int64)), encoded.spans)
+
+
+def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[str, Encoded]:
+    """Return the text of tokens, and the characters of each; a beginning-of-sequence token in front is left out.
+
+    ValueError for a token that the tokenizer has not; `what` names the article.
+    """
+    own = np.array(ids[1:] if ids and ids[0] == getattr(tokenizer, "bos_token_id", None) else ids, np.int64)
+    if len(own) and own.max() >= len(tokenizer):
+        raise ValueError(f"{what} has the token {own.max()}: the model's tokenizer has {len(tokenizer)}")
+    text = tokenizer.decode(own.tolist(), clean_up_tokenization_spaces=False)
+    encoded = encode(text, tokenizer)
+    if np.array_equal(encoded.ids, own):
+        return text, encoded
+    return decoded(own.tolist(), tokenizer)
+
+
+def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, Encoded]:
+    """Return the text of tokens that the tokenizer cuts otherwise: each is what it adds to the text of those before."""
+    text, spans = "", list[Span]()
+    for start in range(0, len(ids), AT_ONCE):
+        before = list(ids[max(0, start - 1) : start])
+        known = len(tokenizer.decode(before, clean_up_tokenization_spaces=False))
+        beginnings = [""]
+        for stop in range(start + 1, min(start + AT_ONCE, len(ids)) + 1):
+            beginnings.append(
+                tokenizer.decode(before + list(ids[start:stop]), clean_up_tokenization_spaces=False)[known:]
+            )
+        # The first bytes of a character are shown as one, which the whole character then replaces.
+        ends = [(len(left.rstrip("\ufffd")), len(right)) for left, right in pairwise(beginnings)]
+        spans += [(len(text) + left, len(text) + right) for left, right in ends]
+        text += beginnings[-1]
+    return text, Encoded(np.array(ids, np.int32), spans_of(spans))
 
 
 def place_tokens(
@@ -77,15 +117,15 @@ def place_tokens(
     article: Article,
     ids: Int[Tensor, " A"],
     spans: Int32[np.ndarray, "A 2"],
-    words: Sequence[Span] | None = None,
 ) -> TokenisedArticle:
     """Return tokens whose characters are known as an article, with the words that they are of."""
     text = article.text
     spans = trimmed(text, spans)
-    own = whitespace_words(text) if words is None else spans_of(words)
+    own = whitespace_words(text) if article.words is None else spans_of(article.words)
     own = own if len(own) else spans_of([(0, len(text))])
     owners = words_of_tokens(text, spans, own, f"article {article.id or number}")
-    return TokenisedArticle(number, article.id, text, ids, Places(np.column_stack([owners, spans])), own, article.parts)
+    places = Places(np.column_stack([owners, spans]))
+    return TokenisedArticle(number, article.id, text, ids, places, own, article.parts, article.annotations)
 
 
 def encode(text: str, tokenizer: Tokenizer) -> Encoded:

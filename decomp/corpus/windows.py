@@ -15,7 +15,7 @@ from decomp.corpus.cutting import Window, cut_windows
 from decomp.corpus.places import Place, Places
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import TokenisedArticle, beginning_of_sequence, place_tokens, tokenise
-from decomp.corpus.words import Span, spans_of
+from decomp.corpus.words import spans_of
 
 Unit = Literal["token", "word"]
 """What is a target and a source: each token, or all tokens of a word together."""
@@ -68,21 +68,20 @@ def windows_of(
     positions: int | None = None,
     stride: int | None = None,
     bos: bool = True,
-    words: Sequence[Sequence[Span]] | None = None,
     unit: Unit = "token",
     span: int = 1,
 ) -> list[TokenisedWindow]:
     """Tokenise articles and cut them into windows of the model's positions (or fewer).
 
-    `words`: the characters of each article's words, by default what stands between white space. With the
-    unit `word`, no window ends within a word; with a `span`, each window holds the whole of the spans it scores.
+    With the unit `word`, no window ends within a word; with a `span`, each window holds the whole of the spans it
+    scores.
     """
     positions = int(config.max_position_embeddings) if positions is None else positions
     bos_id = beginning_of_sequence(tokenizer, config) if bos else None
     result: list[TokenisedWindow] = []
     for number, given in enumerate(articles):
         article = Article(given) if isinstance(given, str) else given
-        tokens = tokenise(number, article, tokenizer, None if words is None else words[number])
+        tokens = tokenise(number, article, tokenizer)
         ends = tokens.word_ends() if unit == "word" else None
         windows = cut_windows(number, len(tokens.ids), positions, stride, bos, ends=ends, span=span)
         result += (replace(w, span=span) for w in tokenised_windows(tokens, windows, bos_id, tokenizer))

@@ -29,14 +29,32 @@ class Record:
     values: Mapping[str, Any]
 
 
-def read_records(path: Path, required: Sequence[str], *others: Sequence[str]) -> list[Record]:
+Fields = Mapping[str, str] | None
+"""By our name of a column the file's own; None where all are called as they are here."""
+
+
+def renamed(record: Record, fields: Fields) -> Record:
+    """Return a row whose columns are called as they are here. ValueError for a column that it lacks."""
+    if not fields:
+        return record
+    values = {name: value for name, value in record.values.items() if name not in fields.values()}
+    for ours, theirs in fields.items():
+        if theirs not in record.values:
+            known = ", ".join(map(str, record.values))
+            raise ValueError(f"{record.place} has no column {theirs!r} to be taken as {ours}: it has {known}")
+        values[ours] = record.values[theirs]
+    return Record(record.place, values)
+
+
+def read_records(path: Path, required: Sequence[str], *others: Sequence[str], fields: Fields = None) -> list[Record]:
     """Return all rows of a table, each with the `required` columns, or those of another form whose first one it has.
 
-    ValueError for a file that is missing, not UTF-8, of an unknown kind, malformed, empty, or without a column.
+    `fields` says which columns of the table are meant where they are called otherwise. ValueError for a file that is
+    missing, not UTF-8, of an unknown kind, malformed, empty, or without a column.
     """
     if suffix_of(path) not in SUFFIXES:
         raise ValueError(f"{path} must be one of {', '.join(SUFFIXES)}, not {path.suffix or 'without a suffix'!r}")
-    records = list(rows_in(path))
+    records = [renamed(record, fields) for record in rows_in(path)]
     if not records:
         raise ValueError(f"{path} has no rows: expected columns {', '.join(required)}")
     for record in records:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decomp.corpus.contrast_items import spaced
 from decomp.corpus.tokenizer import Tokenizer
-from decomp.io.records import Record, text_of
+from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import check_length, common_start, encode
 from decomp.locate.sources import read_sources
 
@@ -120,7 +120,11 @@ def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
 
 
 def read_facts(
-    source: Path | Sequence[Mapping[str, Any]], tokenizer: Tokenizer, bos: int | None, positions: int
+    source: Path | Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    bos: int | None,
+    positions: int,
+    fields: Fields = None,
 ) -> list[Fact]:
     """Read the facts of a file (JSONL, CSV, TSV, or CounterFact's JSON), or of items at hand, as tokens.
 
@@ -128,7 +132,7 @@ def read_facts(
     `read_sources` refuses, a bad item, or one longer than the positions.
     """
     facts = []
-    for record in read_sources(source, REQUIRED):
+    for record in read_sources(source, REQUIRED, fields):
         facts.append(make_fact(record, tokenizer, bos))
         check_length(record.place, len(facts[-1].ids), positions)
     return facts

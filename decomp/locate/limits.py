@@ -8,6 +8,9 @@ from torch import Tensor
 
 from decomp.io.amounts import format_bytes
 
+MOST_TOGETHER = 16
+"""Texts that are computed together at most, whatever the memory: what an interruption costs, and shards share."""
+
 
 def rows_within(memory: int, row: int, what: str) -> int:
     """Return how many rows of so many bytes fit into the memory. ValueError, naming `what`, where not even one does."""

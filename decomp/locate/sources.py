@@ -5,19 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decomp.io.records import Record, parse_json, read_records
+from decomp.io.records import Fields, Record, parse_json, read_records, renamed
 from decomp.io.texts import read_text, suffix_of
 
 NESTED = "requested_rewrite"
 """The field of CounterFact (Meng et al. 2022) that holds an item's prompt, subject and objects."""
 
 
-def read_sources(source: Path | Sequence[Mapping[str, Any]], required: Sequence[str] = ()) -> list[Record]:
+def read_sources(
+    source: Path | Sequence[Mapping[str, Any]], required: Sequence[str] = (), fields: Fields = None
+) -> list[Record]:
     """Return the items of a file or at hand, each with the `required` columns; nested ones of CounterFact are flat.
+    `fields`: see `read_records`.
 
     ValueError for a file that can't be read, is malformed or empty, and for an item without a required column.
     """
-    records = [flat(record) for record in (records_of(source) if isinstance(source, Path) else items_of(source))]
+    found = records_of(source) if isinstance(source, Path) else items_of(source)
+    records = [renamed(flat(record), fields) for record in found]
     for record in records:
         if missing := [name for name in required if record.values.get(name) is None]:
             raise ValueError(f"{record.place} lacks {', '.join(missing)}: it has {', '.join(map(str, record.values))}")

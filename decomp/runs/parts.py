@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, starmap
 from pathlib import Path
@@ -171,10 +171,13 @@ class ItemRows(TableParts):
         """Return what a table of this content is called."""
         return f"table-{file_digest(content)}{SUFFIX}"
 
-    def write_table(self, run: Path, blocks: "Iterable[Block]") -> None:
-        """Write the table, complete or absent. CannotWriteError, a ValueError, where there is no room."""
+    def write_table(self, run: Path, blocks: "Iterable[Block]", made: Mapping[str, Any]) -> None:
+        """Write the table, complete or absent; `made` is what it says of how it was made.
+
+        CannotWriteError, a ValueError, where there is no room.
+        """
         before = [*run.glob(f"table-*{SUFFIX}")]
-        path = write_parquet(run / SUFFIX, self.table_name, self.table_columns, blocks)
+        path = write_parquet(run / SUFFIX, self.table_name, self.table_columns, blocks, made)
         for other in before:
             if other != path:
                 other.unlink(missing_ok=True)
@@ -186,7 +189,13 @@ class ItemRows(TableParts):
             path.unlink(missing_ok=True)
 
 
-def write_parquet(path: Path, named: Callable[[Path], str], columns: Sequence[str], blocks: "Iterable[Block]") -> Path:
+def write_parquet(
+    path: Path,
+    named: Callable[[Path], str],
+    columns: Sequence[str],
+    blocks: "Iterable[Block]",
+    made: Mapping[str, Any] | None = None,
+) -> Path:
     """Write rows into a file beside `path` that is called by its content, and return it.
 
     CannotWriteError, a ValueError, where there is no room.
@@ -204,7 +213,7 @@ def write_parquet(path: Path, named: Callable[[Path], str], columns: Sequence[st
         with (
             complete_or_absent(path, named=name) as beside,
             beside.open("wb") as file,
-            parquet_writer(file, columns, None) as write,
+            parquet_writer(file, columns, made) as write,
         ):
             for block in blocks:
                 write(block)

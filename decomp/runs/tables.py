@@ -54,6 +54,19 @@ def open_table_or_run(path: Path) -> TableFile:
     return table
 
 
+def table_file_of(path: Path) -> Path:
+    """Return a file as it is, and for the folder of a run the file that its table is, if it is one.
+
+    ValueError for a run that is not complete, and for one whose table is in many parts.
+    """
+    if not path.is_dir():
+        return path
+    files = table_of(open_run(path)).files
+    if len(files) != 1:
+        raise ValueError(f"the table of {path} is in {len(files)} parts: write it as one, decomp table {path} -o FILE")
+    return files[0]
+
+
 def other_table(paths: Sequence[Path]) -> RunTable | None:
     """Return the table of a single run where it is no long table, else None. ValueError for a run that is not
     complete."""

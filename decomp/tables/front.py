@@ -1,7 +1,7 @@
 """What stands in front of the long table's columns: places in the article, and what else a prediction is asked for."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from decomp.core.partition import Partition
 from decomp.corpus.places import Place
 from decomp.corpus.sources import Sources, source_text
 from decomp.corpus.windows import TokenisedWindow, Unit
+from decomp.corpus.words import of_kind
 from decomp.measures.result import Scores
 from decomp.measures.surprisal import boundary_correction, next_entropy, next_log2_mass
 from decomp.measures.windows import partition_of
-from decomp.tables.blocks import Block, Column, block_of, constant
+from decomp.tables.blocks import Block, Builder, Column, block_of, constant
 from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, array, scores_block
 
 PLACE_COLUMNS = (*Place._fields, "source_word")
@@ -36,6 +37,8 @@ class Front:
     """Tokens that can't go on a word: corrects the log2 probabilities of words for them."""
     sources: Sources | None = None
     """Which groups of tokens are sources, where these are not what is predicted."""
+    annotations: Mapping[str, type] = field(default_factory=dict)
+    """What is known of words: columns, and what their values are."""
 
     @property
     def has_groups(self) -> bool:
@@ -48,7 +51,7 @@ class Front:
         asked = {
             "article_id": self.article_ids,
             "span": self.spans,
-            **dict.fromkeys(Place._fields, True),
+            **dict.fromkeys((*Place._fields, *self.annotations), True),
             "entropy": self.entropy,
             "corrected_log2_prob": self.boundaries is not None,
             "source_word": True,
@@ -66,6 +69,7 @@ class Front:
         if self.spans:
             known["span"] = constant(window.span, count)
         known |= place_columns(units.places)
+        known |= {name: self.annotation(name, kind, units) for name, kind in self.annotations.items()}
         if self.entropy:
             known["entropy"] = of_predicted(asked["entropy"], count)
         groups = groups_of(window, partition_of(window, self.sources, self.unit), self.unit)
@@ -74,6 +78,14 @@ class Front:
                 corrected = result.log2_prob + asked["correction"][: len(result.log2_prob)]
                 known["corrected_log2_prob"] = of_predicted(corrected, count)
             yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]}, groups)
+
+    def annotation(self, name: str, kind: type, units: TokenisedWindow) -> Column:
+        """Return what a column of the words says of the word of each unit."""
+        values = units.article.annotations.get(name)
+        builder = Builder(kind)
+        words = [place.word for place in units.places]
+        builder.add([None if values is None or word < 0 else of_kind(values[word], kind) for word in words])
+        return builder.column()
 
     @torch.no_grad()
     def asked(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:

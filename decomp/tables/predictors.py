@@ -62,6 +62,8 @@ class Predictors:
                 "of tokens: score it without --sources"
             )
         own = [RENAMED.get(name, name) for name in columns if name not in OF_SOURCES]
+        if taken := [name for name in own if name in (*PLACE, *SPREAD, "frequency")]:
+            raise ValueError(f"the table has a column {taken[0]!r}, as predictors are called: rename it (in --words)")
         own += [*PLACE, *(["frequency"] if self.frequency else []), *SPREAD]
         lagged = [name for name in own if name in LAGGED]
         return (*own, *(f"{name}_{lag}" for lag in range(1, self.spillover + 1) for name in lagged))

@@ -10,7 +10,7 @@ import pytest
 
 from decomp.corpus.articles import Article, InputFormat, read_articles
 from decomp.corpus.contrast_items import read_items
-from decomp.corpus.words import read_words
+from decomp.corpus.words import with_words
 
 TABLE = pyarrow.table({"text": ["A cat.", "Sat\nthere, so."], "id": ["a", "b"], "n": [1, 2]})
 ARTICLES = [Article("A cat.", "a"), Article("Sat\nthere, so.", "b")]
@@ -125,4 +125,4 @@ def test_items_and_words(tmp_path):
     assert (item.prompt, item.target, item.foil) == ("The keys", "were", "was")
     words = pyarrow.table({"article": ["a", "a"], "word": ["A", "cat."]})
     write_file(words, tmp_path / "words.arrow")
-    assert read_words(tmp_path / "words.arrow", [ARTICLES[0]]) == [[(0, 1), (2, 6)]]
+    assert [a.words for a in with_words(tmp_path / "words.arrow", [ARTICLES[0]])] == [((0, 1), (2, 6))]

@@ -4,7 +4,7 @@ import pytest
 
 from decomp.corpus.articles import Article, read_articles
 from decomp.corpus.windows import windows_of
-from decomp.corpus.words import check_white_space, match_words, read_words, spans_of, whitespace_words, words_of_tokens
+from decomp.corpus.words import check_white_space, match_words, spans_of, whitespace_words, with_words, words_of_tokens
 from decomp.models.loading import load_tokenizer
 from tests.conftest import ROOT, SHARED, needs_shared
 
@@ -52,15 +52,17 @@ def word_list(tmp_path):
 def test_word_lists(word_list):
     articles = [Article("a b"), Article("c", "third")]
     path = word_list("zone\tword\tarticle\n1\ta\t0\n1\tc\tthird\n2\tb\t0\n")
-    assert read_words(path, articles) == [[(0, 1), (2, 3)], [(0, 1)]]
+    found = with_words(path, articles)
+    assert [article.words for article in found] == [((0, 1), (2, 3)), ((0, 1),)]
+    assert [article.annotations for article in found] == [{"zone": ("1", "2")}, {"zone": ("1",)}]
     with pytest.raises(ValueError, match=r"line 2 has the article '3': the corpus has 0, third"):
-        read_words(word_list("word\tarticle\na\t3\n"), articles)
+        with_words(word_list("word\tarticle\na\t3\n"), articles)
     with pytest.raises(ValueError, match=r"line 2 lacks article: it has word"):
-        read_words(word_list("word\na\n"), articles)
+        with_words(word_list("word\na\n"), articles)
     with pytest.raises(ValueError, match=r"word 0 of article third is 'd' .* at character 0 comes 'c'"):
-        read_words(word_list("word\tarticle\na\t0\nb\t0\nd\tthird\n"), articles)
+        with_words(word_list("word\tarticle\na\t0\nb\t0\nd\tthird\n"), articles)
     with pytest.raises(ValueError, match="same id"):
-        read_words(word_list("word\tarticle\na\t0\n"), [Article("a", "x"), Article("b", "x")])
+        with_words(word_list("word\tarticle\na\t0\n"), [Article("a", "x"), Article("b", "x")])
 
 
 def test_tokens_belong_to_the_word_they_begin_in():
@@ -75,10 +77,9 @@ def test_tokens_belong_to_the_word_they_begin_in():
 
 
 def test_white_space_apart():
-    articles = [Article("do n't")]
-    check_white_space(articles, [[(0, 2), (3, 6)]])
+    check_white_space([Article("do n't", words=((0, 2), (3, 6)))])
     with pytest.raises(ValueError, match="article 0 has the word 'n' where white space sets \"n't\" apart"):
-        check_white_space(articles, [[(0, 2), (3, 4), (4, 6)]])
+        check_white_space([Article("do n't", words=((0, 2), (3, 4), (4, 6)))])
 
 
 @needs_shared
@@ -98,8 +99,9 @@ def check_corpus(path, folder, least):
     assert len(rows) > least
     listed = folder / "words.tsv"
     listed.write_text("\n".join(["article\tword", *rows]), encoding="utf-8")
-    spans = read_words(listed, articles)
-    for window in windows_of(articles, load_tokenizer("demo-opt"), None, positions=512, bos=False, words=spans):
+    known = with_words(listed, articles)
+    spans = [article.words for article in known]
+    for window in windows_of(known, load_tokenizer("demo-opt"), None, positions=512, bos=False):
         for place in window.places:
             start, stop = spans[window.window.article][place.word]
             own = articles[window.window.article].text[place.char_start : place.char_end]
@@ -108,4 +110,4 @@ def check_corpus(path, folder, least):
     rows[150] += "x"
     listed.write_text("\n".join(["article\tword", *rows]), encoding="utf-8")
     with pytest.raises(ValueError, match=r"word 150 of article 0 is '.*x' in the word list"):
-        read_words(listed, articles)
+        with_words(listed, articles)

@@ -97,6 +97,25 @@ def test_sharded_or_resumed_is_alone(run, done, stopped_after, name):
         assert Path(f"{way}.tsv").read_bytes() == alone, way
 
 
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_run_s_folder_is_its_table(done, name):
+    ((before, table),) = NEEDED[name].items()
+    done(*COMMANDS[before], "-o", table)
+    expected = done(*COMMANDS[name])
+    done(*COMMANDS[before], "--run", "run")
+    assert done(*["run" if word == table else word for word in COMMANDS[name]]) == expected
+
+
+def test_a_run_is_a_tab_of_a_report(done):
+    done(*COMMANDS["edges"], "-o", "edges.tsv")
+    done(*COMMANDS["edges"], "--run", "edges")
+    pages = [Path("file.html"), Path("run.html")]
+    for source, page in zip(("edges.tsv", "edges"), pages, strict=True):
+        done("report", source, "-o", page, "--title", "edges")
+    of_file, of_run = (page.read_text("utf-8") for page in pages)
+    assert len(of_run) == pytest.approx(len(of_file), abs=300)
+
+
 def test_another_request_is_refused(run, done):
     command = COMMANDS["contrast"]
     done(*command, "--run", "run")

@@ -6,10 +6,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from decomp.cli.pool import Pool
 from decomp.runs.manifest import open_run
 from decomp.runs.work import journal_entries
 from tests.conftest import ROOT
@@ -74,3 +76,62 @@ def test_without_ray(run, tmp_path, monkeypatch):
     result = run("score", corpus, MODEL, "--run", "run", "--engine", "ray")
     assert result.exit_code == 2
     assert "--engine ray needs ray: pip install 'tokenwise-decomposition[ray]'" in result.stderr
+
+
+class PretendRay:
+    """Ray as the pool asks it, in this process: `deaths` says which calls of which worker die."""
+
+    class exceptions:  # noqa: N801
+        RayError = RuntimeError
+
+    def __init__(self, deaths=()):
+        self.deaths, self.made = dict(deaths), 0
+
+    def remote(self, kind):
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: self.actor(kind, given)))
+
+    def actor(self, kind, given):
+        number, self.made = self.made, self.made + 1
+        worker = kind(*given)
+
+        def method(name):
+            def call(*arguments):
+                def result():
+                    if (reason := self.deaths.get((number, name))) is not None:
+                        raise RuntimeError(reason)
+                    return getattr(worker, name)(*arguments)
+
+                return result
+
+            return SimpleNamespace(remote=call)
+
+        return SimpleNamespace(begin=method("begin"), run=method("run"))
+
+    def wait(self, running):
+        return running[:1], running[1:]
+
+    def get(self, done):
+        return done()
+
+
+UNITS = [[range(0, 2)], [range(2, 3), range(3, 4)], [range(4, 5)]]
+
+
+@pytest.mark.parametrize(
+    ("deaths", "done", "reasons"),
+    [
+        ({}, 5, set()),
+        ({(0, "begin"): "no\nValueError: no such model"}, 5, set()),
+        ({(0, "begin"): "x", (1, "begin"): "OSError: gone"}, 0, {"its worker could not begin: OSError: gone"}),
+        ({(0, "run"): "killed", (1, "run"): "killed"}, 0, {"its worker died, 4 times"}),
+    ],
+)
+def test_units_go_to_who_is_there(monkeypatch, deaths, done, reasons):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    pool = Pool(PretendRay(deaths), 2, 1, {})
+    outcomes = list(pool.run(lambda: lambda items: {"a": items}, list("abcde"), UNITS))
+    assert sorted(n for o in outcomes for n in o.items) == [0, 1, 2, 3, 4]
+    assert sum(len(o.items) for o in outcomes if o.error is None) == done
+    assert {o.error for o in outcomes} - {None} == reasons
+    pieces = {o.items.start: o.pieces for o in outcomes if o.error is None}
+    assert not pieces or pieces[2] == [{"a": ["c"]}, {"a": ["d"]}]

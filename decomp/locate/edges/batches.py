@@ -14,7 +14,7 @@ from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Setting
 from decomp.locate.edges.graph import Graph, Outputs, graph_of
 from decomp.locate.edges.passes import UniformMask
 from decomp.locate.edges.prompts import PromptPair, place_of
-from decomp.locate.limits import rows_within
+from decomp.locate.limits import MOST_TOGETHER, rows_within
 from decomp.tables.blocks import Block
 from decomp.tables.work import Summary, Work, item_of
 
@@ -42,13 +42,14 @@ def bytes_of_prompt(graph: Graph, length: int, itemsize: int) -> int:
 
 
 def in_batches(graph: Graph, prompts: Sequence[PromptPair], memory: int, itemsize: int) -> Iterator[list[PromptPair]]:
-    """Yield prompts of one length together, as many as fit into the memory.
+    """Yield prompts of one length together, as many as fit into the memory, and `MOST_TOGETHER` at most.
 
     ValueError where not even one does.
     """
     for length, group in groupby(sorted(prompts, key=len), key=len):
         same = list(group)
-        size = rows_within(memory, bytes_of_prompt(graph, length, itemsize), f"a prompt of {length} tokens")
+        fitting = rows_within(memory, bytes_of_prompt(graph, length, itemsize), f"a prompt of {length} tokens")
+        size = min(fitting, MOST_TOGETHER)
         yield from (same[i : i + size] for i in range(0, len(same), size))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from decomp.core.model import Model
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.io.records import Record, parse_json, text_of
+from decomp.io.records import Fields, Record, parse_json, renamed, text_of
 from decomp.io.texts import read_text
 from decomp.locate.encoding import check_length, encode
 
@@ -47,7 +47,12 @@ def place_of(prompt: PromptPair, number: int) -> str:
 
 
 def read_prompts(
-    path: Path, tokenizer: Tokenizer, config: Any, bos: bool = True, batch_by: str | None = None
+    path: Path,
+    tokenizer: Tokenizer,
+    config: Any,
+    bos: bool = True,
+    batch_by: str | None = None,
+    fields: Fields = None,
 ) -> list[PromptPair]:
     """Read the pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}` as tokens.
 
@@ -57,7 +62,7 @@ def read_prompts(
     """
     first = [beginning_of_sequence(tokenizer, config)] if bos else []
     pairs = []
-    for number, (place, item) in enumerate(read_items(path)):
+    for number, (place, item) in enumerate(read_items(path, fields)):
         batch = None if batch_by is None else batch_of(place, item, number, batch_by)
         pairs.append(replace(tokenise(place, item, tokenizer, first), batch=batch, place=place))
         check_length(place, len(pairs[-1]), config.max_position_embeddings)
@@ -65,10 +70,15 @@ def read_prompts(
 
 
 def open_prompts(
-    model: Model, tokenizer: Tokenizer, path: Path, bos: bool = True, batch_by: str | None = None
+    model: Model,
+    tokenizer: Tokenizer,
+    path: Path,
+    bos: bool = True,
+    batch_by: str | None = None,
+    fields: Fields = None,
 ) -> list[PromptPair]:
     """Read the pairs of a file as this model's tokens. ValueError as in `read_prompts`."""
-    return read_prompts(path, tokenizer, model.config, bos, batch_by)
+    return read_prompts(path, tokenizer, model.config, bos, batch_by, fields)
 
 
 def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) -> str:
@@ -82,7 +92,7 @@ def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) ->
     return json.dumps(item[batch_by])
 
 
-def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def read_items(path: Path, fields: Fields = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each item of a file of prompts, with where it stands. ValueError for a malformed one."""
     try:
         prompts = parse_json(read_text(path), str(path))["prompts"]
@@ -92,6 +102,8 @@ def read_items(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise ValueError(f"{path} has no prompts: expected a list of at least one pair")
     for number, item in enumerate(prompts):
         place = f"{path}, prompt {number}"
+        if isinstance(item, dict):
+            item = renamed(Record(place, item), fields).values
         check_item(place, item)
         yield place, item
 

@@ -9,6 +9,7 @@ from typing import Any
 from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
 from decomp.corpus.tokenizer import Tokenizer
+from decomp.io.records import Fields
 from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
 from decomp.locate.layers.readings import LayerRequest, readings_of
@@ -20,6 +21,7 @@ from decomp.locate.layers.scoring import (
     gradient_x_activation,
     summed_shares,
 )
+from decomp.locate.limits import MOST_TOGETHER
 from decomp.tables.blocks import Block, block_of
 from decomp.tables.work import Summary, Work, item_of
 
@@ -29,10 +31,14 @@ COLUMNS = LayerRow._fields
 
 
 def open_facts(
-    model: Model, tokenizer: Tokenizer, source: Path | Sequence[Mapping[str, Any]], bos: bool = True
+    model: Model,
+    tokenizer: Tokenizer,
+    source: Path | Sequence[Mapping[str, Any]],
+    bos: bool = True,
+    fields: Fields = None,
 ) -> list[Fact]:
     """Read the facts of a file, or items at hand, as this model's tokens. ValueError as in `read_facts`."""
-    return read_facts(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length())
+    return read_facts(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), fields)
 
 
 def score_layers(
@@ -86,7 +92,7 @@ def layers_work(
     lengths = [[len(reading.ids) for reading in readings_of(fact, request)] for fact in facts]
     plan = [item_of(fact.place, sum(own)) for fact, own in zip(facts, lengths, strict=True)]
     most = max(max(own) for own in lengths)
-    together = max(1, request.memory // (bytes_per_token(model, most) * most))
+    together = max(1, min(MOST_TOGETHER, request.memory // (bytes_per_token(model, most) * most)))
     batches = in_batches([len(own) for own in lengths], None, together)
     return Work("fact", list(enumerate(facts)), plan, batches, partial(block_of_facts, request), COLUMNS, summary)
 

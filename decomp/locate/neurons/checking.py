@@ -16,7 +16,7 @@ from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.digests import digest
-from decomp.io.records import Record
+from decomp.io.records import Fields, Record
 from decomp.locate.limits import check_finite, check_numbers
 from decomp.locate.neurons.completions import Completion, Continuation
 from decomp.locate.neurons.items import Item, open_items
@@ -113,6 +113,7 @@ def open_check(
     unrelated: Path | None = None,
     bos: bool = True,
     neurons: str = "activation",
+    fields: Fields = None,
 ) -> Check:
     """Read a table of `decomp neurons`, and the items that its neurons were found for, at their levels of edits.
 
@@ -122,8 +123,8 @@ def open_check(
     check_fits(table, "neurons find", model, {"bos": bos, "neurons": neurons})
     sets = read_neurons(table, *model.neurons_shape())
     levels = tuple(dict.fromkeys(level for _, level in sets if level in CUTS)) or ("token",)
-    every = open_items(model, tokenizer, items, levels, bos=bos)
-    others = None if unrelated is None else open_items(model, tokenizer, unrelated, levels[:1], bos=bos)
+    every = open_items(model, tokenizer, items, levels, bos=bos, fields=fields)
+    others = None if unrelated is None else open_items(model, tokenizer, unrelated, levels[:1], bos=bos, fields=fields)
     check_items_of(table, every, items)
     return Check(sets, match(every, sets, table), others)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from decomp.core.model import Model
 from decomp.corpus.contrast_items import spaced
 from decomp.corpus.tokenizer import Tokenizer
-from decomp.io.records import Record, text_of
+from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import bos_of, check_length, encode, string_of
 from decomp.locate.facts import template_of
 from decomp.locate.limits import check_once
@@ -59,9 +59,10 @@ def open_items(
     levels: Sequence[str] = ("token",),
     contrast: bool = False,
     bos: bool = True,
+    fields: Fields = None,
 ) -> list[Item]:
     """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_items`."""
-    return read_items(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast)
+    return read_items(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast, fields)
 
 
 def tokens_of(items: Iterable[Item]) -> Iterator[Int[Tensor, " _"]]:
@@ -78,6 +79,7 @@ def read_items(
     positions: int,
     levels: Sequence[str],
     contrast: bool,
+    fields: Fields = None,
 ) -> list[Item]:
     """Read items (JSONL, CSV, TSV, CounterFact's JSON, or mappings at hand) as tokens, edits once for each level.
 
@@ -85,7 +87,7 @@ def read_items(
     """
     check_once("--mask-level", levels)
     front = [] if bos is None else [bos]
-    records = enumerate(read_sources(source))
+    records = enumerate(read_sources(source, fields=fields))
     items = [one for n, record in records for one in items_of(n, record, tokenizer, front, levels, contrast)]
     for one in items:
         for completion in one.completions:

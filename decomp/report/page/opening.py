@@ -14,6 +14,7 @@ from decomp.report.page.document import Page
 from decomp.report.page.tabs import Tab, kind_of, open_tab
 from decomp.report.texts import ShownText, texts_of
 from decomp.runs.stored import window_of
+from decomp.runs.tables import other_table, table_file_of
 from decomp.tables.columns import COLUMNS
 from decomp.tables.files import columns_of
 from decomp.tables.table import Table
@@ -27,12 +28,13 @@ def open_page(paths: Sequence[Path], title: str | None = None, articles: Sequenc
     """
     if not paths:
         raise ValueError("a report needs something to show: give a table, a run's folder or a decomposition")
+    title = title or paths[0].stem
+    paths = [path if other_table([path]) is None else table_file_of(path) for path in paths]
     tabs = [path for path in paths if is_tab(path)]
     stored = [path for path in paths if path.suffix == STORED]
     long = [path for path in paths if path not in (*tabs, *stored)]
     if stored and long:
         raise ValueError(f"{stored[0]} is a decomposition and {long[0]} is a table: report each by itself")
-    title = title or paths[0].stem
     if stored:
         return decompositions_page(
             [load(path) for path in stored], [str(path) for path in stored], title, tabs, articles
