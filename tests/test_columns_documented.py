@@ -91,5 +91,6 @@ def test_every_column_that_is_named_anywhere_is_explained():
 
 def test_columns_of_scores_are_read_back_as_what_they_are():
     texts = {"token", "source_token", "measure", "model", "article_id", "item", "phenomenon", "foil", "multi_token"}
+    texts |= {*ANNOTATIONS}
     assert texts <= sections()["Scores"] | sections()["Contrast"]
     assert (sections()["Scores"] | sections()["Contrast"]) - texts <= set(TYPES)
