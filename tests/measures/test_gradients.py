@@ -243,7 +243,7 @@ def test_paths_from_the_default_baseline_converge(variant, positions, baseline):
         return one("integrated_gradients", model, text_of(4), length=3, **options)
 
     def residual(name):
-        return scored(name, 60).extra["<residual>"].abs().max().item()
+        return scored(name, 24).extra["<residual>"].abs().max().item()
 
     assert_close(scored("auto", 2).scores, scored(baseline, 2).scores, rtol=0, atol=0)
     reached = residual(baseline)
