@@ -5,7 +5,7 @@ stream is. Where a norm follows the residual sum (post-LayerNorm), the sum start
 the norm is then a node too, and what comes after reads it alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +13,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.core.network import MLP, Affine, Attention, Mixture, Norm
+from decomp.core.network import MLP, Affine, Attention, Branch, Mixture, Norm
+from decomp.core.network import Stage as NetworkStage
 
 ATTENTION_INPUTS = ("query", "key", "value")
+Operator = Attention | MLP | Mixture
+Inputs = Sequence[tuple[str, Sequence[str]]]
+"""The name of each input of a stage, and the units that have one."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """Destinations that read one residual stream, and the sources that come of them."""
 
-    operator: Attention | MLP | Mixture | None
+    operator: Operator | None
     """None: a norm after the residual sum, or the logits."""
     norm: Norm | None
     """The destinations' own, which their inputs go through."""
@@ -63,6 +67,58 @@ class Graph:
         return self.edges().T.nonzero().flip(1)
 
 
+class Growing:
+    """A graph as far as the network has been followed."""
+
+    def __init__(self, projections: Iterable[tuple[Affine, ...]]) -> None:
+        self.projections = iter(projections)
+        self.sources, self.destinations, self.stages = ["embedding"], list[tuple[str, str]](), list[Stage]()
+        self.first = 0
+        """The first source of the residual stream: the last norm that follows a sum, where there is one."""
+
+    def stream(self) -> slice:
+        """Return the sources that the residual stream is the sum of."""
+        return slice(self.first, len(self.sources))
+
+    def add(
+        self, operator: Operator | None, norm: Norm | None, inputs: Inputs, gives: Sequence[str], upstream: slice
+    ) -> None:
+        """Add a stage with the units of each of its inputs, and the sources that come of it."""
+        begin, origin = len(self.destinations), len(self.sources)
+        self.destinations.extend((unit, name) for name, units in inputs for unit in units)
+        self.sources.extend(gives)
+        places = slice(begin, len(self.destinations)), upstream, slice(origin, len(self.sources))
+        own = next(self.projections) if isinstance(operator, Attention) else ()
+        self.stages.append(Stage(operator, norm, *places, own))
+
+    def add_branch(self, layer: int, branch: Branch, upstream: slice) -> str:
+        """Add an attention or MLP, and return its name. ValueError for a norm after it."""
+        if branch.norm_out is not None:
+            raise ValueError(
+                "edges are not defined for models with norms after a sublayer (as Gemma 2 and OLMo 2): "
+                "use decomp layers or decomp score"
+            )
+        operator = branch.operator
+        if not isinstance(operator, Attention):
+            name = f"m{layer}"
+            self.add(operator, branch.norm_in, [("input", [name])], [name], upstream)
+            return name
+        units = [f"a{layer}.h{head}" for head in range(operator.heads)]
+        shared = units[: operator.kv_heads]
+        inputs = list(zip(ATTENTION_INPUTS, (units, shared, shared), strict=True))
+        self.add(operator, branch.norm_in, inputs, units, upstream)
+        return f"a{layer}"
+
+    def add_stage(self, layer: int, stage: NetworkStage) -> None:
+        """Add the branches that read one stream, and the norm that follows their sum."""
+        upstream = self.stream()
+        *_, last = [self.add_branch(layer, branch, upstream) for branch in stage.branches]
+        if stage.norm is not None:
+            unit = [f"{last}.norm"]
+            self.add(None, stage.norm, [("input", unit)], unit, self.stream())
+            self.first = len(self.sources) - 1
+
+
 def graph_of(model: Model) -> Graph:
     """Return the computation graph of a decomposed model.
 
@@ -70,48 +126,12 @@ def graph_of(model: Model) -> Graph:
     `a0.norm`, `m0.norm`; keys and values that heads share carry the number of the shared head. ValueError for
     norms after a sublayer, which mix its heads before they are added to the residual stream.
     """
-    sources, destinations = ["embedding"], list[tuple[str, str]]()
-    network, maps = model.network(), iter(model.attention_projections())
-    stages, first = list[Stage](), 0
-
-    def add(
-        operator: Attention | MLP | Mixture | None,
-        norm: Norm | None,
-        inputs: Sequence[tuple[str, Sequence[str]]],
-        gives: Sequence[str],
-        upstream: slice,
-    ) -> None:
-        begin, origin = len(destinations), len(sources)
-        destinations.extend((unit, name) for name, units in inputs for unit in units)
-        sources.extend(gives)
-        own = next(maps) if isinstance(operator, Attention) else ()
-        places = slice(begin, len(destinations)), upstream, slice(origin, len(sources))
-        stages.append(Stage(operator, norm, *places, own))
-
+    network, growing = model.network(), Growing(model.attention_projections())
     for layer, block in enumerate(network.blocks):
         for stage in block:
-            read = slice(first, len(sources))
-            for branch in stage.branches:
-                if branch.norm_out is not None:
-                    raise ValueError(
-                        "edges are not defined for models with norms after a sublayer (as Gemma 2 and OLMo 2): "
-                        "use decomp layers or decomp score"
-                    )
-                operator = branch.operator
-                if isinstance(operator, Attention):
-                    name, units = f"a{layer}", [f"a{layer}.h{head}" for head in range(operator.heads)]
-                    shared = units[: operator.kv_heads]
-                    inputs = list(zip(ATTENTION_INPUTS, (units, shared, shared), strict=True))
-                    add(operator, branch.norm_in, inputs, units, read)
-                else:
-                    name = f"m{layer}"
-                    add(operator, branch.norm_in, [("input", [name])], [name], read)
-            if stage.norm is not None:
-                unit = [f"{name}.norm"]
-                add(None, stage.norm, [("input", unit)], unit, slice(first, len(sources)))
-                first = len(sources) - 1
-    add(None, network.final_norm, [("input", ["logits"])], [], slice(first, len(sources)))
-    return Graph(tuple(sources), tuple(destinations), tuple(stages))
+            growing.add_stage(layer, stage)
+    growing.add(None, network.final_norm, [("input", ["logits"])], [], growing.stream())
+    return Graph(tuple(growing.sources), tuple(growing.destinations), tuple(growing.stages))
 
 
 Outputs = Sequence[Float[Tensor, "B T _"]]
