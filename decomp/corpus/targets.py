@@ -79,7 +79,7 @@ def only_targets(windows: "Sequence[TokenisedWindow]", targets: Sequence[Target 
             refuse_twice(chosen, cut)
             chosen += cut
     for target in targets:
-        if target not in found:
+        if target is not None and target not in found:
             raise ValueError(missing(target, windows))
     return chosen
 

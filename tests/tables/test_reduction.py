@@ -87,12 +87,12 @@ def test_targets_and_measures_are_apart():
 
 
 def test_columns_of_sources_are_empty_in_the_row_of_what_is_dropped():
-    columns = ("word", "source_word", *COLUMNS)
-    block = block_of(columns, [(7, source, *row(5, source, 1.0)) for source in range(3)])
+    columns = ("word", "source_word", "source_length", *COLUMNS)
+    block = block_of(columns, [(7, source, 4, *row(5, source, 1.0)) for source in range(3)])
     *_, last = rows_of(Reduction(top=1)(block))
     values = dict(zip(["dropped", *columns], last, strict=True))
     assert {name: values[name] for name in OF_SOURCES} == {
-        **{"source_word": None, "source_position": None, "distance": None},
+        **{"source_word": None, "source_length": None, "source_position": None, "distance": None},
         **{"source_token": DROPPED, "score": 2.0, "dropped": 2},
     }
     assert (values["word"], values["position"], values["log2_prob"]) == (7, 5, -2.25)
