@@ -42,7 +42,7 @@ def make_large() -> DecomposedLlamaForCausalLM:
 @click.option("--length", type=int, default=32, show_default=True, help="Tokens of the text.")
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 @click.option("--memory", default="2GiB", show_default=True, help="Of the engine.")
-@click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="frozen", show_default=True)
+@click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="half", show_default=True)
 def main(length: int, threads: int, memory: str, rule: GateRule) -> None:
     """Decompose one text and score it; print seconds and the peak of what is held beside the weights."""
     torch.set_num_threads(threads)

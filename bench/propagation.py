@@ -64,7 +64,7 @@ def in_fresh_process(*case: object) -> tuple[float, int]:
 @click.option("--active", "actives", type=float, multiple=True, default=[1.0], show_default=True, help="Active ReLUs.")
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 @click.option("--memory", default=DEFAULT_MEMORY, show_default=True, help="Of the engine.")
-@click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="frozen", show_default=True)
+@click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="half", show_default=True)
 @click.option("--original/--no-original", "with_original", default=True, help="Run the original algorithm too.")
 def main(
     shape: str,
