@@ -196,11 +196,27 @@ ARCHITECTURES = {
         LLAMA,
         {
             "-biased": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
-            "-tied": {"tie_word_embeddings": True, "head_dim": 10, "num_key_value_heads": 1},
+            "-tied": {
+                "tie_word_embeddings": True,
+                "head_dim": 10,
+                "num_key_value_heads": 1,
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 10_000.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8,
+                },
+            },
         },
     ),
     "mistral": Architecture(
-        "MistralConfig", "MistralForCausalLM", DecomposedMistralForCausalLM, {**LLAMA, "sliding_window": 5}
+        "MistralConfig",
+        "MistralForCausalLM",
+        DecomposedMistralForCausalLM,
+        {**LLAMA, "sliding_window": 5},
+        {"-global": {"sliding_window": None, "head_dim": 10}},
     ),
     "qwen2": Architecture(
         "Qwen2Config",
@@ -209,7 +225,20 @@ ARCHITECTURES = {
         LLAMA,
         {"-window": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}},
     ),
-    "qwen3": Architecture("Qwen3Config", "Qwen3ForCausalLM", DecomposedQwen3ForCausalLM, {**LLAMA, "head_dim": 8}),
+    "qwen3": Architecture(
+        "Qwen3Config",
+        "Qwen3ForCausalLM",
+        DecomposedQwen3ForCausalLM,
+        {**LLAMA, "head_dim": 8},
+        {
+            "-window": {
+                "attention_bias": True,
+                "use_sliding_window": True,
+                "sliding_window": 5,
+                "max_window_layers": 1,
+            }
+        },
+    ),
     "gemma": Architecture(
         "GemmaConfig",
         "GemmaForCausalLM",
@@ -246,7 +275,7 @@ ARCHITECTURES = {
         "MixtralForCausalLM",
         DecomposedMixtralForCausalLM,
         {**LLAMA, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 5},
-        {"-one-expert": {"num_experts_per_tok": 1}},
+        {"-one-expert": {"num_experts_per_tok": 1, "sliding_window": None}},
     ),
     "olmoe": Architecture(
         "OlmoeConfig",
@@ -266,6 +295,7 @@ ARCHITECTURES = {
             "num_experts_per_tok": 3,
             "moe_intermediate_size": 16,
             "mlp_only_layers": [1],
+            "norm_topk_prob": True,
         },
     ),
     "phi": Architecture(
