@@ -112,7 +112,7 @@ model_options = section(
     choice(
         "--gate-rule",
         ["frozen", "half"],
-        "frozen",
+        "half",
         "How gated MLPs are: the gate frozen, or half of the product given to each of its two factors.",
     ),
 )

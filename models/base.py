@@ -200,7 +200,7 @@ class DecomposedModel(PreTrainedModel):
                 kept[make] = (key, make(self))
             return kept[make][1]
 
-    def folded(self, gate_rule: GateRule = "frozen") -> FoldedNetwork:
+    def folded(self, gate_rule: GateRule = "half") -> FoldedNetwork:
         """Return the network with its norms folded in, with what the gate rule needs of gated MLPs."""
         return self.until_weights_change(fold_network if gate_rule == "frozen" else fold_with_gates)
 
@@ -370,7 +370,7 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "1 T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
-        gate_rule: GateRule = "frozen",
+        gate_rule: GateRule = "half",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
         sources: Labels | Partition | None = None,
@@ -409,7 +409,7 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "B T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
-        gate_rule: GateRule = "frozen",
+        gate_rule: GateRule = "half",
         output_layers: bool = False,
         memory: int | str = DEFAULT_MEMORY,
         sources: Sequence[Labels | Partition] | None = None,
@@ -440,7 +440,7 @@ class DecomposedModel(PreTrainedModel):
         position_ids: Int[Tensor, "B T"] | None = None,
         decomposition_length: int | None = None,
         activation_rule: ActivationRule = "tangent",
-        gate_rule: GateRule = "frozen",
+        gate_rule: GateRule = "half",
         memory: int | str = DEFAULT_MEMORY,
         sources: Sequence[Labels | Partition] | None = None,
     ) -> Iterator[Chunk]:

@@ -26,7 +26,7 @@ class Rules:
     """
 
     activation: ActivationRule = "tangent"
-    gate: GateRule = "frozen"
+    gate: GateRule = "half"
 
     def __post_init__(self) -> None:
         for kind, chosen, known in (

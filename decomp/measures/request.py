@@ -69,7 +69,7 @@ class Request:
 
     decomposition_length: int | None = None
     activation_rule: "ActivationRule" = "tangent"
-    gate_rule: "GateRule" = "frozen"
+    gate_rule: "GateRule" = "half"
     memory: int = 2**30
     extra: bool = False
     """Score `<bias>` and `<remainder>` too."""

@@ -96,6 +96,7 @@ class StoredWindow:
             "corpus": about.get("corpus"),
             "options": {
                 "activation_rule": about.get("activation_rule"),
+                "gate_rule": about.get("gate_rule"),
                 "decomposition_length": self.result.decomposition_length,
                 "measures": ["delta_lp"],
             },

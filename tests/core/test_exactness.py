@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers.activations import ACT2FN
 
+from decomp.models import families
 from tests.reference import decompose_by_loops
 from tests.variants import EVERY, FAMILIES, VARIANTS, make_pair, random_ids
 
@@ -47,7 +48,8 @@ def plain_states(plain, decomposed, ids):
     return [h[0] for h in (*outputs.hidden_states[:-1], kept[0], outputs.hidden_states[-1])], outputs.logits[0]
 
 
-RULES = [{"activation_rule": "tangent"}, {"activation_rule": "secant", "gate_rule": "half"}]
+GATED = [f.model_type.removesuffix("_text") for f in families.FAMILIES if f.rules == families.GATE_RULES]
+RULES = [{"activation_rule": "tangent", "gate_rule": "frozen"}, {"activation_rule": "secant", "gate_rule": "half"}]
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["tangent-frozen", "secant-half"])
@@ -103,14 +105,16 @@ def test_same_as_the_loop_over_pairs(variant, rule):
         assert_close(layer.dense()[targets, sources], torch.stack([*n.values()]), **EXACT)
 
 
-def freeze(plain, monkeypatch, gated):
+def freeze(plain, monkeypatch, gated, rule):
     """Hold attention weights, 1/σ and gates of the plain model at their values; slopes are its derivatives anyway."""
     activations = tuple({type(ACT2FN[name]) for name in ACT2FN})
     for module in plain.modules():
         if type(module).__name__.endswith("Norm"):
             monkeypatch.setattr(module, "forward", frozen_norm(module))
         elif gated and isinstance(module, activations):
-            monkeypatch.setattr(module, "forward", frozen_gate(module.forward))
+            monkeypatch.setattr(module, "forward", GATES[rule](module.forward))
+        elif gated and rule == "half" and any(isinstance(child, activations) for child in module.children()):
+            monkeypatch.setattr(module, "forward", halved(module.forward))
     softmax = torch.nn.functional.softmax
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda *args, **kw: softmax(*args, **kw).detach())
 
@@ -132,16 +136,26 @@ def frozen_norm(module):
     return forward
 
 
-def frozen_gate(activation):
-    return lambda gate: activation(gate).detach()
+GATES = {
+    "frozen": lambda activation: lambda gate: activation(gate).detach(),
+    "half": lambda activation: lambda gate: (activation(gate) / gate).detach() * gate,
+}
+"""By the rule, what becomes of φ(gate)."""
 
 
-@pytest.mark.parametrize("variant", EVERY)
-def test_contributions_are_jacobian_vector_products(variant, monkeypatch):
+def halved(forward):
+    """An MLP, both of whose factors move by half of what its input does."""
+    return lambda x, *others: forward((x + x.detach()) / 2, *others)
+
+
+@pytest.mark.parametrize(
+    ("variant", "rule"), [*((each, "half") for each in EVERY), *((each, "frozen") for each in GATED)]
+)
+def test_contributions_are_jacobian_vector_products(variant, rule, monkeypatch):
     plain, decomposed = make_pair(variant)
     ids = random_ids(7)
-    result, point = decomposed.decompose(ids), decomposed.record(ids)
-    freeze(plain, monkeypatch, gated=decomposed.network().inputs == 2)
+    result, point = decomposed.decompose(ids, gate_rule=rule), decomposed.record(ids)
+    freeze(plain, monkeypatch, decomposed.network().inputs == 2, rule)
     first, *_ = plain_blocks(plain, decomposed)
 
     def final_states(x):

@@ -1,11 +1,16 @@
 """The rules alone."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from decomp.cli.score import command
 from decomp.core.network import Norm
 from decomp.core.rules import Rules, gate_derivatives, gate_slopes, linearise
+from decomp.measures import Request
+from decomp.models.base import DecomposedModel
 
 A = torch.linspace(-4, 4, 81, dtype=torch.float64).view(9, 9)
 
@@ -36,6 +41,16 @@ def test_secant_needs_zero_at_zero():
 def test_unknown_rule():
     with pytest.raises(ValueError, match="unknown activation rule 'chord': choose one of tangent, secant"):
         Rules("chord")
+
+
+@pytest.mark.parametrize("method", ["decompose", "decompose_batch", "iter_contributions"])
+def test_the_same_rules_by_default_wherever_they_are_chosen(method):
+    standard = {"activation_rule": Rules().activation, "gate_rule": Rules().gate}
+    assert standard == {"activation_rule": "tangent", "gate_rule": "half"}
+    parameters = signature(getattr(DecomposedModel, method)).parameters
+    options = {option.name: option.default for option in command.params}
+    for name, rule in standard.items():
+        assert getattr(Request(), name) == parameters[name].default == options[name] == rule
 
 
 @pytest.mark.parametrize("centred", [True, False])

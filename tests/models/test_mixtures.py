@@ -58,8 +58,8 @@ def test_weights_of_experts_are_views(variant):
             maps = (*expert.inputs, expert.output)
             assert {x.weight.untyped_storage().data_ptr() for x in maps} <= held
     slopes = sum(s.numel() for own, _ in mixtures for expert in own.experts for s in expert.slopes)
-    # One row of slopes for each visit, none for the experts that are not visited.
-    assert slopes == len(mixtures) * 4 * model.config.num_experts_per_tok * mixtures[0][0].mixture.neurons
+    # A row of slopes for each visit and factor of the product, none for the experts that are not visited.
+    assert slopes == 2 * len(mixtures) * 4 * model.config.num_experts_per_tok * mixtures[0][0].mixture.neurons
 
 
 @pytest.mark.parametrize("gate_rule", ["frozen", "half"])

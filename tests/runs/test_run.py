@@ -381,6 +381,14 @@ def test_a_changed_request_is_refused(run, done, corpus):
     assert len(open_run(Path("run")).items) == 1
 
 
+def test_a_run_keeps_the_rule_it_was_begun_with(run, done, corpus):
+    done("score", corpus, MODEL, "--run", "run", "--gate-rule", "frozen", "--shard", "1/2")
+    line = refused(run("score", corpus, MODEL, "--run", "run"))
+    assert 'options.gate_rule: "frozen" in the run, "half" asked' in line
+    done("score", corpus, MODEL, "--run", "run", "--gate-rule", "frozen")
+    assert open_run(Path("run")).request["options"]["gate_rule"] == "frozen"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"\xff", b'{"version": 4}', b'{"version": 4, "items": {"a": 1}}', b"[" * 10**5],

@@ -37,6 +37,8 @@ def test_the_table_has_the_windows_of_the_corpus(done, corpus, form):
     assert max(map(abs, difference)) < 1e-4
     made, plain = read_provenance(Path("stored.tsv")), read_provenance(Path("score.tsv"))
     assert made["model"]["weights"] == plain["model"]["weights"]
+    for name in ("activation_rule", "gate_rule"):
+        assert made["options"][name] == plain["options"][name]
 
 
 def test_a_run_of_pt_files_of_another_model_of_the_same_name(run, done, corpus, tmp_path):
