@@ -136,7 +136,7 @@ def test_text_instead_of_a_file(done, tmp_path):
         ((CORPUS, MODEL, "--max-new-tokens", 2), "--max-new-tokens continues a --text: give one"),
         (("--text", "The", MODEL, "--max-new-tokens", 100), "are more than the model's 64 positions: shorten the text"),
         (("--text", "The " * 99, MODEL, "--max-new-tokens", 1), "the text is longer than the model's 64 positions"),
-        (("--text", "", MODEL, "--max-new-tokens", 1), "the text has no tokens"),
+        (("--text", "", MODEL, "--max-new-tokens", 1), "--text has no text: give some"),
     ],
 )
 def test_mistakes_with_text(run, arguments, message):
