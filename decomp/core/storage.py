@@ -369,6 +369,12 @@ def pt_unembedding_path(folder: Path, model: str) -> Path:
     return folder / f"{model}_proj_weights.pt"
 
 
+def unembedding_beside(folder: Path, about: Mapping[str, str]) -> Path | None:
+    """Return the projection that was written into a folder beside decompositions, where there is one."""
+    path = pt_unembedding_path(folder, about["model"]) if "model" in about else None
+    return path if path is not None and path.is_file() else None
+
+
 def write_pt(path: Path, tensor: Tensor) -> None:
     """Write one tensor, the same content as the same bytes."""
     with complete_or_absent(path) as beside, beside.open("wb") as file:
@@ -490,21 +496,12 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
         raise ValueError(f"{path} is no d_{{id}}.pt: give the file of the contributions")
     d, ids, hidden = (read_pt(p) for p in pt_paths(path.parent, path.stem[2:]))
     ids, hidden = ids.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
-    if d.ndim != 3 or d.shape[1:] != hidden.shape or len(ids) != len(hidden) or not 0 < len(d) <= len(ids):
-        raise ValueError(
-            f"{path}: shapes {tuple(d.shape)}, {tuple(ids.shape)}, {tuple(hidden.shape)} do not fit together"
-        )
-    if ids.is_floating_point() or not (d.is_floating_point() and hidden.is_floating_point()):
-        raise ValueError(f"{path}: dtypes {d.dtype}, {ids.dtype}, {hidden.dtype}: expected numbers, ids, numbers")
-    if not (d.isfinite().all() and hidden.isfinite().all()):
-        raise ValueError(f"{path}: contributions or hidden states are not finite; write it again")
+    check_pt(path, d, ids, hidden)
     header = read_manifest(pt_manifest_path(path.parent, path.stem[2:]), "decomposition")
     if header is None:
         say_unknown(path.parent)
     about = {} if header is None else header["about"]
-    if unembedding is None and "model" in about:
-        unembedding = pt_unembedding_path(path.parent, about["model"])
-        unembedding = unembedding if unembedding.is_file() else None
+    unembedding = unembedding or unembedding_beside(path.parent, about)
     head = None if unembedding is None else pt_unembedding(unembedding, about)
     check_ids(path, ids, head)
     if head is not None and head.weight.shape[1:] != hidden.shape[1:]:
@@ -522,6 +519,18 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
         "tokens": None if tokens is None else tuple(tokens),
         "about": about,
     }
+
+
+def check_pt(path: Path, d: Tensor, ids: Tensor, hidden: Tensor) -> None:
+    """Raise ValueError where the original files of a decomposition do not fit together, or are not finite."""
+    if d.ndim != 3 or d.shape[1:] != hidden.shape or len(ids) != len(hidden) or not 0 < len(d) <= len(ids):
+        raise ValueError(
+            f"{path}: shapes {tuple(d.shape)}, {tuple(ids.shape)}, {tuple(hidden.shape)} do not fit together"
+        )
+    if ids.is_floating_point() or not (d.is_floating_point() and hidden.is_floating_point()):
+        raise ValueError(f"{path}: dtypes {d.dtype}, {ids.dtype}, {hidden.dtype}: expected numbers, ids, numbers")
+    if not (d.isfinite().all() and hidden.isfinite().all()):
+        raise ValueError(f"{path}: contributions or hidden states are not finite; write it again")
 
 
 @cache
