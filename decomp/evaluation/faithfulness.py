@@ -31,6 +31,8 @@ COLUMNS = ("measure", "removal", "metric", "fraction", "targets", *intervals.COL
 COMPUTED = (*COLUMNS[:4], "value")
 """Of what is computed: a row for each target."""
 
+MOST_TOGETHER = 16
+"""Targets of a window that are evaluated together: what an interruption costs, and shards share."""
 Key = tuple[str, ...]
 """Measure, removal, metric, fraction."""
 ChosenWindow = tuple[TokenisedWindow, list[int]]
@@ -58,7 +60,7 @@ def choose_targets(
 ) -> list[ChosenWindow]:
     """Return windows cut to what their targets need, and these: all that have sources to rank, or `count` at random.
 
-    ValueError if there are none.
+    A window with more than `MOST_TOGETHER` targets is there several times. ValueError if there are none.
     """
     every = [
         (number, target)
@@ -70,7 +72,12 @@ def choose_targets(
         raise ValueError("nothing to rank: no predicted token has two sources or more")
     drawn = every if count is None else sorted(random.Random(seed).sample(every, min(count, len(every))))
     by_window = {number: [target for _, target in group] for number, group in groupby(drawn, itemgetter(0))}
-    return [(only_targets(windows[number], targets), targets) for number, targets in by_window.items()]
+    pieces = [
+        (number, targets[first : first + MOST_TOGETHER])
+        for number, targets in by_window.items()
+        for first in range(0, len(targets), MOST_TOGETHER)
+    ]
+    return [(only_targets(windows[number], targets), targets) for number, targets in pieces]
 
 
 def begun_by_targets(window: TokenisedWindow, sources: Sources | None) -> Iterator[tuple[int, int]]:
@@ -130,14 +137,15 @@ class Curves:
 def faithfulness_work(
     chosen: Sequence[ChosenWindow], curves: Curves, batch_size: int | None, positions: int
 ) -> Work[ChosenWindow]:
-    """Return chosen targets as what faithfulness is computed from, so many windows together."""
+    """Return chosen targets as what faithfulness is computed from, so many pieces of windows together."""
     plan = []
     for window, targets in chosen:
-        key = window_key(window.window.article, window.window.number)
+        first, last = (window.window.position(target + 1) for target in (targets[0], targets[-1]))
+        key = f"{window_key(window.window.article, window.window.number)}, positions {first} to {last}"
         plan.append(item_of(key, sum(target + 1 for target in targets)))
     batches = in_batches([len(window.ids) for window, _ in chosen], batch_size, positions)
     summary = FaithfulnessSummary(curves.perturbation.draws, curves.perturbation.seed)
-    return Work("window", chosen, plan, batches, curves.block, COMPUTED, summary)
+    return Work("piece", chosen, plan, batches, curves.block, COMPUTED, summary)
 
 
 def rankings(

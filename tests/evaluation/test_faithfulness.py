@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import decomp
 from decomp.corpus.cutting import Window
 from decomp.corpus.places import Place
 from decomp.corpus.windows import TokenisedWindow
@@ -151,3 +152,13 @@ def test_mistakes(evaluate):
     result = evaluate(*OPTIONS, "-o", "t.tsv", "--quiet")
     assert result.stderr == ""
     assert "t.tsv exists: give --overwrite" in refused(evaluate(*OPTIONS, "-o", "t.tsv"))
+
+
+def test_many_targets_are_pieces_of_their_window(monkeypatch):
+    text = "The old dog ran and the cat sat on the cup."
+    whole = decomp.faithfulness(text, MODEL, "attention", removals=["mask"], draws=2)
+    monkeypatch.setattr("decomp.evaluation.faithfulness.MOST_TOGETHER", 3)
+    pieces = decomp.faithfulness(text, MODEL, "attention", removals=["mask"], draws=2)
+    assert max(whole["targets"]) > 6
+    assert_close(torch.tensor(pieces["mean"]), torch.tensor(whole["mean"]))
+    assert_close(torch.tensor(pieces["low"]), torch.tensor(whole["low"]))
