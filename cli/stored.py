@@ -37,7 +37,7 @@ def write_delta_lp(asked: Mapping[str, Any]) -> None:
     """Write ΔLP of all windows of an identifier, checked before anything is opened."""
     reduction = reduction_of(asked)
     check_output(asked, [asked["model"]])
-    from decomp.models.base import model_label  # imports torch
+    from decomp.models.architecture import model_label  # imports torch
     from decomp.models.loading import tokens_by
     from decomp.runs.stored import find_stored, open_stored
 

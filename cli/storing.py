@@ -52,7 +52,7 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
     check_output_folder(asked["output_dir"])
     from decomp.corpus.sources import check_fit  # imports torch
     from decomp.jobs import open_windows
-    from decomp.models.base import model_label
+    from decomp.models.architecture import model_label
     from decomp.models.checks import parse_dtype
     from decomp.runs.decomposition_files import DecompositionFiles
 

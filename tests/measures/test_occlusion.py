@@ -10,7 +10,7 @@ from decomp.measures import SCORES, OcclusionOptions, Request, Text
 from decomp.measures import occlusion as module
 from decomp.measures.functions import FUNCTIONS
 from decomp.measures.occlusion import function_values, texts_at_once
-from decomp.models.base import shared_length
+from decomp.models.passes import shared_length
 from tests.variants import VOCAB, make_pair, random_ids
 
 LENGTH = 9
