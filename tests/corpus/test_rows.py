@@ -37,6 +37,12 @@ def test_a_real_data_set():
     assert len(rows) == len(decomp.score([row["body"] for row in ROWS], MODEL))
 
 
+def test_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    rows = decomp.score(pandas.DataFrame(ROWS), MODEL, text_field="body", id_field="name")
+    assert list(dict.fromkeys(rows["article_id"])) == ["a", "b"]
+
+
 def test_what_is_no_text_is_refused():
     with pytest.raises(ValueError, match="row 0 has no text in 'text': it has body, name; say which"):
         decomp.score(ROWS, MODEL)
