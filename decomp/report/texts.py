@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from decomp.report.readable import pieces_of, sentences_of, spelling_of, visible, words_of
 from decomp.tables.blocks import present
-from decomp.tables.columns import SOURCE_LENGTH
+from decomp.tables.columns import refuse_groups
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
@@ -54,11 +54,7 @@ def texts_of(table: Table) -> list[ShownText]:
     """
     if not len(table):
         raise ValueError("the table has no rows: there is nothing to show")
-    if SOURCE_LENGTH in table.columns:
-        raise ValueError(
-            "the table's sources are groups of tokens, which can't be shown within the text: read the table itself, "
-            "or score it without --sources"
-        )
+    refuse_groups(table.columns, "a text is shown with scores of its single tokens or words")
     check_size(table)
     spelling = spelling_of_table(table)
     return [text_of(part, table.measures(), spelling) for part in by_article(table)]

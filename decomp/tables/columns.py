@@ -47,6 +47,12 @@ SOURCE_LENGTH = "source_length"
 """The column that tables have whose sources are groups of tokens: how many tokens of the window each has."""
 
 
+def refuse_groups(columns: Sequence[str], what: str) -> None:
+    """Raise ValueError for a table whose sources are groups of tokens; `what` needs tokens or words."""
+    if SOURCE_LENGTH in columns:
+        raise ValueError(f"{what}, the table's sources are groups of tokens: score it without --sources")
+
+
 @dataclass(frozen=True)
 class Groups:
     """The sources of a window, where these are groups of tokens."""

@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from decomp.io.files import check_outputs, write_whole
 from decomp.io.names import suggested
 from decomp.tables.blocks import Row
-from decomp.tables.columns import COLUMNS
+from decomp.tables.columns import COLUMNS, refuse_groups
 from decomp.tables.table import Table
 
 MODULE = "inseq.data.attribution"
@@ -40,6 +40,7 @@ def write_inseq(table: Table, path: str | Path, measure: str | None = None, *, o
     is NaN. ValueError for a measure that the table has not, an article whose predicted tokens have gaps, and a file
     that exists, unless `overwrite`.
     """
+    refuse_groups(table.columns, "files of inseq have scores of single tokens or words")
     path, name = Path(path), measure or table.only_measure()
     check_outputs([path], overwrite=overwrite)
     chosen = table.select(measure=name)

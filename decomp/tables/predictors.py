@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from decomp.tables.blocks import Block, Column, Texts, changes, concatenate, length, numbers, present, take
-from decomp.tables.columns import SOURCE_LENGTH
+from decomp.tables.columns import refuse_groups
 from decomp.tables.reduction import BOS_POSITION, OF_SOURCES, first_rows, is_dropped, named
 
 SPREAD = (
@@ -56,11 +56,7 @@ class Predictors:
 
         ValueError for one whose sources are groups of tokens, which have no one distance.
         """
-        if SOURCE_LENGTH in columns:
-            raise ValueError(
-                "predictors are of the distances and shares of single tokens or words, the table's sources are groups "
-                "of tokens: score it without --sources"
-            )
+        refuse_groups(columns, "predictors are of the distances and shares of single tokens or words")
         own = [RENAMED.get(name, name) for name in columns if name not in OF_SOURCES]
         if taken := [name for name in own if name in (*PLACE, *SPREAD, "frequency")]:
             raise ValueError(f"the table has a column {taken[0]!r}, as predictors are called: rename it (in --words)")

@@ -5,7 +5,10 @@ import torch
 from torch.testing import assert_close
 
 import decomp
+from decomp.corpus.articles import Article
+from decomp.jobs import open_scoring
 from decomp.tables.files import open_table
+from decomp.tables.inseq import write_inseq
 from tests.commands import MODEL, refused, table
 
 TEXT = "The key is in the vase. He said so. Where is the key? It is in the"
@@ -123,10 +126,16 @@ def test_faithfulness_and_agreement_by_sentence(done, text, tmp_path):
 def test_group_tables_are_reduced_and_not_shown_as_tokens(done, text, run, tmp_path):
     done("score", text, MODEL, "--sources", "sentence", "--top", "1", "-o", "groups.parquet")
     assert "source_length" in open_table(tmp_path / "groups.parquet").columns
-    message = refused(run("show", "groups.parquet"))
-    assert "sources are groups of tokens, which can't be shown within the text" in message
-    assert "sources are groups of tokens" in refused(run("table", "groups.parquet", "--predictors", "-o", "p.tsv"))
-    assert "sources are groups of tokens" in refused(run("report", "groups.parquet", "-o", "page.html"))
+    said = "the table's sources are groups of tokens: score it without --sources"
+    for asked in (
+        ("show",),
+        ("table", "--predictors", "-o", "p.tsv"),
+        ("report", "-o", "page.html"),
+        ("plot", "-o", "p.png"),
+    ):
+        command, *options = asked
+        assert said in refused(run(command, "groups.parquet", *options))
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "groups.parquet"}
 
 
 @pytest.mark.parametrize(
@@ -149,3 +158,21 @@ def test_other_refusals(run, text, tmp_path):
         decomp.score(TEXT, MODEL, sources="clause")
     with pytest.raises(ValueError, match="alignment asks for known words among single tokens"):
         decomp.alignment(tmp_path / "items.csv", MODEL, sources="word")
+
+
+def test_tables_of_groups_are_no_files_of_inseq(model, tmp_path):
+    with pytest.raises(ValueError, match="files of inseq have scores of single tokens or words, the table's sources"):
+        write_inseq(decomp.score(TEXT, model, sources="sentence"), tmp_path / "scores.json")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("length", [None, 2])
+def test_a_plan_counts_the_pairs_of_sources(model, length):
+    scoring = open_scoring([Article(TEXT)], model, sources="sentence", decomposition_length=length)
+    (item,) = scoring.work().plan
+    tokens = decomp.decompose(TEXT, model, decomposition_length=length)
+    sentences = decomp.decompose(TEXT, model, sources="sentence", decomposition_length=length)
+    assert item.pairs == len(sentences.rows)
+    (whole,) = open_scoring([Article(TEXT)], model, decomposition_length=length).work().plan
+    assert whole.pairs == len(tokens.rows)
+    assert (item.cost < whole.cost) == (item.pairs < whole.pairs)
