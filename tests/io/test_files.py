@@ -61,23 +61,26 @@ def test_long_names(tmp_path, name):
 
 
 def commands(output):
-    """Every command that writes a table, with a model that is not there: outputs are checked before it is loaded."""
+    """Every command that writes a table."""
     return [
-        ("score", CORPUS, "nowhere/model", "-o", output),
-        ("contrast", "items.csv", "nowhere/model", "-o", output),
-        ("layers", "facts.jsonl", "nowhere/model", "-o", output),
-        ("neurons", "items.jsonl", "nowhere/model", "-o", output),
-        ("neurons", "check", "items.jsonl", "nowhere/model", "neurons.tsv", "-o", output),
-        ("edges", "prompts.json", "nowhere/model", "--mask-value", "0", "-o", output),
-        ("edges", "check", "edges.tsv", "prompts.json", "nowhere/model", "-o", output),
-        ("evaluate", "agreement", CORPUS, "nowhere/model", "-o", output),
-        ("evaluate", "alignment", "items.csv", "nowhere/model", "-o", output),
-        ("evaluate", "faithfulness", CORPUS, "nowhere/model", "-o", output),
+        ("score", CORPUS, MODEL, "-o", output),
+        ("contrast", "items.csv", MODEL, "-o", output),
+        ("layers", "facts.jsonl", MODEL, "-o", output),
+        ("neurons", "items.jsonl", MODEL, "-o", output),
+        ("neurons", "check", "items.jsonl", MODEL, "neurons.tsv", "-o", output),
+        ("edges", "prompts.json", MODEL, "--mask-value", "0", "-o", output),
+        ("edges", "check", "edges.tsv", "prompts.json", MODEL, "-o", output),
+        ("evaluate", "agreement", CORPUS, MODEL, "-o", output),
+        ("evaluate", "alignment", "items.csv", MODEL, "-o", output),
+        ("evaluate", "faithfulness", CORPUS, MODEL, "-o", output),
     ]
 
 
 @pytest.mark.parametrize("number", range(len(commands(""))))
-def test_all_commands_check_their_outputs_before_they_compute(run, tmp_path, number):
+def test_all_commands_check_their_outputs_before_they_load_a_model(run, tmp_path, monkeypatch, number):
+    monkeypatch.setattr("decomp.models.loading.load_both", None)
+    for name in ("facts.jsonl", "items.jsonl", "neurons.tsv", "prompts.json", "edges.tsv"):
+        (tmp_path / name).touch()
     (tmp_path / "items.csv").write_text("prompt,target,foil\na,b,c\n")
     (tmp_path / "there.tsv").write_text("precious")
     for output, message in (
