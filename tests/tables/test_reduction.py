@@ -183,13 +183,14 @@ def test_in_python():
 
 
 def test_commands_refuse(run):
+    Path("t.tsv").touch()
     for options, said in (
         (("--top", 0), "0 is not in the range"),
         (("--digits", "x"), "'x' is not a valid integer"),
         (("--min-abs", "nan"), "min_abs must be a finite number from 0, not nan"),
         (("--min-distance", 3, "--max-distance", 2), "no source is at least 3 and at most 2 back"),
     ):
-        for command in (("score", CORPUS, MODEL), ("table", "none.tsv"), ("deltalp", "x", MODEL)):
+        for command in (("score", CORPUS, MODEL), ("table", "t.tsv"), ("deltalp", "x", MODEL)):
             result = run(*command, *options, "-o", "out.tsv")
             assert result.exit_code == 2
             assert said in result.stderr
