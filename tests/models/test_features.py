@@ -7,6 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from decomp.api import load_table
+from decomp.corpus.cutting import Window
+from decomp.evaluation.agreement import agreements
+from decomp.evaluation.alignment import alignment
+from decomp.evaluation.curves import perturbation_curves, rank_sources
 from decomp.locate.edges.graph import graph_of
 from decomp.locate.edges.passes import EdgeMasks, UniformMask
 from decomp.locate.edges.prompts import PromptPair
@@ -19,6 +24,9 @@ from decomp.locate.neurons.scoring import NeuronRequest, integrated_gradients
 from decomp.measures import SCORES, AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
 from decomp.models.sites import AttentionSite
+from decomp.tables.blocks import rows_of
+from decomp.tables.columns import COLUMNS, scores_block
+from decomp.tables.table import Table
 from tests.core.test_exactness import plain_blocks, starting_at
 from tests.variants import FAMILIES, make_pair, random_ids
 
@@ -314,6 +322,41 @@ def test_value_zeroing_turns_the_plain_model_s_blocks(pair):
         assert_close(result.scores, rows[:-1], **EXACT)
         through = rows @ through
     assert_close(score_of("value_zeroing_rollout", model).scores, through[:-1], **EXACT)
+
+
+# Evaluation and tables
+
+
+@torch.no_grad()
+def test_what_a_prediction_loses_with_the_sources_ranked_first(pair):
+    plain, model = pair
+    (value, *_), ids, token = log2_probs(logits_of(plain)[-2:-1], IDS[-1:]), IDS[:-1], IDS[-1]
+    ranking = rank_sources(score_of("delta_lp", model).scores[-1, :-1])
+    curves = perturbation_curves(model, ids, token, {"delta_lp": ranking}, 5, FUNCTIONS["log2_prob"], 2**20)
+    for metric, removed in (("comprehensiveness", ranking[:1]), ("sufficiency", ranking[1:])):
+        changed = ids.clone()
+        changed[removed] = 5
+        lost = value - log2_probs(logits_of(plain, changed)[-1:], token[None])[0]
+        assert_close(curves["delta_lp", metric][0], lost, **EXACT)
+
+
+def test_measures_agree_and_find_evidence(pair):
+    results = [score_of(name, pair[1]) for name in ("delta_lp", "occlusion")]
+    for (first, second, _), value in agreements(results):
+        assert (first, second) == (results[0].measure, results[1].measure)
+        assert -1 <= value <= 1
+    evidence = torch.arange(LENGTH - 1) == results[0].scores[-1, :-1].argmax()
+    assert alignment(results[0].scores[-1, :-1].numpy(), evidence.numpy()).reciprocal_rank == 1
+
+
+def test_a_table_of_scores_is_read_back(pair, tmp_path):
+    result, names = score_of("delta_lp", pair[1]), [f"t{number}" for number in range(LENGTH)]
+    block = scores_block(result, Window(0, 0, 0, LENGTH, 0, has_bos=False), names)
+    Table.from_rows(COLUMNS, rows_of(block)).save(tmp_path / "table.tsv")
+    read = load_table(tmp_path / "table.tsv")
+    assert len(read) == LENGTH * (LENGTH - 1) / 2
+    places = torch.tril_indices(LENGTH - 1, LENGTH).unbind()
+    assert_close(torch.tensor(read["score"], dtype=torch.float64), result.scores[places], rtol=1e-6, atol=1e-12)
 
 
 # Layers
