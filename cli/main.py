@@ -20,7 +20,7 @@ from decomp.cli.layout import WithExamples
 
 SECTIONS = {
     "Begin here": ("demo", "models", "measures"),
-    "What predictions rest on": ("score", "contrast", "decompose", "deltalp"),
+    "What predictions rest on": ("score", "contrast", "context", "decompose", "deltalp"),
     "Tables and runs": ("table", "status"),
     "Look at it": ("show", "plot", "report"),
     "Where in the network": ("layers", "neurons", "edges"),

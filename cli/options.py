@@ -402,6 +402,8 @@ results = together(output_section(), reduction_options)
 """A table on standard output, or in a file."""
 evaluation_results = section("Output", evaluation_output, table_format)
 """A table in a file, beside what is shown."""
+table_results = output_section()
+"""The same, without options that say which rows are kept."""
 manners = together(overwrite, quiet)
 
 gradient_options = section(
@@ -521,4 +523,26 @@ contrast_options = together(
             help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}.",
         ),
     ),
+)
+context_options = together(
+    section(
+        "Items",
+        at_least_one("--limit", "Only the first items of a file."),
+        at_least_one("--max-new-tokens", "Tokens of the answer at most, where the model writes it.", 64),
+        bos,
+    ),
+    section(
+        "Sources",
+        click.option(
+            "--refine",
+            type=click.IntRange(0, 2),
+            default=0,
+            show_default=True,
+            help="Divide the strongest segments into sentences (1), and the strongest of these into words (2).",
+        ),
+        at_least_one("--refine-top", "How many of the strongest are divided at each level.", 1),
+    ),
+    section("Measures", measures("delta_lp"), convention_of_measures, memory),
+    gradient_options,
+    occlusion_options,
 )

@@ -4,7 +4,17 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decomp.api import agreement, alignment, contrast, decompose, faithfulness, load_table, score, write_report
+    from decomp.api import (
+        agreement,
+        alignment,
+        context,
+        contrast,
+        decompose,
+        faithfulness,
+        load_table,
+        score,
+        write_report,
+    )
     from decomp.core.decomposition import Decomposition, load
     from decomp.corpus.articles import read_articles
     from decomp.corpus.windows import windows_of
@@ -18,7 +28,7 @@ PUBLIC = {
     "Decomposition": "decomp.core.decomposition",
     "SCORES": "decomp.measures",
     "Table": "decomp.tables.table",
-    **dict.fromkeys(("score", "contrast", "decompose", "load_table", "write_report"), "decomp.api"),
+    **dict.fromkeys(("score", "context", "contrast", "decompose", "load_table", "write_report"), "decomp.api"),
     **dict.fromkeys(("faithfulness", "alignment", "agreement"), "decomp.api"),
     "load": "decomp.core.decomposition",
     **dict.fromkeys(("load_inseq", "write_inseq"), "decomp.tables.inseq"),
@@ -36,6 +46,7 @@ __all__ = [
     "Table",
     "agreement",
     "alignment",
+    "context",
     "contrast",
     "decompose",
     "faithfulness",

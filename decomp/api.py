@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from decomp.core.decomposition import Decomposition
 from decomp.corpus.articles import Article, InputFormat, articles_of_rows, read_articles
+from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contrast_items import Item, read_items
 from decomp.corpus.sources import Sources, check_fit, check_sources
 from decomp.io.records import Fields
@@ -20,6 +21,7 @@ from decomp.jobs import (
     check_least,
     open_agreement,
     open_alignment,
+    open_contexts,
     open_contrasting,
     open_faithfulness,
     open_model,
@@ -45,6 +47,7 @@ from decomp.tables.table import Table
 __all__ = [
     "agreement",
     "alignment",
+    "context",
     "contrast",
     "decompose",
     "faithfulness",
@@ -153,6 +156,44 @@ def contrast(
     items = watched(each, len(contrasting.contrasts), "item", progress)
     made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
     return Table.from_blocks(contrasting.contraster.columns, (item.rows for item in items), made)
+
+
+def context(
+    items: Path | Sequence[Mapping[str, Any]],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    limit: int | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return what answers rest on: the scores of every segment of a context for the answer that follows it.
+
+    `items` are the `Path` of a JSONL file or a list of mappings like its lines: `segments` (each with `text`, and if
+    you like `name`, and `ranked`: False for what is asked), or `messages` (`role`, `content`) that the tokenizer's
+    chat template writes, or `examples` (`input`, `output`) with a `question`; and an `answer`, which the model writes
+    where it is left out (at most `max_new_tokens`, the likeliest each time).
+
+    `refine` divides the `refine_top` strongest segments into sentences (1), and the strongest of these into words (2),
+    exactly. The settings are those of measures and models, see `score`, and `bos`.
+
+    The table has a row for each part of the answer (the whole, its sentences), segment and measure: ΔLP of all its
+    tokens together, in bits, its rank, and the log2 probability with and without it. ValueError for items that can't
+    be read or scored, a chat template that does not tell where messages stand, and what `score` refuses.
+
+    >>> import decomp
+    >>> said = [{"name": "cat", "text": "The cat sat on the mat."}, {"name": "key", "text": "The key was lost."}]
+    >>> table = decomp.context([{"segments": said, "answer": "Then the cat"}], "demo-opt")
+    >>> list(table["segment"])
+    ['</s>', 'cat', '<template>', 'key', '<own>']
+    """
+    check_least(limit=limit)
+    read = read_context_items(items)[:limit]
+    opened = open_contexts(read, model, measures, **settings)
+    work = opened.work()
+    blocks = watched(work.blocks(opened.model), len(work.items), "item", progress)
+    made = opened.about("context", {"limit": limit, **settings})
+    return Table.from_blocks(work.columns, blocks, made)
 
 
 def decompose(

@@ -14,11 +14,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 import transformers
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decomp.corpus.articles import Article
 from decomp.corpus.batches import in_batches
+from decomp.corpus.context_items import LEVELS, ContextItem
+from decomp.corpus.contexts import TokenisedContext, tokenise_context
 from decomp.corpus.contrast_items import Item, read_items, tokenise
 from decomp.corpus.sources import Sources, check_fit, check_sources
 from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, target_names
@@ -33,6 +35,7 @@ from decomp.evaluation.faithfulness import Curves, Perturbation, choose_targets,
 from decomp.io.digests import digest
 from decomp.io.records import Fields
 from decomp.measures import Measure, Request
+from decomp.measures.contexts import check_answer
 from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
 from decomp.measures.functions import find_function
 from decomp.measures.options import begins_with_bos, find_measures, option_values, request_from
@@ -44,6 +47,7 @@ from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.runs.cost import cost_model, planned
 from decomp.tables.blocks import Block
+from decomp.tables.contexts import ContextScorer
 from decomp.tables.contrasting import Contraster, ItemBlock
 from decomp.tables.front import Front
 from decomp.tables.intervals import MeanTable
@@ -503,3 +507,72 @@ def open_alignment(
     own = {"items": items, "limit": limit, "seed": seed, "batch_size": batch_size}
     made = opened.about("evaluate alignment", {**settings, **own})
     return Evaluating(opened.model, work, opened.contents(), made)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Contexts with their answers, tokenised, and what they are scored with."""
+
+    model: DecomposedModel
+    tokenizer: Any
+    contexts: Sequence[TokenisedContext]
+    scorer: ContextScorer
+
+    def work(self) -> Work[TokenisedContext]:
+        """Return the items as what a table is computed from."""
+        plan = [item_of(context.item.place, len(context.ids)) for context in self.contexts]
+        batches = [range(number, number + 1) for number in range(len(plan))]
+        compute = partial(self.scorer.part, self.tokenizer)
+        return Work("item", self.contexts, plan, batches, compute, self.scorer.columns)
+
+    def contents(self) -> dict[str, str]:
+        """Return the digest of the items' tokens."""
+        return {"tokens": tokens_digest(context.ids for context in self.contexts)}
+
+    def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a table is made; `given` are the settings that were given."""
+        settings = all_settings(open_contexts, given, self.model, self.scorer.request)
+        options = {**settings, "measures": [measure.name for measure in self.scorer.measures]}
+        return {**account(command, self.model.about(), options), **self.contents()}
+
+
+def open_contexts(
+    items: Sequence[ContextItem],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = "delta_lp",
+    *,
+    refine: int = 0,
+    refine_top: int = 1,
+    max_new_tokens: int = 64,
+    bos: bool | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Asking:
+    """Return contexts as tokens with their answers, and what scores them; see `decomp.context`.
+
+    ValueError for settings that are not known or don't go together, and for items that can't be scored.
+    """
+    check_least(refine_top=refine_top, max_new_tokens=max_new_tokens)
+    if refine not in range(len(LEVELS)):
+        raise ValueError(f"refine must be 0, 1 (sentences) or 2 (words too), not {refine!r}")
+    chosen, request = find_measures(measures), request_from(options)
+    if request.decomposition_length is not None or request.extra:
+        raise ValueError("segments are all kept, and are all that is scored: leave out decomposition_length and extra")
+    for measure in chosen:
+        check_answer(measure, request)
+    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    bos, write = begins_with_bos(options) if bos is None else bos, partial(written, decomposed, max_new_tokens)
+    positions = decomposed.max_length()
+    contexts = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
+    scorer = ContextScorer(chosen, request.resolved(decomposed, tokenizer), refine, refine_top)
+    return Asking(decomposed, tokenizer, contexts, scorer)
+
+
+def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[Tensor, " new"]:
+    """Return what a model writes after some tokens, at most `count`, without the token that ends it."""
+    room = min(count, model.max_length() - len(ids))
+    new = model.write(ids.to(model.device), room)
+    ends = model.config.eos_token_id
+    return new[:-1] if len(new) and int(new[-1]) in (ends if isinstance(ends, list) else [ends]) else new

@@ -265,6 +265,7 @@ DEMO_MODELS: dict[str, str] = {
 DEMO_FILES: dict[str, tuple[str, str]] = {
     "demo.sentitems": ("demo.sentitems", "three passages of novels, for score, decompose and evaluate"),
     "demo-contrast.csv": ("contrast.csv", "twelve contrast items, for contrast and evaluate alignment"),
+    "demo-vases.jsonl": ("vases.jsonl", "contexts with a planted fact, for context and evaluate context"),
     "demo-evidence.csv": ("evidence.csv", "contrast items with the word that decides, for evaluate alignment"),
     "demo-facts.jsonl": ("facts.jsonl", "a dozen facts, for layers and neurons"),
     "demo-edits.jsonl": ("edits.jsonl", "four edits of code, for neurons"),

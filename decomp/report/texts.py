@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from decomp.report.contexts import finest, is_context, segment_labels
 from decomp.report.readable import pieces_of, sentences_of, spelling_of, visible, words_of
 from decomp.tables.blocks import present
 from decomp.tables.columns import refuse_groups
@@ -45,6 +46,8 @@ class ShownText:
     predictions: Sequence[Sequence[tuple[str, float]]] = ()
     """Per target the likeliest tokens and their probabilities, where these are known."""
     completeness_gap: float | None = None
+    segments: Mapping[int, str] = field(default_factory=dict)
+    """The names of segments, by the place that each begins at."""
 
 
 def texts_of(table: Table) -> list[ShownText]:
@@ -54,9 +57,10 @@ def texts_of(table: Table) -> list[ShownText]:
     """
     if not len(table):
         raise ValueError("the table has no rows: there is nothing to show")
-    refuse_groups(table.columns, "a text is shown with scores of its single tokens or words")
+    if not is_context(table):
+        refuse_groups(table.columns, "a text is shown with scores of its single tokens or words")
     check_size(table)
-    spelling = spelling_of_table(table)
+    table, spelling = (finest(table), "plain") if is_context(table) else (table, spelling_of_table(table))
     return [text_of(part, table.measures(), spelling) for part in by_article(table)]
 
 
@@ -123,6 +127,7 @@ def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
         scores=scores,
         extra=extra_of(table, ~is_source, measure, target, len(measures), len(targets)),
         facts=facts_of(table),
+        segments=segment_labels(table, positions) if is_context(table) else {},
     )
 
 

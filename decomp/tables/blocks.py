@@ -28,6 +28,8 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("mean", "low", "high", "loss", "remaining"), float),
     **dict.fromkeys(("prefers_target", "found"), bool),
     "kept": int,
+    "source_length": int,
+    "log2_prob_without": float,
 }
 """Columns that are no text."""
 

@@ -134,6 +134,7 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
         "paragraphs": paragraphs(text),
         "facts": plain_facts(text.facts),
         "evidence": list(text.evidence),
+        "segments": {str(place): one_line(name) for place, name in text.segments.items()},
         "predictions": [[[one_line(t), round(p, 4)] for t, p in likely] for likely in text.predictions],
         "gap": text.completeness_gap,
         "arrays": arrays,
@@ -141,12 +142,12 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
 
 
 def paragraphs(text: ShownText) -> list[int]:
-    """Return the places that paragraphs begin at: after line feeds, and after a sentence where one gets long."""
+    """Return the places that paragraphs begin at: segments, after line feeds, after a sentence where one gets long."""
     starts, sentences = [0], text.sentences.tolist()
     for place in range(1, len(text.pieces)):
         new_line = "\n" in text.pieces[place - 1] and text.words[place] != text.words[place - 1]
         ended = sentences[place] != sentences[place - 1] and place - starts[-1] >= PARAGRAPH
-        if new_line or ended:
+        if new_line or ended or place in text.segments:
             starts.append(place)
     return starts
 

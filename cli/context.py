@@ -1,0 +1,73 @@
+"""`decomp context`: which segments of its context an answer rests on."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decomp.cli import kinds, layout, options
+
+ELSEWHERE = {"model", "output", "format_name", "overwrite", "quiet", "device", *options.RUN_OPTIONS}
+"""Options that are no settings of `open_contexts`."""
+
+
+@layout.command(
+    "context",
+    """
+    decomp context demo-vases.jsonl demo-opt --limit 2 --refine 2
+    decomp context demo-vases.jsonl demo-opt --limit 2 -o context.tsv
+    """,
+)
+@click.argument("items", type=kinds.INPUT)
+@options.model
+@options.table_results
+@options.context_options
+@options.model_options
+@options.run_options
+@options.manners
+def command(items: Path, limit: int | None, **asked: Any) -> None:
+    """Score every segment of a context for the answer that follows it.
+
+    ITEMS is JSONL: objects with "segments" (a list of {"name", "text"}), or "messages" ({"role", "content"}; the
+    content may be a list of segments), which the tokenizer's chat template writes, or "examples" ({"input", "output"})
+    with a "question"; if you like an "id", and an "answer", which the model writes where there is none. A segment
+    with "ranked": false, what is asked for example, is shown and not ranked.
+
+    For each item, the whole answer and each of its sentences: per segment ΔLP (the bits of log2 probability that the
+    answer loses without the segment's contribution), its rank, the log2 probability with and without. What begins
+    the sequence, the template and the answer's own tokens are sources of their own, without a rank. On a terminal the
+    segments are shown in order of rank, unless --format is given.
+    """
+    from decomp.cli.common import hush_libraries, made_now
+    from decomp.cli.running import Job, check_asked, deliver, device_here
+    from decomp.corpus.context_items import read_context_items
+    from decomp.jobs import open_contexts
+
+    settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
+    read = read_context_items(items)[:limit]
+    check_asked(asked, (items, asked["model"]))
+    hush_libraries()
+    opened = open_contexts(read, asked["model"], device=device_here(asked), **settings)
+    made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
+    job = Job(opened.work(), opened.model, asked["model"], made)
+    if is_for_a_person(asked):
+        show(job)
+    else:
+        deliver(job, asked)
+
+
+def is_for_a_person(asked: dict[str, Any]) -> bool:
+    """Return whether the scores would go to a terminal, and no format was asked for."""
+    from decomp.cli.scoring import on_terminal
+
+    return all(asked[name] is None for name in ("output", "format_name", "run_folder")) and on_terminal()
+
+
+def show(job: Any) -> None:
+    """Print the segments of each item, in order of rank."""
+    from decomp.cli.running import watched
+    from decomp.report.contexts import lines_of
+    from decomp.tables.table import Table
+
+    found = Table.from_blocks(job.work.columns, job.work.table(watched(job, quiet=False)), job.made)
+    click.echo("\n".join(lines_of(found)))

@@ -1,0 +1,71 @@
+"""What answers rest on, as lines for a terminal, and as texts for a page."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from decomp.corpus.context_items import ANSWER, LEVELS, WITHIN
+from decomp.report.readable import one_line, visible
+from decomp.tables.table import Table
+
+WIDEST = 60
+"""Characters of a segment that a line shows."""
+
+
+def is_context(table: Table) -> bool:
+    """Return whether a table is one of contexts."""
+    return {"part", "level", "segment"} <= set(table.columns)
+
+
+def lines_of(table: Table) -> Iterator[str]:
+    """Yield the answer of each item, and its segments in order of rank: ΔLP in bits, what is without a rank last."""
+    for (item, part), rows in groupby(table, attrgetter("item", "part")):
+        for (measure, level), own in groupby(rows, attrgetter("measure", "level")):
+            yield from part_lines(f"{one_line(item)}, {part}", measure, level, list(own))
+
+
+def part_lines(what: str, measure: str, level: str, rows: list[Any]) -> Iterator[str]:
+    """Yield the lines of one part of an answer at one level of its context."""
+    if level == "segment":
+        yield f"{what}, {measure}: {shortened(rows[0].token)}  (log2 probability {rows[0].log2_prob:.1f})"
+    for row in sorted(rows, key=lambda row: (row.rank is None, row.rank)):
+        rank = "" if row.rank is None else str(row.rank)
+        text = "" if row.segment == row.source_token else shortened(row.source_token)
+        yield f"{rank:>4} {row.score:+8.2f}  {'  ' * (level != 'segment')}{one_line(row.segment)}  {text}".rstrip()
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text, on one line."""
+    line = one_line(" ".join(text.split()))
+    return line if len(line) <= WIDEST else f"{line[: WIDEST - 2]} …"
+
+
+def finest(table: Table) -> Table:
+    """Return the rows of contexts of which each stretch of text has one: the finest parts, of context and answer.
+
+    A segment that is divided goes, its parts stay; so does a whole answer of several sentences.
+    """
+    keys = list(zip(table["item"], table["segment"], strict=True))
+    divided = {(item, name.rpartition(WITHIN)[0]) for item, name in keys}
+    sentences = {item for item, part in zip(table["item"], table["part"], strict=True) if part != ANSWER}
+    kept = np.array([key not in divided for key in keys])
+    whole = np.array([item in sentences for item in table["item"]]) & (table["part"] == ANSWER)
+    return Table({name: column[kept & ~whole] for name, column in table.data.items()}, table.about)
+
+
+def segment_labels(table: Table, positions: Int[np.ndarray, " places"]) -> dict[int, str]:
+    """Return the names of one item's segments, by the place that each begins at, and of the parts of its answer.
+
+    The words of a sentence stand together below its name.
+    """
+    at = np.ma.filled(table["source_position"], -1).tolist()
+    names = zip(table["level"], table["segment"], strict=True)
+    named = {p: n.rpartition(WITHIN)[0] if level == LEVELS[2] else n for p, (level, n) in zip(at, names, strict=True)}
+    named |= dict(zip(table["position"].tolist(), table["part"], strict=True))
+    labels = [named[position] if position >= 0 else None for position in positions.tolist()]
+    changed = zip(labels, [None, *labels], strict=False)
+    return {place: visible(own) for place, (own, before) in enumerate(changed) if own is not None and own != before}
