@@ -4,7 +4,7 @@ import cloup
 
 from decomp.cli.main import LazyGroup
 
-EVALUATIONS: tuple[str, ...] = ("faithfulness", "alignment", "agreement")
+EVALUATIONS: tuple[str, ...] = ("faithfulness", "alignment", "agreement", "context")
 
 
 @cloup.group(

@@ -524,13 +524,30 @@ contrast_options = together(
         ),
     ),
 )
+context_items = section(
+    "Items",
+    at_least_one("--limit", "Only the first items of a file."),
+    at_least_one("--max-new-tokens", "Tokens of the answer at most, where the model writes it.", 64),
+    bos,
+)
+
+
+def context_measures(*default: str) -> Decorator:
+    """Return the options of measures of the segments of a context."""
+    named = click.option(
+        "--measure",
+        "measures",
+        type=kinds.MEASURE,
+        multiple=True,
+        default=default,
+        show_default=True,
+        help="See decomp measures.",
+    )
+    return together(section("Measures", named, convention_of_measures, memory), gradient_options, occlusion_options)
+
+
 context_options = together(
-    section(
-        "Items",
-        at_least_one("--limit", "Only the first items of a file."),
-        at_least_one("--max-new-tokens", "Tokens of the answer at most, where the model writes it.", 64),
-        bos,
-    ),
+    context_items,
     section(
         "Sources",
         click.option(
@@ -542,7 +559,5 @@ context_options = together(
         ),
         at_least_one("--refine-top", "How many of the strongest are divided at each level.", 1),
     ),
-    section("Measures", measures("delta_lp"), convention_of_measures, memory),
-    gradient_options,
-    occlusion_options,
+    context_measures("delta_lp"),
 )

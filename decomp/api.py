@@ -21,6 +21,7 @@ from decomp.jobs import (
     check_least,
     open_agreement,
     open_alignment,
+    open_context_evaluation,
     open_contexts,
     open_contrasting,
     open_faithfulness,
@@ -50,6 +51,7 @@ __all__ = [
     "context",
     "contrast",
     "decompose",
+    "evaluate_context",
     "faithfulness",
     "load_model",
     "load_table",
@@ -329,6 +331,30 @@ def alignment(
     paths = [items] if isinstance(items, str | Path) else items
     own: dict[str, Any] = {"limit": limit, "fields": fields, "seed": seed, "batch_size": batch_size}
     return evaluated(open_alignment([*map(Path, paths)], model, measures, **own, **settings), progress)
+
+
+def evaluate_context(
+    items: Path | Sequence[Mapping[str, Any]],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = ("delta_lp", "first_order", "input_x_gradient", "attention"),
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Table:
+    """Return how well measures rank segments by what answers lose without them (Cohen-Wang et al. 2024).
+
+    `items` as for `context`; their `evidence`, where they name it, is the segment that is known to decide. The table
+    has per removal (`removed`: the text without a segment; `masked`: its keys hidden) and measure the mean of
+    `spearman` (rank correlation with what leaving each segment out takes away), `top_1_drop` and `top_3_drop` (bits
+    lost without the highest together) and `reciprocal_rank` of the evidence, with 95 % bootstrap intervals (of `seed`)
+    over items; beside the measures `<leave_one_out>` itself, and `<random>` order. The rest as for `context`, whose
+    ValueErrors it raises, and those for measures of which groups of tokens can't be scored.
+    """
+    check_least(limit=limit)
+    read = read_context_items(items)[:limit]
+    return evaluated(open_context_evaluation(read, model, measures, seed=seed, **settings), progress)
 
 
 def evaluated(opened: Evaluating[Any], progress: bool | None) -> Table:

@@ -28,9 +28,10 @@ from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
 from decomp.corpus.words import annotation_kinds, check_white_space, with_words
-from decomp.evaluation import agreement
+from decomp.evaluation import agreement, contexts
 from decomp.evaluation.agreement import Agreed
 from decomp.evaluation.alignment import Aligned, alignment_work
+from decomp.evaluation.contexts import Judged
 from decomp.evaluation.faithfulness import Curves, Perturbation, choose_targets, faithfulness_work
 from decomp.io.digests import digest
 from decomp.io.records import Fields
@@ -565,9 +566,9 @@ def open_contexts(
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     bos, write = begins_with_bos(options) if bos is None else bos, partial(written, decomposed, max_new_tokens)
     positions = decomposed.max_length()
-    contexts = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
+    tokenised = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
     scorer = ContextScorer(chosen, request.resolved(decomposed, tokenizer), refine, refine_top)
-    return Asking(decomposed, tokenizer, contexts, scorer)
+    return Asking(decomposed, tokenizer, tokenised, scorer)
 
 
 def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[Tensor, " new"]:
@@ -576,3 +577,32 @@ def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[T
     new = model.write(ids.to(model.device), room)
     ends = model.config.eos_token_id
     return new[:-1] if len(new) and int(new[-1]) in (ends if isinstance(ends, list) else [ends]) else new
+
+
+def open_context_evaluation(
+    items: Sequence[ContextItem],
+    model: Model = "demo-opt",
+    measures: str | Sequence[str] = ("delta_lp", "first_order", "input_x_gradient", "attention"),
+    *,
+    max_new_tokens: int = 64,
+    bos: bool | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Evaluating[Any]:
+    """Return the items on which rankings of segments are judged; see `decomp.evaluate_context` for the settings."""
+    chosen, request = find_measures(measures), request_from({k: v for k, v in settings.items() if k not in PLACEMENT})
+    for measure in chosen:
+        measure.check_sources(request)
+    given: dict[str, Any] = {**settings, "max_new_tokens": max_new_tokens, "bos": bos}
+    asking = open_contexts(items, model, **given)
+    begun = begins_with_bos(settings) if bos is None else bos
+    judge = Judged(chosen, asking.scorer.request, asking.tokenizer, begun, seed)
+    summary = MeanTable(contexts.COLUMNS, seed, dict)
+    work = replace(asking.work(), compute=judge.block, computed=contexts.COMPUTED, summary=summary)
+    made = asking.about("evaluate context", {**given, "seed": seed})
+    made["options"]["measures"] = [measure.name for measure in chosen]
+    return Evaluating(asking.model, work, asking.contents(), made)
+
+
+PLACEMENT = ("dtype", "device", "revision")
+"""Settings of a model that is given by name."""

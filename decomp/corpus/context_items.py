@@ -57,15 +57,17 @@ class ContextItem:
     """None where the model is to write it."""
     messages: tuple[Message, ...] = ()
     """The same segments as turns, where the context is a chat."""
+    evidence: str = ""
+    """The name of the segment that is known to decide; empty where none is."""
 
 
 def read_context_items(source: Path | Sequence[Mapping[str, Any]]) -> list[ContextItem]:
     """Return the items of a JSONL file (or another table whose cells hold lists), or of mappings like its lines.
 
     An item has `segments` (objects with `text`, and if you like `name` and `ranked`), or `messages` (`role`,
-    `content`: text or segments), or `examples` (`input`, `output`) with a `question`; an `id` and an `answer` if
-    there is one. ValueError, with file and line, for an item that is none of these, has a blank text, or two
-    segments of one name.
+    `content`: text or segments), or `examples` (`input`, `output`) with a `question`; an `id`, an `answer`, and the
+    name of the segment that is known to decide, `evidence`, where there are such. ValueError, with file and line, for
+    an item that is none of these, has a blank text, or two segments of one name.
     """
     items = [context_item(record, number) for number, record in enumerate(records_of(source))]
     names: dict[str, str] = {}
@@ -109,6 +111,9 @@ def context_item(record: Record, number: int) -> ContextItem:
     else:
         segments = tuple(segment_of(each, f"segment {count}", place) for count, each in enumerate(given, 1))
     check_names(segments, place)
+    evidence = "" if record.values.get("evidence") is None else text_in(record.values, "evidence", place)
+    if evidence and evidence not in (names := [segment.name for segment in segments if segment.ranked]):
+        raise ValueError(f"{place}: the evidence {evidence!r} is no ranked segment: choose among {', '.join(names)}")
     return ContextItem(
         place,
         number,
@@ -117,6 +122,7 @@ def context_item(record: Record, number: int) -> ContextItem:
         "\n\n" if forms[0] == "examples" else "\n",
         None if record.values.get("answer") is None else text_in(record.values, "answer", place),
         messages,
+        evidence,
     )
 
 

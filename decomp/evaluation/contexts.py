@@ -1,0 +1,138 @@
+"""Do answers rest on the segments that a measure ranks first? They are taken out of the context, and the model runs.
+
+Leaving one segment out, and the k highest together (top-k log-probability drop), is how ContextCite (Cohen-Wang et al.
+2024) judges attributions of contexts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decomp.core.ablation import next_log2_prob
+from decomp.core.model import Model
+from decomp.corpus.context_items import ContextItem, Message
+from decomp.corpus.contexts import TokenisedContext, tokenise_context
+from decomp.evaluation.agreement import agreement
+from decomp.measures import Measure, Request
+from decomp.measures.contexts import score_context
+from decomp.tables import intervals
+from decomp.tables.blocks import Block, block_of
+
+COLUMNS = ("removal", "measure", "metric", "items", *intervals.COLUMNS)
+COMPUTED = (*COLUMNS[:3], "value")
+"""Of what is computed: a row for each item."""
+REMOVALS = ("removed", "masked")
+"""The text without the segment, and the whole text with the segment's keys hidden from all later positions."""
+TOP = (1, 3)
+"""How many of the highest segments are taken out together."""
+ITSELF, RANDOM = "<leave_one_out>", "<random>"
+"""Rankings beside those of measures: by what leaving each segment out takes away, and one that knows nothing."""
+
+Drop = Callable[[Sequence[int]], float]
+"""From the numbers of segments to the bits that the answer loses without them."""
+
+
+def answer_log2_prob(hidden: Float[Tensor, "T E"], ids: Int[Tensor, " T"], begin: int, model: Model) -> float:
+    """Return the log2 probability of the tokens from `begin` on, in bits."""
+    return float(next_log2_prob(hidden[begin - 1 : -1], ids[begin:], model.unembedding()).sum())
+
+
+def without(item: ContextItem, numbers: Sequence[int]) -> ContextItem:
+    """Return an item without some of its segments; a turn that has none left goes."""
+    gone = {item.segments[number].name for number in numbers}
+    left = [Message(m.role, tuple(s for s in m.segments if s.name not in gone)) for m in item.messages]
+    segments = tuple(segment for segment in item.segments if segment.name not in gone)
+    return replace(item, segments=segments, messages=tuple(message for message in left if message.segments))
+
+
+@dataclass(frozen=True)
+class Removing:
+    """The answer of one context with segments taken out of it."""
+
+    model: Model
+    tokenizer: Any
+    context: TokenisedContext
+    bos: bool
+
+    @torch.no_grad()
+    def plain(self) -> float:
+        """Return the log2 probability of the answer after the whole context, in bits."""
+        ids = self.context.ids.to(self.model.device)
+        return answer_log2_prob(self.model.hidden_without(ids[None])[0], ids, self.context.begin, self.model)
+
+    @torch.no_grad()
+    def removed(self, numbers: Sequence[int]) -> float:
+        """Return the same after the text without some segments."""
+        context, config = self.context, self.model.config
+        item, answer = replace(without(context.item, numbers), answer=None), context.ids[context.begin :]
+        positions = self.model.max_length()
+        shorter = tokenise_context(item, self.tokenizer, config, positions, self.bos, lambda ids: answer)
+        ids = shorter.ids.to(self.model.device)
+        return answer_log2_prob(self.model.hidden_without(ids[None])[0], ids, shorter.begin, self.model)
+
+    @torch.no_grad()
+    def masked(self, numbers: Sequence[int]) -> float:
+        """Return the same after the whole text, of which no later position attends to some segments."""
+        ids = self.context.ids.to(self.model.device)
+        hidden: Bool[Tensor, " T"] = torch.isin(self.context.labels, torch.tensor(list(numbers))).to(ids.device)
+        states = self.model.hidden_without(ids[None], hidden[None])[0]
+        return answer_log2_prob(states, ids, self.context.begin, self.model)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Measures whose rankings of segments are judged, and how."""
+
+    measures: Sequence[Measure]
+    request: Request
+    tokenizer: Any
+    bos: bool
+    seed: int
+
+    def block(self, model: Model, contexts: Sequence[TokenisedContext]) -> Block:
+        """Return the metrics of these contexts."""
+        return block_of(COMPUTED, (row for context in contexts for row in self.rows(model, context)))
+
+    def rows(self, model: Model, context: TokenisedContext) -> Iterator[tuple[str, str, str, float]]:
+        """Yield the metrics of one context, of each removal and measure."""
+        removing = Removing(model, self.tokenizer, context, self.bos)
+        ranked = [number for number, segment in enumerate(context.segments) if segment.ranked]
+        measured = score_context(model, context, self.measures, self.request)
+        scores = {scored.measure: scored.of_answer()[ranked] for scored in measured}
+        scores[RANDOM] = np.random.default_rng([self.seed, context.item.number]).permutation(len(ranked)).astype(float)
+        plain = removing.plain()
+        for removal in REMOVALS:
+            left = getattr(removing, removal)
+            lost = np.array([plain - left([number]) for number in ranked])
+            for name, own in {**scores, ITSELF: lost}.items():
+                yield from ((removal, name, *found) for found in judged(own, lost, ranked, context, plain, left))
+
+
+def judged(
+    scores: Float[np.ndarray, " S"],
+    lost: Float[np.ndarray, " S"],
+    ranked: Sequence[int],
+    context: TokenisedContext,
+    plain: float,
+    left: Drop,
+) -> Iterator[tuple[str, float]]:
+    """Yield the metrics of one ranking: its rank correlation with what leaving each segment out takes away, what the
+    highest take away together, and 1 / rank of the segment that is known to decide."""
+    found = agreement(scores, lost)
+    if found is not None:
+        yield "spearman", found.spearman
+    order = np.argsort(-scores, kind="stable")
+    for count in TOP:
+        highest = order[:count]
+        yield (
+            f"top_{count}_drop",
+            float(lost[highest[0]] if count == 1 else plain - left([ranked[n] for n in highest])),
+        )
+    names = [context.segments[ranked[number]].name for number in order]
+    if context.item.evidence in names:
+        yield "reciprocal_rank", 1 / (1 + names.index(context.item.evidence))
