@@ -315,6 +315,10 @@ sources_section = section("What contributions are of", sources)
 unit_options = section(
     "What is predicted",
     targets,
+    at_least_one(
+        "--strongest",
+        "ΔLP of so many sources of each --target, those with the largest first_order, and of all <others> together.",
+    ),
     choice(
         "--unit",
         ["token", "word"],

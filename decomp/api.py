@@ -96,7 +96,8 @@ def score(
     The settings are the options of `decomp score`: `unit` ("token", "word"), `sources` ("token", "word", "sentence",
     "line", "paragraph", "segment", or for a text of one window a label for each of its tokens, the beginning of
     sequence included: those of one label are one source), `words` (a Path), `span`, `targets`
-    ("last", a position, "10:14" for tokens that are predicted together, or a list of these), `entropy`, `corrected`,
+    ("last", a position, "10:14" for tokens that are predicted together, or a list of these), `strongest` (for these
+    targets, ΔLP of so many sources, found by a first-order screen, and of all others together), `entropy`, `corrected`,
     `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
     `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
     `replacement` and the others; of what is kept `top`, `min_abs`, `min_distance`, `max_distance` (the sum of what

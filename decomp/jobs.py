@@ -210,6 +210,7 @@ def open_scoring(
     entropy: bool = False,
     corrected: bool = False,
     targets: int | str | Sequence[int | str] = (ALL,),
+    strongest: int | None = None,
     stride: int | None = None,
     bos: bool | None = None,
     max_new_tokens: int | None = None,
@@ -231,7 +232,7 @@ def open_scoring(
     `options` are the fields of `Request` and its families. ValueError for settings that are not known or don't go
     together, an article or model that can't be read, and a text without room for `max_new_tokens`.
     """
-    check_least(max_new_tokens=max_new_tokens)
+    check_least(max_new_tokens=max_new_tokens, strongest=strongest)
     reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
@@ -239,10 +240,13 @@ def open_scoring(
     if fields and words is None:
         raise ValueError("--field (fields=) names columns of the list of words: give --words (words=)")
     articles = list(articles) if words is None else with_words(words, list(articles), fields)
-    chosen, request = find_measures(measures), request_from(options)
+    chosen, request = find_measures(measures), replace(request_from(options), strongest=strongest)
     for measure in chosen:
+        measure.check_strongest(request)
         measure.function_of(request)
     check_foils(request.function, given=False)
+    if strongest is not None and ALL in target_names(targets):
+        raise ValueError("--strongest (strongest=) is for single targets and spans: give --target (targets=)")
     check_units(chosen, request, unit, wanted, corrected)
     check_groups(chosen, request, sources, unit)
     if corrected:

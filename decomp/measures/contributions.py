@@ -20,6 +20,7 @@ from decomp.core.pairs import Pairs
 from decomp.measures.readout import LINEAR, FirstOrder, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
+from decomp.measures.strongest import strongest
 from decomp.measures.units import kept_count, oldest_kept, sources_reached, summed_by_source
 
 Recorded = tuple[Text, OperatingPoint]
@@ -32,8 +33,11 @@ PULL_ADVANTAGE = 2
 def delta_lp(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Return F(z[i]) − F(z[i] − U n[i, k]) of every (target, source).
 
-    For `log2_prob` this is ΔLP in bits (Oh & Schuler 2023).
+    For `log2_prob` this is ΔLP in bits (Oh & Schuler 2023). Where only the strongest sources are asked for, a
+    first-order screen says which these are, and all others are taken away together.
     """
+    if request.strongest is not None:
+        return strongest(delta_lp, model, texts, request)
     return scored(model, texts, request, "delta_lp", additive=False)
 
 

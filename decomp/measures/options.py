@@ -15,7 +15,7 @@ FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlus
 AT_LEAST_ONE = ("decomposition_length", "span", "steps", "neighbors")
 RULES = {"ActivationRule": Literal["tangent", "secant"], "GateRule": Literal["frozen", "half"]}
 """Types of `decomp.core.rules`, which are not imported to show what there is: that takes torch."""
-NOT_OPTIONS = (*FAMILIES, "own", "usual")
+NOT_OPTIONS = (*FAMILIES, "own", "strongest", "usual")
 """Fields of a request that are set otherwise."""
 
 

@@ -51,6 +51,7 @@ class Measure:
         ValueError for a function that it does not take, a contrastive one without foils, or words or spans
         where they are not defined; for scores that are not finite.
         """
+        self.check_strongest(request)
         function = self.function_of(request)
         check_foils(function, all(text.foils is not None for text in texts))
         if any(text.has_groups for text in texts):
@@ -106,6 +107,11 @@ class Measure:
             raise ValueError(
                 f"{self.name} of tokens does not add up to that of groups of tokens: score single tokens as sources"
             )
+
+    def check_strongest(self, request: Request) -> None:
+        """Raise ValueError where the strongest sources alone are asked of a measure that scores all at once."""
+        if request.strongest is not None and self.name != "delta_lp":
+            raise ValueError(f"--strongest (strongest=) is of delta_lp: {self.name} has all sources for one price")
 
     def check_together(self, request: Request) -> None:
         """Raise ValueError where the measure is not defined for words and spans as what is predicted."""

@@ -79,6 +79,8 @@ class Request:
     """The attributed function of measures where none is asked for and a convention has another than the measure."""
     span: int = 1
     """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
+    strongest: int | None = None
+    """Score so many sources, those with the largest first-order scores, and all others together; None for every one."""
     own: bool = False
     """Score `<own>`, what a predicted word or span owes to its own earlier tokens, whatever `extra` says."""
     gradients: GradientOptions = field(default_factory=GradientOptions)
@@ -147,6 +149,8 @@ class Text:
     """Per token its word, rising from 0 without gaps: words are then the targets of the scores."""
     sources: "Partition | None" = None
     """Which source each token belongs to; where none is given, its word, or it is a source of its own."""
+    has_bos: bool = False
+    """Whether the first token is the beginning of sequence, which is shown and never among the strongest sources."""
     place: str = ""
     """Where the text is from, for who reads an error: `article 3, window 0`."""
 

@@ -23,8 +23,13 @@ class Scores:
     begun: Sequence[int] | None = None
     """How many sources have begun by each target, where these are groups; as many as targets where they are alike."""
 
+    carried: Sequence[int] | None = None
+    """The sources that have scores, where these are the strongest alone."""
+
     def sources(self, target: int) -> range:
-        """Return the sources that are kept for a target, oldest first."""
+        """Return the sources that are kept for a target, oldest first. ValueError where only some have scores."""
+        if self.carried is not None:
+            raise ValueError("the scores of the strongest sources alone give no ranking of all: leave out strongest")
         begun = target + 1 if self.begun is None else self.begun[target]
         return range(max(0, begun - self.decomposition_length), begun)
 

@@ -32,7 +32,8 @@ def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token", sources:
     words = window.word_of_tokens().to(device) if unit == "word" else None
     place = f"article {window.window.article}, window {window.window.number}"
     partition = partition_of(window, sources, unit)
-    return Text(window.ids.to(device), window.window.targets, words=words, sources=partition, place=place)
+    bos = window.window.has_bos
+    return Text(window.ids.to(device), window.window.targets, words=words, sources=partition, has_bos=bos, place=place)
 
 
 def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", span: int = 1) -> None:

@@ -83,6 +83,8 @@ def scores_block(
     begun = targets + 1 if result.begun is None else np.array(result.begun)[targets]
     own = np.arange(count)
     kept = (own < begun[:, None]) & (own >= begun[:, None] - result.decomposition_length)
+    if result.carried is not None:
+        kept &= np.isin(own, result.carried)
     kept = np.column_stack([kept, np.ones((len(targets), len(result.extra)), bool)])
     target, source = np.nonzero(kept)
     predicted, is_extra = targets[target] + 1, source >= count
