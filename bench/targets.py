@@ -1,5 +1,6 @@
 """One target of a long text: readouts pulled back, and ΔLP of its strongest sources, against all pairs, in one run."""
 
+from dataclasses import replace
 from functools import partial
 
 import click
@@ -27,23 +28,27 @@ def scored(model: Model, text: Text, measure: str, request: Request) -> None:
 @click.option("--shape", type=click.Choice(SHAPES), default="gpt2", show_default=True)
 @click.option("--length", type=int, default=1024, show_default=True, help="Tokens.")
 @click.option("--span", type=int, default=16, show_default=True, help="Tokens that are predicted together.")
+@click.option(
+    "--strongest", type=int, default=31, show_default=True, help="Sources of the last target that are carried."
+)
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 @click.option("--memory", default=DEFAULT_MEMORY, show_default=True)
 @click.option("--all-pairs/--no-all-pairs", default=True, help="Carry the contributions of all pairs too.")
-def main(shape: str, length: int, span: int, threads: int, memory: str, all_pairs: bool) -> None:
-    """Time a forward pass, the readout of one target and of a span, and ΔLP of all pairs."""
+def main(shape: str, length: int, span: int, strongest: int, threads: int, memory: str, all_pairs: bool) -> None:
+    """Time a forward pass, the readout of one target and of a span, ΔLP of the strongest sources, and of all pairs."""
     torch.set_num_threads(threads)
     model = make_model(shape)
     ids = torch.randint(4, model.config.vocab_size, (length,))
     last, end = Text(ids, range(length - 2, length - 1)), Text(ids, range(length - 1 - span, length - 1))
     every = Text(ids, range(length - 1))
     request = Request(memory=parse_bytes(memory))
-    together = Request(memory=parse_bytes(memory), span=span)
+    together, few = replace(request, span=span), replace(request, strongest=strongest)
     ways = {
         "a plain forward pass": (partial(forward, model, last), 3),
         "first_order of the last target": (partial(scored, model, last, "first_order", request), 3),
         "decomposed_logit of the last target": (partial(scored, model, last, "decomposed_logit", request), 3),
         f"first_order of a span of {span}": (partial(scored, model, end, "first_order", together), 3),
+        f"delta_lp of its {strongest} strongest sources": (partial(scored, model, last, "delta_lp", few), 1),
     }
     if all_pairs:
         ways["decomposed_logit of all pairs"] = (partial(scored, model, every, "decomposed_logit", request), 1)
@@ -53,7 +58,7 @@ def main(shape: str, length: int, span: int, threads: int, memory: str, all_pair
     for name, (work, repeat) in ways.items():
         time = processor_seconds(work, repeat)
         plain = plain or time
-        click.echo(f"{name:42} {time:9.2f} {time / plain:9.2f}", nl=True)
+        click.echo(f"{name:42} {time:9.2f} {time / plain:9.2f}")
 
 
 if __name__ == "__main__":
