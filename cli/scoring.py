@@ -14,7 +14,8 @@ import numpy as np
 from decomp.cli.common import hush_libraries, made_now, say
 from decomp.cli.options import RUN_OPTIONS, input_of
 from decomp.cli.running import Job, check_asked, device_here, sample_of, say_plan
-from decomp.corpus.articles import Article, InputFormat, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import InputFormat, read_articles
 from decomp.runs.plan import plan, written_pairs
 from decomp.tables.files import format_of
 from decomp.tables.table import Table

@@ -11,7 +11,8 @@ from decomp.cli.common import made_now, open_model, say
 from decomp.cli.progress import amount, say_wrote
 from decomp.cli.running import Job, sample_of, say_plan, work_through
 from decomp.cli.scoring import articles_asked
-from decomp.corpus.articles import Article, corpus_name
+from decomp.corpus.article import Article
+from decomp.corpus.articles import corpus_name
 from decomp.corpus.batches import in_batches
 from decomp.io.amounts import format_bytes
 from decomp.io.files import check_output_folder

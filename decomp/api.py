@@ -9,7 +9,8 @@ from typing import Any, TypeGuard, TypeVar
 from tqdm import tqdm
 
 from decomp.core.decomposition import Decomposition
-from decomp.corpus.articles import Article, InputFormat, articles_of_rows, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import InputFormat, articles_of_rows, read_articles
 from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contrast_items import Item, read_items
 from decomp.corpus.sources import Sources, check_fit, check_sources

@@ -17,7 +17,7 @@ import transformers
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decomp.corpus.articles import Article
+from decomp.corpus.article import Article
 from decomp.corpus.batches import in_batches
 from decomp.corpus.context_items import LEVELS, ContextItem
 from decomp.corpus.contexts import TokenisedContext, tokenise_context
@@ -27,7 +27,8 @@ from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, targ
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
-from decomp.corpus.words import annotation_kinds, check_white_space, with_words
+from decomp.corpus.word_lists import annotation_kinds, with_words
+from decomp.corpus.words import check_white_space
 from decomp.evaluation import agreement, contexts
 from decomp.evaluation.agreement import Agreed
 from decomp.evaluation.alignment import Aligned, alignment_work

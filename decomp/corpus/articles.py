@@ -2,14 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decomp.corpus.parts import NO_PARTS, Parts, parts_of_lines
+from decomp.corpus.article import Article
+from decomp.corpus.parts import parts_of_lines
 from decomp.io.records import COLUMNAR, SUFFIXES, Record, parse_json, rows_in
-from decomp.io.texts import STDIN, check_unicode, read_text, suffix_of
+from decomp.io.texts import STDIN, read_text, suffix_of
 
 HEADER = "!ARTICLE"
 MARKER = re.compile(rf"{HEADER}(?:\s+(?P<title>.*))?")
@@ -18,37 +19,6 @@ ALMOST_MARKER = re.compile(r"!\s*article.*", re.IGNORECASE)
 INPUT_FORMATS = ("text", *(suffix[1:] for suffix in SUFFIXES), "conllu")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Article:
-    """A text, and the id that its input gives it (empty where it gives none).
-
-    ValueError for a text with half of a surrogate pair: no tokenizer takes it.
-    """
-
-    text: str
-    id: str = ""
-    parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
-    """Where its sentences, lines, paragraphs and segments are, as far as the text itself does not say."""
-    ids: tuple[int, ...] | None = field(default=None, repr=False)
-    """Its tokens where it comes as these alone; the text is then theirs."""
-    words: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
-    """The characters of its words; None where these are what stands between white space."""
-    annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False, hash=False)
-    """By column, what is known of each word."""
-
-    def is_empty(self) -> bool:
-        """Return whether there is neither text nor tokens."""
-        return not self.text.strip() and not self.ids
-
-    def content(self) -> bytes:
-        """Return all that tells it from other articles."""
-        more = (self.ids, self.words, dict(self.annotations))
-        return (repr(self) + (repr(more) if any(more) else "")).encode()
-
-    def __post_init__(self) -> None:
-        check_unicode(self.text, f"article {self.id}" if self.id else "the text")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from conllu import parse
 from conllu.exceptions import ParseException
 from conllu.serializer import serialize_field
 
-from decomp.corpus.articles import Article
+from decomp.corpus.article import Article
 from decomp.corpus.parts import Parts
 from decomp.corpus.words import Span, whitespace_words
 from decomp.io.records import Record

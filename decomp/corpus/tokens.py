@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int, Int32
 from torch import Tensor
 
-from decomp.corpus.articles import Article
+from decomp.corpus.article import Article
 from decomp.corpus.parts import NO_PARTS, Parts
 from decomp.corpus.places import Places
 from decomp.corpus.tokenizer import Tokenizer

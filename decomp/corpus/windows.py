@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decomp.corpus.articles import Article
+from decomp.corpus.article import Article
 from decomp.corpus.cutting import Window, cut_windows
 from decomp.corpus.places import Place, Places
 from decomp.corpus.tokenizer import Tokenizer

@@ -1,30 +1,14 @@
 """Words: where they stand in an article, and which tokens they are of."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Int32
 
-from decomp.corpus.articles import Article
-from decomp.io.records import Fields, Record, read_records
-from decomp.io.texts import suffix_of
+from decomp.corpus.article import Article
 
 Span = tuple[int, int]
 """First character and the one after the last."""
-NAMED = ("article", "word")
-"""Columns of a list of words; what others say of the words is carried along."""
-TAKEN = {
-    *("window", "position", "token", "source_position", "source_token", "distance", "log2_prob", "measure", "score"),
-    *("article_id", "span", "char_start", "char_end", "source_word", "entropy", "corrected_log2_prob", "dropped"),
-    *("model", "surprisal", "corrected_surprisal"),
-}
-"""Columns of tables of scores."""
-WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
-NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 WHITE = np.array([chr(code).isspace() for code in range(2**16)])
@@ -74,73 +58,6 @@ def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
         rest = text[places[done] :][:40]
         raise ValueError(f"the word list ends after {len(words)} words of {what}, where {rest!r} follows")
     return spans
-
-
-def with_words(path: Path, articles: Sequence[Article], fields: Fields = None) -> list[Article]:
-    """Return the articles with the words of a table with the columns `article` and `word`, in reading order.
-
-    `article` is the article's id, or its number (from 0) where it has none. What other columns say of a word is
-    carried along; a CoNLL-U file's columns are those of the format. `fields`: see `read_records`. ValueError for an
-    unknown article, one without words, and words that are not the text's.
-    """
-    numbers = {article.id or str(number): number for number, article in enumerate(articles)}
-    if len(numbers) < len(articles):
-        raise ValueError(f"some articles have the same id, so that {path} can't tell which it means: number them")
-    rows: list[list[Mapping[str, Any]]] = [[] for _ in articles]
-    for record in word_records(path, fields):
-        name = str(record.values["article"])
-        if name not in numbers:
-            raise ValueError(f"{record.place} has the article {name!r}: the corpus has {', '.join([*numbers][:10])}")
-        rows[numbers[name]].append(record.values)
-    columns = list(dict.fromkeys(name for own in rows for row in own for name in row if name not in NAMED))
-    check_columns(path, columns)
-    return [
-        annotated(article, own, columns, f"article {article.id or number}")
-        for number, (article, own) in enumerate(zip(articles, rows, strict=True))
-    ]
-
-
-def word_records(path: Path, fields: Fields) -> Sequence[Record]:
-    """Return the rows of a list of words, or the tokens of a CoNLL-U file."""
-    if suffix_of(path) == ".conllu":
-        from decomp.corpus.conllu import conllu_words
-
-        return list(conllu_words(path))
-    return read_records(path, NAMED, fields=fields)
-
-
-def annotated(article: Article, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], what: str) -> Article:
-    """Return an article with the words of these rows, and what the columns say of them."""
-    if article.ids is not None:
-        raise ValueError(f"{what} comes as token ids: a list of words needs its text")
-    spans = match_words(article.text, [str(row["word"]) for row in rows], what)
-    own = {name: tuple(row.get(name) for row in rows) for name in columns}
-    return replace(article, words=tuple(spans), annotations=own)
-
-
-def check_columns(path: Path, columns: Sequence[str]) -> None:
-    """Raise ValueError for a column of a list of words whose name the table has for something else."""
-    if taken := [name for name in columns if name in TAKEN]:
-        raise ValueError(f"{path} has the column {taken[0]!r}, as the table of scores has: rename it")
-
-
-def annotation_kinds(articles: Sequence[Article]) -> dict[str, type]:
-    """Return what the values of each column of words are: whole numbers, numbers, or text."""
-    columns = dict.fromkeys(name for article in articles for name in article.annotations)
-    return {name: kind_of([v for a in articles for v in a.annotations.get(name, ())]) for name in columns}
-
-
-def kind_of(values: Sequence[Any]) -> type:
-    """Return `int` or `float` where all values are such numbers (or missing), else `str`."""
-    known = {str(value) for value in values if value not in (None, "")}
-    if known and all(WHOLE.fullmatch(text) for text in known):
-        return int
-    return float if known and all(NUMBER.fullmatch(text) for text in known) else str
-
-
-def of_kind(value: Any, kind: type) -> Any:
-    """Return an annotation as the kind of its column, None where there is none."""
-    return None if value is None or value == "" else kind(value)
 
 
 def trimmed(text: str, spans: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 2"]:

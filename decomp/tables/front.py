@@ -13,7 +13,7 @@ from decomp.core.partition import Partition
 from decomp.corpus.places import Place
 from decomp.corpus.sources import Sources, source_text
 from decomp.corpus.windows import TokenisedWindow, Unit
-from decomp.corpus.words import of_kind
+from decomp.corpus.word_lists import of_kind
 from decomp.measures.result import Scores
 from decomp.measures.surprisal import boundary_correction, next_entropy, next_log2_mass
 from decomp.measures.windows import partition_of

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import decomp
-from decomp.corpus.articles import Article
+from decomp.corpus.article import Article
 from decomp.jobs import open_scoring
 from decomp.tables.files import open_table
 from decomp.tables.inseq import write_inseq

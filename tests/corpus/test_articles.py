@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from decomp.corpus.articles import Article, InputFormat, corpus_name, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import InputFormat, corpus_name, read_articles
 
 
 @pytest.fixture

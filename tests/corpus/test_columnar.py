@@ -8,9 +8,10 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from decomp.corpus.articles import Article, InputFormat, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import InputFormat, read_articles
 from decomp.corpus.contrast_items import read_items
-from decomp.corpus.words import with_words
+from decomp.corpus.word_lists import with_words
 
 TABLE = pyarrow.table({"text": ["A cat.", "Sat\nthere, so."], "id": ["a", "b"], "n": [1, 2]})
 ARTICLES = [Article("A cat.", "a"), Article("Sat\nthere, so.", "b")]

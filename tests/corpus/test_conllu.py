@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import decomp
-from decomp.corpus.articles import Article, read_articles
-from decomp.corpus.words import annotation_kinds, with_words
+from decomp.corpus.article import Article
+from decomp.corpus.articles import read_articles
+from decomp.corpus.word_lists import annotation_kinds, with_words
 from tests.commands import MODEL, refused, table
 
 SAMPLE = """\

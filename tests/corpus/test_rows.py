@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import decomp
-from decomp.corpus.articles import Article, InputFormat, articles_of_rows
+from decomp.corpus.article import Article
+from decomp.corpus.articles import InputFormat, articles_of_rows
 from decomp.corpus.tokens import decoded, tokenise
 from decomp.models.loading import load_tokenizer
 from tests.commands import MODEL, refused

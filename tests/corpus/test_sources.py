@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from decomp.corpus.articles import Article, text_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import text_articles
 from decomp.corpus.parts import Parts, parts_of_lines, spans_of_kind
 from decomp.corpus.sources import check_fit, check_sources, source_labels, source_text
 from decomp.corpus.windows import continued, windows_of

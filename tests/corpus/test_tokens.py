@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from decomp.corpus import tokens
-from decomp.corpus.articles import Article, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import read_articles
 from decomp.corpus.places import Place, Places
 from decomp.corpus.tokens import encode, encode_piece, tokenise
 from decomp.corpus.windows import windows_of

@@ -2,9 +2,11 @@
 
 import pytest
 
-from decomp.corpus.articles import Article, read_articles
+from decomp.corpus.article import Article
+from decomp.corpus.articles import read_articles
 from decomp.corpus.windows import windows_of
-from decomp.corpus.words import check_white_space, match_words, spans_of, whitespace_words, with_words, words_of_tokens
+from decomp.corpus.word_lists import with_words
+from decomp.corpus.words import check_white_space, match_words, spans_of, whitespace_words, words_of_tokens
 from decomp.models.loading import load_tokenizer
 from tests.conftest import ROOT, SHARED, needs_shared
 
