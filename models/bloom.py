@@ -24,7 +24,7 @@ class DecomposedBloomAttention(BloomAttention):
 
     def forward(
         self, hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Tensor, **options: Any
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         if self.config._attn_implementation != RECORDING:
             return super().forward(hidden_states, residual, alibi, attention_mask, **options)
         query, key, value = self._reshape(self.query_key_value(hidden_states))

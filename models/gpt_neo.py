@@ -15,7 +15,9 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 class DecomposedGPTNeoSelfAttention(GPTNeoSelfAttention):
     """GPT-Neo's attention, which also hands on its queries and keys while it is recorded."""
 
-    def _attn(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, Tensor]:
+    def _attn(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.config._attn_implementation != RECORDING:
             return super()._attn(query, key, value, attention_mask)
         length = query.shape[-2]

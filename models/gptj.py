@@ -12,7 +12,7 @@ from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, 
 class DecomposedGPTJAttention(GPTJAttention):
     """GPT-J's attention, which also hands on its queries and keys while it is recorded."""
 
-    def _attn(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _attn(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         recorded = self.config._attn_implementation == RECORDING
         attend = recording_attention if recorded else type(self).eager_attention
         return attend(self, query, key, value, attention_mask)

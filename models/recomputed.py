@@ -18,6 +18,8 @@ from decomp.models.running import running
 
 RECORDING = "decomp_recording"
 """The implementation of attention that keeps its queries and keys."""
+STRIP_BYTES = 2**26
+"""Scores that are computed at once while a text is recorded: those of a long one go beyond any memory together."""
 
 
 def eager_function(module: Any) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -31,11 +33,25 @@ def eager_function(module: Any) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def recording_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute the model's eager attention; keep its queries and keys, from which the weights can be had again."""
     eager = eager_function(module)
     module.recorded = (eager, query, key, attention_mask, options)
-    return eager(query, key, value, attention_mask, **options)
+    step = targets_at_once(query, key)
+    if step >= query.shape[2]:
+        return eager(query, key, value, attention_mask, **options)
+    strips = zip(query.split(step, 2), attention_mask.split(step, 2), strict=True)
+    outputs = [eager(rows, key, value, mask, **options)[0] for rows, mask in strips]
+    # Outputs are (B, H, T, V), (B, T, H, V) or (B · H, T, V), as the architecture has them.
+    heads_first = outputs[0].ndim == 4 and outputs[0].shape[1:3] == (query.shape[1], step)
+    return torch.cat(outputs, 2 if heads_first else 1), None
+
+
+def targets_at_once(query: Float[Tensor, "B H T V"], key: Float[Tensor, "B K T V"]) -> int:
+    """Return how many targets' scores fit into `STRIP_BYTES`; another number than that of heads, to tell them apart."""
+    batch, heads = query.shape[:2]
+    step = max(1, STRIP_BYTES // (batch * heads * key.shape[2] * query.element_size()))
+    return step + (step == heads)
 
 
 AttentionInterface.register(RECORDING, recording_attention)

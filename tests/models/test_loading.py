@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from transformers import BloomConfig, GPT2Config, OPTForCausalLM
 
 import decomp
-from decomp.models import DEMO_MODELS, load_model
+from decomp.models import DEMO_MODELS, load_model, recomputed
 from decomp.models.bloom import DecomposedBloomForCausalLM
 from decomp.models.checks import parse_device
 from decomp.models.gpt2 import DecomposedGPT2LMHeadModel
@@ -28,6 +28,35 @@ def test_plain_forward_bit_for_bit(variant, dtype):
         decomposed.set_attn_implementation(attention)
         with torch.no_grad():
             assert_close(decomposed(ids).logits, plain(ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("targets", [1, 2, 5])
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_attention_of_a_long_text_is_recorded_in_strips(variant, targets, monkeypatch):
+    _, decomposed = make_pair(variant)
+    whole = decomposed.record(random_ids(11), output_layers=True)
+    seen = []
+
+    def watched(query, key):
+        seen.append(targets + (targets == query.shape[1]))
+        return seen[-1]
+
+    monkeypatch.setattr(recomputed, "targets_at_once", watched)
+    in_strips = decomposed.record(random_ids(11), output_layers=True)
+    assert len(seen) == len(decomposed.blocks())
+    for layer, states in enumerate(whole.hidden_layers):
+        assert_close(in_strips.hidden_layers[layer], states, rtol=0, atol=1e-12)
+    assert_close(in_strips.hidden, whole.hidden, rtol=0, atol=1e-12)
+
+
+def test_strips_hold_as_many_bytes_as_they_may_and_are_never_as_many_as_heads(monkeypatch):
+    query, key = torch.zeros(1, 4, 100, 8), torch.zeros(1, 2, 100, 8)
+    monkeypatch.setattr(recomputed, "STRIP_BYTES", 4 * 100 * 4 * 7)
+    assert recomputed.targets_at_once(query, key) == 7
+    monkeypatch.setattr(recomputed, "STRIP_BYTES", 4 * 100 * 4 * 4)
+    assert recomputed.targets_at_once(query, key) == 5
+    monkeypatch.setattr(recomputed, "STRIP_BYTES", 1)
+    assert recomputed.targets_at_once(query, key) == 1
 
 
 @pytest.mark.parametrize("variant", FAMILIES)
