@@ -161,7 +161,8 @@ def test_bad_sources(source, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"measures": "delta"}, "unknown measure 'delta': choose one of delta_lp, "),
+        ({"measures": "delta"}, r"unknown measure 'delta': did you mean delta_lp\?"),
+        ({"measures": "nothing"}, "unknown measure 'nothing': choose one of delta_lp, "),
         ({"measures": []}, "no measure is asked for: choose one of delta_lp, "),
         ({"step": 3}, r"unknown option 'step': did you mean steps\?"),
         ({"colour": 3}, "unknown option 'colour': choose among convention, decomposition_length, "),

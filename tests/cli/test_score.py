@@ -168,7 +168,7 @@ def test_what_a_measure_refuses_leaves_standard_output_empty(run):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("--text", "", MODEL), "the text has no token to predict: give one with more words"),
+        (("--text", "", MODEL), "--text has no text: give some"),
         (("--text", "a", MODEL, "--no-bos"), "the text has no token to predict"),
         (
             ("--text", "The cat sat.", MODEL, "--span", 1000),

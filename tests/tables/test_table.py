@@ -46,8 +46,10 @@ def test_columns(small):
     assert small["distance"].tolist() == [2, 1, None, 2, 1, 1]
     assert not isinstance(small["position"], np.ma.MaskedArray)
     assert list(small["source_token"]) == ["</s>", "The", "<bias>", "The", "Ġcat", "The"]
-    with pytest.raises(ValueError, match="the table has no column 'scores': it has article, window"):
+    with pytest.raises(ValueError, match=r"the table has no column 'scores': did you mean score\?"):
         small["scores"]
+    with pytest.raises(ValueError, match="the table has no column 'colour': it has article, window"):
+        small["colour"]
 
 
 def test_rows_come_back(small):
