@@ -25,7 +25,7 @@ from decomp.io.amounts import format_bytes
 
 PANEL_WIDTH = 64
 """Sources in a panel at most."""
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 2048
 """Rows that go through one matrix product at most."""
 USABLE = 0.8
 """Share of the memory that is planned for: allocator and libraries hold some more than they are asked for."""
