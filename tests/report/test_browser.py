@@ -100,6 +100,18 @@ def saved(page, button):
     return Path(download.value.path()).read_text("utf-8")
 
 
+def test_segments_of_a_context_are_blocks_with_their_names(opened, tmp_path):
+    said = [
+        {"name": "the cat", "text": "The cat sat on the mat."},
+        {"name": "the <b>key</b>", "text": "The key was lost."},
+    ]
+    table = decomp.context([{"id": "one", "segments": said, "answer": "Then the cat sat."}], MODEL)
+    write_page(table_page(table, "context"), tmp_path / "context.html")
+    page = opened(tmp_path / "context.html")
+    names = page.locator(".segment").all_inner_texts()
+    assert [name.lower() for name in names[:2]] == ["the cat", "the <b>key</b>"]
+
+
 def test_a_click_pins_a_word_and_shows_its_numbers(opened, golden, scored):
     page = opened(golden)
     assert word(page, 9).get_attribute("class") == "w tint"
