@@ -229,13 +229,14 @@ def plain(column: Column) -> list[Any]:
     """Return a column's values as Python's own, None where one is missing."""
     if isinstance(column, Texts):
         return list(column.array())
-    values: list[Any] = significant(column) if column.dtype == np.float32 else column.tolist()
+    values: list[Any] = shortest_decimals(column) if column.dtype == np.float32 else column.tolist()
     return [None if value != value else value for value in values] if column.dtype.kind == "f" else values
 
 
-def significant(values: Values) -> list[float]:
+def shortest_decimals(values: Values) -> list[float]:
     """Return numbers of single precision as the shortest decimals that come back as the same numbers."""
-    return [float(digits) for digits in values.astype(str)]
+    # A list first: NumPy forgets what a signal raises (Ctrl-C, SIGTERM) while it makes its own strings one by one.
+    return [float(digits) for digits in values.astype(str).tolist()]
 
 
 def equal_to(column: Column, value: Any) -> Bool[np.ndarray, " rows"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from decomp.corpus.cutting import Window
-from decomp.tables.blocks import Block, Column, Row, constant, rows_of, take, texts_of, without
+from decomp.tables.blocks import Block, Column, Row, constant, rows_of, shortest_decimals, take, texts_of, without
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def in_precision(values: "Tensor") -> "Tensor":
 
 def significant(values: "Tensor") -> list[float]:
     """Return the shortest decimals that come back as the same numbers."""
-    return [float(digits) for digits in in_precision(values).cpu().numpy().astype(str)]
+    return shortest_decimals(array(values))
 
 
 SOURCE_LENGTH = "source_length"

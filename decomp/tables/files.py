@@ -16,7 +16,7 @@ import numpy as np
 from decomp.io.files import check_outputs, complete_or_absent
 from decomp.io.records import DELIMITERS, LONGEST_FIELD, parse_json
 from decomp.io.texts import suffix_of
-from decomp.tables.blocks import TYPES, Block, Column, Row, Texts, block_of, rows_of, significant
+from decomp.tables.blocks import TYPES, Block, Column, Row, Texts, block_of, rows_of, shortest_decimals
 from decomp.tables.columns import COLUMNS, FORMATS, Writer
 from decomp.tables.parquet import open_parquet, parquet_blocks, parquet_writer
 from decomp.tables.provenance import Made, entry_of, provenance_path, read_provenance, write_provenance
@@ -169,7 +169,7 @@ def in_single_precision(block: Block) -> Block:
         if isinstance(column, Texts) or column.dtype != np.float64:
             return column
         short = column.astype(np.float32)
-        return short if np.array_equal(significant(short), column, equal_nan=True) else column
+        return short if np.array_equal(shortest_decimals(short), column, equal_nan=True) else column
 
     return {name: single(column) for name, column in block.items()}
 

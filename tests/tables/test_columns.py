@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +44,27 @@ def test_float32_survives():
     block = scores_block(result, Window(0, 0, 0, 101, 0, False), ("x",) * 101)
     assert torch.equal(torch.tensor(block["score"]), values)
     assert torch.equal(torch.tensor([row[-1] for row in rows_of(block)]), values)
+
+
+def make_rows_for_ever(block):
+    """Make rows until a signal raises an error; AssertionError once it came and nothing was raised."""
+    while signal.getitimer(signal.ITIMER_REAL)[0]:
+        list(rows_of(block))
+    raise AssertionError("the error that the signal raised is lost")
+
+
+def test_no_signal_is_lost_while_numbers_are_made_into_rows():
+    """Ctrl-C and SIGTERM raise an error wherever the command is; nothing that is called may forget it."""
+    block = {"score": np.random.default_rng(0).standard_normal(20_000).astype(np.float32)}
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for milliseconds in range(1, 21):
+            signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+            with pytest.raises(KeyboardInterrupt):
+                make_rows_for_ever(block)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("tsv", "\t"), ("csv", ",")])
