@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
 from decomp.models import load_model
 from decomp.models.loading import load_tokenizer
@@ -186,6 +187,18 @@ def test_what_was_in_a_gguf_file_is_an_ordinary_model(written, tmp_path):
     again, _ = load_model(str(tmp_path))
     assert_close(dict(again.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
     assert "weights_note" not in again.about()
+
+
+@needs_gguf
+def test_loading_shows_no_bar_where_transformers_shows_none(written, capfd):
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        load_model(str(written[0]))
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    assert capfd.readouterr().err == ""
 
 
 @needs_gguf
