@@ -1,6 +1,7 @@
 """What the commands say of themselves, and that it works."""
 
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_help_without_torch_or_colours():
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "\x1b" not in shown.stdout
     assert "Rows that are kept:" in shown.stdout
+
+
+def test_python_runs_the_package_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "scor"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("decomp", run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("Usage: decomp [OPTIONS] COMMAND")
 
 
 def test_shipped_inputs_are_used_unless_there_is_a_file_of_that_name(run, tmp_path):
