@@ -1,4 +1,4 @@
-"""A long context in segments: seconds and memory of ΔLP of an answer by all segments, beside a plain forward pass."""
+"""Seconds and memory of ΔLP of an answer by the segments of a long context, beside a plain forward pass."""
 
 import multiprocessing
 
@@ -26,7 +26,7 @@ SMOLLM2 = LlamaConfig(
 
 
 def measure(length: int, segments: int, answer: int, memory: int, threads: int) -> tuple[float, float, int]:
-    """Seconds of a plain forward pass and of ΔLP by segments, and bytes of peak memory beyond the model."""
+    """Return seconds of a plain forward pass, seconds of ΔLP by segments, and bytes of peak memory beyond the model."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = DecomposedLlamaForCausalLM(SMOLLM2).eval()

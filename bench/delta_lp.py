@@ -1,4 +1,4 @@
-"""The ΔLP step against the original one (all logits of one target at a time, with an autograd graph)."""
+"""ΔLP from contributions, against the original code: all logits of one target at a time, with an autograd graph."""
 
 import click
 import torch

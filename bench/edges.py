@@ -1,4 +1,4 @@
-"""Edge scores of a GPT-2-small shape: seconds, peak memory, and the cost of one sample."""
+"""Edge scores under a model of GPT-2-small's shape: seconds, peak memory, and the cost of one sample."""
 
 import multiprocessing
 
@@ -16,7 +16,7 @@ RUNS = {
     "5 mask values": ({"samples": 4}, 5),
     "eap_ig, 5 embeddings": ({"method": "eap_ig", "samples": 5}, 5),
 }
-"""Options of a request, and its passes with gradients."""
+"""The options of a request, and its number of passes with gradients."""
 
 
 def random_pairs(count: int, length: int, vocab: int) -> list[PromptPair]:
@@ -29,7 +29,7 @@ def random_pairs(count: int, length: int, vocab: int) -> list[PromptPair]:
 
 
 def measure(run: str, shape: str, count: int, length: int, threads: int, memory: int) -> tuple[float, int]:
-    """Seconds of one scoring, and bytes of peak memory of the whole process."""
+    """Return the seconds of one scoring, and the bytes of peak memory of the whole process."""
     torch.set_num_threads(threads)
     model = make_model(shape)
     pairs = random_pairs(count, length, model.config.vocab_size)

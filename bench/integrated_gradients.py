@@ -15,7 +15,7 @@ from decomp.measures import SCORES, GradientOptions, Request, Text
 from decomp.models.base import DecomposedModel
 
 BASELINE = 5
-"""A token: captum's baselines are token ids here."""
+"""The id of the baseline token: captum's baselines are token ids here."""
 
 
 def ours(model: DecomposedModel, ids: Tensor, steps: int) -> Tensor:
@@ -25,7 +25,7 @@ def ours(model: DecomposedModel, ids: Tensor, steps: int) -> Tensor:
 
 
 def captum(model: DecomposedModel, ids: Tensor, target: int, steps: int, last_logits: bool) -> Tensor:
-    """One target on its prefix, all nodes in one batch."""
+    """Return captum's attributions of one target on its prefix, all nodes of the integral in one batch."""
 
     def forward(prefix: Tensor) -> Tensor:
         logits = model(prefix, use_cache=False, logits_to_keep=int(last_logits)).logits[:, -1]
@@ -45,7 +45,7 @@ def captum(model: DecomposedModel, ids: Tensor, target: int, steps: int, last_lo
 @click.option("--last-logits", is_flag=True, help="Let captum's model compute the logits of the last position alone.")
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 def main(shape: str, length: int, steps: int, sample: int, last_logits: bool, threads: int) -> None:
-    """Time both; captum on evenly spaced targets, its seconds interpolated in between and added up."""
+    """Time both ways; captum on evenly spaced targets, with its seconds interpolated in between and summed."""
     torch.set_num_threads(threads)
     logging.getLogger("decomp").setLevel(logging.ERROR)
     model = make_model(shape)

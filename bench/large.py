@@ -1,6 +1,6 @@
-"""Peak memory of a decomposition, beside the weights, of a Llama with a billion parameters in bfloat16.
+"""Peak memory, beyond the weights, of decomposing a text under a Llama with a billion parameters in bfloat16.
 
-Random weights: 16 layers, 2,048 wide, 8,192 neurons, 32 heads over 8, a vocabulary of 128,256.
+The weights are random: 16 layers, 2,048 wide, 8,192 neurons, 32 heads over 8, a vocabulary of 128,256.
 """
 
 import click
@@ -44,7 +44,7 @@ def make_large() -> DecomposedLlamaForCausalLM:
 @click.option("--memory", default="2GiB", show_default=True, help="Of the engine.")
 @click.option("--gate-rule", "rule", type=click.Choice(GATE_RULES), default="half", show_default=True)
 def main(length: int, threads: int, memory: str, rule: GateRule) -> None:
-    """Decompose one text and score it; print seconds and the peak of what is held beside the weights."""
+    """Decompose one text and score it; print the seconds and the peak memory beyond the weights."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = make_large()

@@ -1,4 +1,4 @@
-"""Seconds, peaks of the machine, and peak memory."""
+"""Measuring: seconds, the machine's matrix-product peak, and peak memory."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 
 def seconds(work: Callable[[], object], repeat: int = 1) -> float:
-    """The shortest of `repeat` runs."""
+    """Return the seconds of the shortest of `repeat` runs."""
     best = float("inf")
     for _ in range(repeat):
         begin = time.perf_counter()
@@ -20,7 +20,7 @@ def seconds(work: Callable[[], object], repeat: int = 1) -> float:
 
 
 def processor_seconds(work: Callable[[], object], repeat: int = 1) -> float:
-    """The least processor time of `repeat` runs: on a machine that others use, it is steadier than the clock."""
+    """Return the least processor seconds of `repeat` runs: steadier than the clock on a machine that others use."""
     best = float("inf")
     for _ in range(repeat):
         begin = time.process_time()
@@ -30,7 +30,7 @@ def processor_seconds(work: Callable[[], object], repeat: int = 1) -> float:
 
 
 def gemm_peak(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 4096) -> float:
-    """Floating-point operations a second of a large square matrix product."""
+    """Return the floating-point operations a second of a large square matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
@@ -38,12 +38,12 @@ def gemm_peak(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int
 
 
 def resident_bytes(field: str) -> int:
-    """`VmRSS` now or `VmHWM` at most since the last reset, of this process (Linux)."""
+    """Return this process's memory in bytes: `VmRSS`, held now, or `VmHWM`, the most since the last reset (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def reset_peak() -> int:
-    """Forget the peak so far; the bytes held now."""
+    """Reset the peak of this process's memory, and return the bytes held now."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident_bytes("VmRSS")

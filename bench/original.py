@@ -1,6 +1,6 @@
-"""The original algorithm, plainly: the full rectangle, one source row at a time, norms elementwise.
+"""The original algorithm, written plainly: the full rectangle, one source row at a time, norms elementwise.
 
-Written for comparison; what it computes is what the engine computes.
+It is here for comparison, and computes the same as the engine.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from decomp.core.operators import FrozenNorm
 
 
 def reached(source: int, length: int, kept: int) -> slice:
-    """All targets, or with a shorter decomposition length those that keep the source."""
+    """Return the targets that a source reaches: all, or with a shorter decomposition length those that keep it."""
     return slice(0, length) if kept >= length else slice(source, min(source + kept, length))
 
 
@@ -45,7 +45,7 @@ def step(row: Tensor, targets: slice, stage: FrozenStage, weights: list[Tensor |
 
 @torch.no_grad()
 def propagate(point: OperatingPoint, kept: int) -> list[Tensor]:
-    """Per source the contributions to the targets it reaches, before the final norm."""
+    """Return, for each source, its contributions to the targets that it reaches, before the final norm."""
     length = len(point)
     rows = []
     for source in range(length):
@@ -63,7 +63,7 @@ def propagate(point: OperatingPoint, kept: int) -> list[Tensor]:
 def delta_lp(
     contributions: Iterator[Tensor], hidden: Tensor, next_ids: Tensor, unembedding: Unembedding
 ) -> list[Tensor]:
-    """Per target the log2 probabilities without each source: logits of the whole vocabulary, one target at a time."""
+    """Return, for each target, the log2 probabilities without each source, from the logits of the whole vocabulary."""
     results = []
     for target, (vectors, y) in enumerate(zip(contributions, next_ids, strict=False)):
         logits = (hidden[target] - vectors) @ unembedding.weight.T

@@ -1,7 +1,7 @@
 """The engine against the original algorithm and the machine's matrix-product peak, in one run.
 
-Dense-equivalent operations of a (target, source) pair: two for each entry of the matrices that carry it (20·D² a layer
-of OPT and GPT-2), whatever is skipped.
+Operations are dense-equivalent: for each (target, source) pair two for every entry of the matrices that carry it (20·D²
+a layer of OPT and GPT-2), whatever is skipped.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ WAYS = ("original", "engine")
 def measure(
     way: str, shape: str, rule: GateRule, length: int, texts: int, kept: int, active: float, threads: int, memory: int
 ) -> tuple[float, int]:
-    """Seconds of the propagation after the recording, and bytes of peak memory beyond the model."""
+    """Return the seconds of the propagation after the recording, and the bytes of peak memory beyond the model."""
     torch.set_num_threads(threads)
     model = make_model(shape, active)
     before = reset_peak()
@@ -40,7 +40,7 @@ def measure(
 
 
 def operations_of_a_pair(network: Network) -> int:
-    """Return two for each entry of the matrices that carry a contribution through the network."""
+    """Return the operations of one pair: two for each entry of the matrices that carry a contribution."""
     operators = [branch.operator for block in network.blocks for stage in block for branch in stage.branches]
     matrices = [
         each.weight
@@ -51,7 +51,7 @@ def operations_of_a_pair(network: Network) -> int:
 
 
 def in_fresh_process(*case: object) -> tuple[float, int]:
-    """Peak memory is a process's own."""
+    """Return the result of `measure` in a process of its own, since peak memory is a whole process's."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, case)
 

@@ -21,7 +21,7 @@ from decomp.tables.intervals import bootstrap_interval, gathered
 RULES = {"gate": ("frozen", "half"), "activation": ("tangent", "secant")}
 Key = tuple[str, ...]
 Values = dict[Key, dict[str, np.ndarray]]
-"""By what was measured and then by the rule, one value per item or per predicted token."""
+"""One value per item or predicted token, by what is measured and then by rule."""
 Pair = tuple[DecomposedModel, Any]
 BATCH = 8
 
@@ -58,7 +58,7 @@ def curves(pair: Pair, text: Path, count: int, positions: int, removals: Sequenc
 
 
 def rows(values: Values, kind: str, seed: int) -> Iterator[str]:
-    """Yield a Markdown table, a line per thing measured: both rules' means, and their difference with its interval."""
+    """Yield a Markdown table: per quantity the means of both rules, their difference, and its interval."""
     first, second = RULES[kind]
     yield f"| of | metric | number | `{first}` | `{second}` | difference |"
     yield "|---|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-"""How often the first-order screen has the sources whose ΔLP is largest among the first that it ranks."""
+"""How often the first-order screen ranks the sources with the largest ΔLP among the first."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from decomp.tables.table import Table
 @click.option("--top", type=int, default=5, show_default=True, help="Sources that ΔLP ranks first.")
 @click.option("--min-sources", type=int, default=64, show_default=True)
 def main(file: Path, model: str, strongest: int, top: int, min_sources: int) -> None:
-    """How many of each prediction's top sources by ΔLP are among those that first_order ranks first."""
+    """Print how many of each prediction's top sources by ΔLP are among those that first_order ranks first."""
     table = decomp.score(file, model, ("delta_lp", "first_order"))
     exact, screen = (by_target(table, measure) for measure in ("delta_lp", "first_order"))
     chosen = [target for target, sources in exact.items() if len(sources) >= min_sources]
@@ -31,7 +31,7 @@ def main(file: Path, model: str, strongest: int, top: int, min_sources: int) -> 
 
 
 def by_target(table: Table, measure: str) -> dict[tuple[int, int], dict[int, float]]:
-    """Return the scores of each prediction's sources, the beginning of sequence and what is no token left out."""
+    """Return the scores of each prediction's sources that are tokens of the text."""
     found: dict[tuple[int, int], dict[int, float]] = {}
     for row in table:
         if row.measure == measure and row.source_position is not None and row.source_position >= 0:

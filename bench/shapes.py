@@ -1,4 +1,4 @@
-"""Models of published shapes with random weights, and gates as dense as asked."""
+"""Models of published shapes with random weights, and with as many open gates as asked for."""
 
 import torch
 from transformers import GPT2Config, LlamaConfig, OPTConfig
@@ -21,7 +21,7 @@ SHAPES = (*OPT_SHAPES, "gpt2", "llama")
 
 
 def make_model(shape: str, active: float = 1.0, seed: int = 0) -> DecomposedModel:
-    """A model in evaluation mode; of an OPT's neurons a share of about `active` have a positive input."""
+    """Return a model in evaluation mode; in an OPT a share of about `active` of the neurons have a positive input."""
     torch.manual_seed(seed)
     if shape == "gpt2":
         return DecomposedGPT2LMHeadModel(GPT2Config()).eval()

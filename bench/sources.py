@@ -1,4 +1,4 @@
-"""ΔLP of every target by all tokens, by words, and by sentences as sources, in one run."""
+"""Time of ΔLP of every target, with all tokens, words, or sentences as sources, in one run."""
 
 import click
 import torch
@@ -10,7 +10,7 @@ from decomp.measures import Request, Text, find_measure
 
 
 def evenly(length: int, sources: int) -> Partition:
-    """Return the partition of so many tokens into sources of nearly one length, the first token apart."""
+    """Return a partition of tokens into sources of nearly equal length, with the first token apart."""
     return Partition.of([0, *(1 + i * (sources - 1) // (length - 1) for i in range(length - 1))])
 
 

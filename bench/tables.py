@@ -1,4 +1,4 @@
-"""Writing long tables: rows a second and bytes a row, of a table of real scores."""
+"""Writing long tables: rows a second and bytes a row, for a table of real scores."""
 
 import io
 import time
@@ -23,7 +23,7 @@ CASES = {
 
 
 def parquet(blocks: list[Block], repeat: int) -> int:
-    """Return the bytes of a Parquet file of all blocks, several times."""
+    """Return the bytes of a Parquet file of all blocks, written `repeat` times."""
     file = io.BytesIO()
     with parquet_writer(file, list(blocks[0]), None) as write:
         for block in blocks * repeat:
@@ -32,7 +32,7 @@ def parquet(blocks: list[Block], repeat: int) -> int:
 
 
 def tsv(blocks: list[Block], repeat: int) -> int:
-    """Return the bytes of the same as TSV."""
+    """Return the bytes of the same blocks as TSV, written `repeat` times."""
     file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
     write = FORMATS["tsv"](file, list(blocks[0]))
     for block in blocks * repeat:

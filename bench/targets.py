@@ -1,4 +1,4 @@
-"""One target of a long text: readouts pulled back, and ΔLP of its strongest sources, against all pairs, in one run."""
+"""Time of one target's readouts and of ΔLP of its strongest sources in a long text, against that of all pairs."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ from decomp.measures import Request, Text, find_measure
 
 
 def forward(model: Model, text: Text) -> None:
-    """Run the model itself, as it stands."""
+    """Run the plain model on a text."""
     with torch.no_grad():
         model.base_model(text.ids[None])
 
@@ -35,7 +35,7 @@ def scored(model: Model, text: Text, measure: str, request: Request) -> None:
 @click.option("--memory", default=DEFAULT_MEMORY, show_default=True)
 @click.option("--all-pairs/--no-all-pairs", default=True, help="Carry the contributions of all pairs too.")
 def main(shape: str, length: int, span: int, strongest: int, threads: int, memory: str, all_pairs: bool) -> None:
-    """Time a forward pass, the readout of one target and of a span, ΔLP of the strongest sources, and of all pairs."""
+    """Time a forward pass, the readouts of one target and of a span, ΔLP of the strongest sources, and of all pairs."""
     torch.set_num_threads(threads)
     model = make_model(shape)
     ids = torch.randint(4, model.config.vocab_size, (length,))

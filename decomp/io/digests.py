@@ -1,15 +1,15 @@
-"""Digests: whether contents are the same, and still what was written."""
+"""Digests of contents, by which changes and damage are noticed."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 LENGTH = 16
-"""Hexadecimal digits that are kept: against mistakes and damage, not against forgers."""
+"""The number of hexadecimal digits kept: enough against mistakes and damage, not against forgers."""
 
 
 def digest(contents: Iterable[bytes]) -> str:
-    """Return the SHA-256, shortened, of contents and of where each ends."""
+    """Return the shortened SHA-256 of several contents, and of where each ends."""
     total = hashlib.sha256()
     for content in contents:
         total.update(len(content).to_bytes(8, "big") + content)
@@ -17,9 +17,9 @@ def digest(contents: Iterable[bytes]) -> str:
 
 
 def file_digest(path: Path, before: bytes = b"") -> str:
-    """Return the SHA-256, shortened, of a file's bytes (behind some others), read piece by piece.
+    """Return the shortened SHA-256 of the bytes `before` and those of a file, read piece by piece.
 
-    OSError where it can't be read.
+    OSError where the file can't be read.
     """
     total = hashlib.sha256(before)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and what may be written where: one rule for all commands."""
+"""Files that are complete or absent, and the rules on what may be written where, the same for all commands."""
 
 import os
 import stat
@@ -10,24 +10,24 @@ from itertools import combinations
 from pathlib import Path
 
 ABANDONED = 3600
-"""Seconds after which a file being written belongs to nobody: parts are written in one go."""
+"""Seconds after which an unfinished file belongs to no process: parts are written in one go."""
 
 LONGEST_PREFIX = 40
-"""Characters of a file's name in that of the file beside it: names have at most 255 bytes."""
+"""The most characters of a file's name that its unfinished neighbour's repeats: names have at most 255 bytes."""
 
 
 class CannotWriteError(ValueError):
-    """Nothing more can be written: the disk is full, or the folder closed."""
+    """The error for a disk that is full or a folder that can't be written into."""
 
 
 @contextmanager
 def complete_or_absent(
     path: Path, keep_existing: bool = False, named: Callable[[Path], str] | None = None
 ) -> Iterator[Path]:
-    """Give a path beside `path` to write to; renamed to it, on disk, if nothing went wrong, removed otherwise.
+    """Open a path beside `path` to write to; it is renamed to `path`, once on disk, or removed after an error.
 
-    `keep_existing`: whoever is first makes the file, the others leave it. `named` gives the file another name, when
-    it is written. CannotWriteError, a ValueError, for a folder that is missing or closed.
+    With `keep_existing` the first process to finish makes the file, and the others leave it. `named` gives the finished
+    file another name. CannotWriteError, a ValueError, for a folder that is missing or closed.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:LONGEST_PREFIX]}.", suffix=".part")
@@ -51,8 +51,10 @@ def complete_or_absent(
 
 
 def move_if_absent(beside: Path, path: Path) -> None:
-    """Rename unless `path` is there: a link, unlike a rename, replaces nothing. File systems without links have to
-    do with a look."""
+    """Rename unless `path` is there.
+
+    A hard link, unlike a rename, replaces nothing; file systems without links are asked whether `path` is there.
+    """
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -64,7 +66,7 @@ def move_if_absent(beside: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes, keep_existing: bool = False) -> None:
-    """Write a file that is complete or absent, and the folders above it.
+    """Write a file that is complete or absent, and make the folders above it.
 
     CannotWriteError, a ValueError, where there is no room; `keep_existing` as for `complete_or_absent`.
     """
@@ -77,7 +79,7 @@ def write_whole(path: Path, content: bytes, keep_existing: bool = False) -> None
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what a killed process was writing into this folder or those below; what others write now is younger."""
+    """Remove unfinished files of processes that were killed from this folder and those below; newer ones stay."""
     for beside in folder.glob("**/.*.part"):
         with suppress(FileNotFoundError):
             if time.time() - beside.stat().st_mtime > ABANDONED:
@@ -85,7 +87,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def current_umask() -> int:
-    """Return the permissions that new files are made without."""
+    """Return the mask of permissions that new files are made without."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
@@ -94,12 +96,11 @@ def current_umask() -> int:
 def check_outputs(
     outputs: Iterable[Path | None], inputs: Iterable[Path | str | None] = (), overwrite: bool = False
 ) -> None:
-    """Refuse, before anything is computed, outputs that can't be written or would destroy something.
+    """Raise ValueError, before anything is computed, for outputs that can't be written or would destroy something.
 
-    ValueError for two outputs with one path; an output that is an input, or a file in a folder that is one (also
-    with `overwrite`); a folder, device or pipe (also with `overwrite`); a folder to write into that is missing or
-    closed; a file that exists, unless `overwrite`. `None` and inputs that are no paths (a model of the hub) are
-    passed over.
+    These are two outputs with one path; an output that is an input, or a file in a folder that is one (also with
+    `overwrite`); a folder, device or pipe (also with `overwrite`); a folder to write into that is missing or closed; a
+    file that exists, unless `overwrite`. `None` and inputs that are not paths (a model of the hub) are skipped.
     """
     paths = [path for path in outputs if path is not None]
     for first, second in combinations(paths, 2):
@@ -115,7 +116,7 @@ def check_outputs(
 
 
 def status_of_file(path: Path) -> os.stat_result | None:
-    """Return what the file system knows of a file, None where there is none. ValueError for a name it can't have."""
+    """Return the status of a file, None where there is none. ValueError for a name that a file can't have."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -125,7 +126,7 @@ def status_of_file(path: Path) -> os.stat_result | None:
 
 
 def refuse_input(path: Path, sources: Sequence[Path]) -> None:
-    """Raise ValueError for an existing file that is one of the sources, or lies in one that is a folder."""
+    """Raise ValueError for an existing file that is one of the sources, or lies in a folder that is."""
     for source in sources:
         if source.exists() and (source.samefile(path) or source.resolve() in path.resolve().parents):
             where = "an input" if source.samefile(path) else f"in the input folder {source}"
@@ -133,7 +134,7 @@ def refuse_input(path: Path, sources: Sequence[Path]) -> None:
 
 
 def check_replaceable(path: Path, status: os.stat_result, overwrite: bool) -> None:
-    """Raise ValueError for what is there and is no file, or may not be replaced."""
+    """Raise ValueError for an existing path that is not a file, or is one while `overwrite` is not given."""
     if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path} is a folder: give the name of a file")
     if not stat.S_ISREG(status.st_mode):
@@ -143,7 +144,7 @@ def check_replaceable(path: Path, status: os.stat_result, overwrite: bool) -> No
 
 
 def check_output_folder(folder: Path) -> None:
-    """Raise CannotWriteError, a ValueError, for a folder that can't be made or is closed; nothing is made."""
+    """Raise CannotWriteError, a ValueError, for a folder that can't be made or written into; nothing is made."""
     whole = folder.absolute()
     there = next(path for path in (whole, *whole.parents) if path.exists())
     if not there.is_dir():
@@ -152,7 +153,7 @@ def check_output_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise CannotWriteError, a ValueError, for a folder that is missing or that nothing can be written into."""
+    """Raise CannotWriteError, a ValueError, for a folder that is missing or can't be written into."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -1,4 +1,4 @@
-"""Rows of tables that people bring (CSV, TSV, JSONL, Parquet or Arrow, chosen by the file's suffix)."""
+"""Rows of tables that people bring: CSV, TSV, JSONL, Parquet or Arrow, chosen by the file's suffix."""
 
 import csv
 import io
@@ -15,26 +15,26 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 COLUMNAR = (".parquet", ".arrow")
 SUFFIXES = (*DELIMITERS, ".jsonl", *COLUMNAR)
 LONGEST_FIELD = 2**31 - 1
-"""Characters: a field may be a whole article."""
+"""The most characters of a field: a field may be a whole article."""
 ROWS_AT_ONCE = 1024
 """Rows of a Parquet file that are read at a time."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row, and where it stands, so that an error can name it."""
+    """One row of a table, with its place for error messages."""
 
     place: str
-    """`items.csv, line 3`."""
+    """File and line of the row: `items.csv, line 3`."""
     values: Mapping[str, Any]
 
 
 Fields = Mapping[str, str] | None
-"""By our name of a column the file's own; None where all are called as they are here."""
+"""The file's own names of columns, by the names used here; None where they are the same."""
 
 
 def renamed(record: Record, fields: Fields) -> Record:
-    """Return a row whose columns are called as they are here. ValueError for a column that it lacks."""
+    """Return a row with its columns renamed to the names used here. ValueError for a column that it lacks."""
     if not fields:
         return record
     values = {name: value for name, value in record.values.items() if name not in fields.values()}
@@ -47,10 +47,11 @@ def renamed(record: Record, fields: Fields) -> Record:
 
 
 def read_records(path: Path, required: Sequence[str], *others: Sequence[str], fields: Fields = None) -> list[Record]:
-    """Return all rows of a table, each with the `required` columns, or those of another form whose first one it has.
+    """Return all rows of a table, each with the `required` columns or with those of one of the `others`.
 
-    `fields` says which columns of the table are meant where they are called otherwise. ValueError for a file that is
-    missing, not UTF-8, of an unknown kind, malformed, empty, or without a column.
+    The first column of each of the `others` tells whether a row has that form. `fields` maps the names used here to the
+    table's own. ValueError for a file that is missing, not UTF-8, of an unknown kind, malformed, empty, or without a
+    column.
     """
     if suffix_of(path) not in SUFFIXES:
         raise ValueError(f"{path} must be one of {', '.join(SUFFIXES)}, not {path.suffix or 'without a suffix'!r}")
@@ -65,7 +66,7 @@ def read_records(path: Path, required: Sequence[str], *others: Sequence[str], fi
 
 
 def rows_in(path: Path, suffix: str | None = None) -> Iterator[Record]:
-    """Yield the rows of a table in a file, of the kind that its suffix (or `suffix`) says.
+    """Yield the rows of a table in a file, read as its suffix (or `suffix`) says.
 
     ValueError for a file that is missing, malformed or too large.
     """
@@ -120,10 +121,10 @@ def refuse_large(path: Path, size: int) -> None:
 
 
 def text_of(record: Record, column: str, *, may_be_blank: bool = False) -> str:
-    """Return a row's text in a column, the same in all commands: what is missing or blank is no text.
+    """Return the text of a row in a column; missing and blank values are refused in the same way by all commands.
 
-    With `may_be_blank`, for columns that a row need not fill, it is the empty string. ValueError, with the place,
-    for a number, list or the like, and for a blank that may not be one.
+    With `may_be_blank`, for columns that a row need not fill, they are the empty string. ValueError, with the place,
+    for a number, list or the like, and for a blank value without `may_be_blank`.
     """
     value = record.values.get(column)
     if value is not None and not isinstance(value, str):
@@ -136,14 +137,14 @@ def text_of(record: Record, column: str, *, may_be_blank: bool = False) -> str:
 
 
 def table_rows(path: Path, text: str, suffix: str) -> Iterator[Record]:
-    """Yield the rows of a table's text; `path` is for errors. ValueError where it is malformed."""
+    """Yield the rows of a table's text; `path` is named in errors. ValueError where it is malformed."""
     return json_rows(path, text) if suffix == ".jsonl" else delimited_rows(path, text, suffix)
 
 
 def delimited_rows(path: Path, text: str, suffix: str) -> Iterator[Record]:
     """Yield the rows of a CSV or TSV text.
 
-    ValueError for columns of one name, rows with more fields than columns, and quotes that don't end.
+    ValueError for two columns of one name, rows with more fields than columns, and quotes that don't end.
     """
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[suffix], strict=True)
@@ -165,7 +166,7 @@ def delimited_rows(path: Path, text: str, suffix: str) -> Iterator[Record]:
 
 
 def json_rows(path: Path, text: str) -> Iterator[Record]:
-    """Yield the objects of a JSONL text. ValueError for a line that is no JSON object."""
+    """Yield the objects of a JSONL text. ValueError for a line that is not a JSON object."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -177,7 +178,7 @@ def json_rows(path: Path, text: str) -> Iterator[Record]:
 
 
 def parse_json(text: str, place: str) -> Any:
-    """Return what a JSON text holds.
+    """Return the value of a JSON text.
 
     ValueError, with the place, for one that is malformed, nested too deeply, or has half of a surrogate pair.
     """

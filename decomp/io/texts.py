@@ -1,4 +1,4 @@
-"""Texts that people bring: whole files of UTF-8, packed or not, of a size that fits into memory."""
+"""Texts that people bring: whole files of UTF-8, packed with gzip or not, of a size that fits into memory."""
 
 import gzip
 import sys
@@ -14,14 +14,14 @@ Packed = IO[bytes] | gzip.GzipFile
 """A file open for reading, unpacked as it is read."""
 STDIN = "-"
 LARGEST_FILE = 2**29
-"""Bytes of text that a file may have, unpacked: a file of some KiB can unpack to many GiB."""
+"""The most bytes of text that a file may have, unpacked: a file of some KiB can unpack to many GiB."""
 BLOCK = 2**20
 
 
 def read_text(path: str | Path) -> str:
-    """Return a file's text, unpacked where its name ends in `.gz`; that of standard input for `-`.
+    """Return the text of a file, unpacked where its name ends in `.gz`; that of standard input for `-`.
 
-    ValueError for one that is missing, damaged, not UTF-8, or larger than `LARGEST_FILE` bytes when unpacked.
+    ValueError for a file that is missing, damaged, not UTF-8, or larger than `LARGEST_FILE` bytes when unpacked.
     """
     name = "standard input" if str(path) == STDIN else str(path)
     try:
@@ -51,7 +51,7 @@ def opened(path: str | Path) -> Iterator[Packed]:
 
 
 def read_bounded(file: Packed, name: str) -> bytearray:
-    """Return what a file holds. ValueError, which names it, for more than `LARGEST_FILE` bytes."""
+    """Return the content of a file. ValueError, with `name`, for more than `LARGEST_FILE` bytes."""
     content = bytearray()
     while block := file.read(BLOCK):
         content += block
@@ -61,12 +61,12 @@ def read_bounded(file: Packed, name: str) -> bytearray:
 
 
 def suffix_of(path: Path) -> str:
-    """Return what a file's name says of its kind, `.gz` aside."""
+    """Return a file's suffix, that before `.gz` where it has two."""
     return Path(path.name.removesuffix(".gz")).suffix
 
 
 def check_unicode(text: str, what: str) -> None:
-    """Raise ValueError, which names `what`, for a text with half of a surrogate pair, which is no Unicode."""
+    """Raise ValueError, with `what` in its message, for a text with half of a surrogate pair, which is not Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

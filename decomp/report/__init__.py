@@ -1,1 +1,1 @@
-"""Pictures of results."""
+"""Results for people to look at: pages, text in a terminal, pictures."""

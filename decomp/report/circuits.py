@@ -1,4 +1,4 @@
-"""The strongest edges as JSON and as a picture (Graphviz)."""
+"""The strongest edges of the computation graph, as JSON and as a picture (Graphviz)."""
 
 import json
 import shutil
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 RENDERED = (".png", ".svg", ".pdf")
 WIDEST = 6.0
-"""Of the strongest edge, in points."""
+"""The width of the strongest edge's line, in points."""
 
 
 def write_subgraph(path: Path, about: Mapping[str, Any], result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> None:
-    """Write as JSON `about`, the nodes in network order, and the edges given."""
+    """Write the facts `about` the scores, the nodes in network order, and these edges as JSON."""
     from decomp.locate.edges.scoring import COLUMNS, edge_rows  # imports torch
 
     content = {
@@ -60,7 +60,7 @@ def dot_text(result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> str:
 
 
 def check_picture(path: Path) -> None:
-    """Raise ValueError for a suffix that is none of a picture's, or one that needs Graphviz where it is missing."""
+    """Raise ValueError for a suffix that is not a picture's, or for one that needs Graphviz where it is missing."""
     if path.suffix not in (".dot", *RENDERED):
         raise ValueError(f"{path} must be .dot or a picture, {', '.join(RENDERED)}")
     if path.suffix != ".dot" and shutil.which("dot") is None:
@@ -68,7 +68,7 @@ def check_picture(path: Path) -> None:
 
 
 def draw(path: Path, result: "EdgeScores", edges: "Int[Tensor, 'edges 2']") -> None:
-    """Write DOT text, or what `dot` makes of it. ValueError where `dot` fails."""
+    """Write the graph of these edges as DOT text, or as the picture that `dot` draws. ValueError where `dot` fails."""
     text = dot_text(result, edges)
     with complete_or_absent(path) as beside:
         if path.suffix == ".dot":

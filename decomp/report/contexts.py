@@ -1,4 +1,4 @@
-"""What answers rest on, as lines for a terminal, and as texts for a page."""
+"""Scores of the segments of contexts, as lines for a terminal, and as texts for a page."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,16 +13,16 @@ from decomp.report.readable import one_line, visible
 from decomp.tables.table import Table
 
 WIDEST = 60
-"""Characters of a segment that a line shows."""
+"""The most characters of a segment that a line shows."""
 
 
 def is_context(table: Table) -> bool:
-    """Return whether a table is one of contexts."""
+    """Return whether a table holds scores of the segments of contexts."""
     return {"part", "level", "segment"} <= set(table.columns)
 
 
 def lines_of(table: Table) -> Iterator[str]:
-    """Yield the answer of each item, and its segments in order of rank: ΔLP in bits, what is without a rank last."""
+    """Yield the answer of each item, and its segments with ΔLP in bits, in order of rank; those without a rank last."""
     for (item, part), rows in groupby(table, attrgetter("item", "part")):
         for (measure, level), own in groupby(rows, attrgetter("measure", "level")):
             yield from part_lines(f"{one_line(item)}, {part}", measure, level, list(own))
@@ -39,15 +39,15 @@ def part_lines(what: str, measure: str, level: str, rows: list[Any]) -> Iterator
 
 
 def shortened(text: str) -> str:
-    """Return the beginning of a text, on one line."""
+    """Return the beginning of a text, on one line, of at most `WIDEST` characters."""
     line = one_line(" ".join(text.split()))
     return line if len(line) <= WIDEST else f"{line[: WIDEST - 2]} …"
 
 
 def finest(table: Table) -> Table:
-    """Return the rows of contexts of which each stretch of text has one: the finest parts, of context and answer.
+    """Return the rows of the finest segments and parts of answers, so that each stretch of text has one row.
 
-    A segment that is divided goes, its parts stay; so does a whole answer of several sentences.
+    A segment that is divided is left out, and its parts stay; so is a whole answer of several sentences.
     """
     keys = list(zip(table["item"], table["segment"], strict=True))
     divided = {(item, name.rpartition(WITHIN)[0]) for item, name in keys}
@@ -58,7 +58,7 @@ def finest(table: Table) -> Table:
 
 
 def segment_labels(table: Table, positions: Int[np.ndarray, " places"]) -> dict[int, str]:
-    """Return the names of one item's segments, by the place that each begins at, and of the parts of its answer.
+    """Return the labels of one item's segments and of the parts of its answer, by the place that each begins at.
 
     The words of a sentence stand together below its name.
     """

@@ -1,4 +1,4 @@
-"""What results show of themselves: in a notebook the page of one text, in a terminal the same as text."""
+"""The display of results: in a notebook the page of one text, in a terminal the same as text."""
 
 import html
 import os
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEIGHT = 560
-"""Of the page in a notebook, in pixels."""
+"""The height of the page in a notebook, in pixels."""
 MOST_TOKENS = 2000
-"""Predicted tokens of a text that a notebook shows without being asked."""
+"""The most predicted tokens of a text that a notebook displays by itself."""
 MOST_PAIRS = 20_000
-"""Contributions whose ΔLP it computes without being asked."""
+"""The most contributions of a decomposition whose ΔLP a notebook computes by itself."""
 
 
 def frame(result: Table | Decomposition) -> str | None:
     """Return the page of a result's first text, as HTML that a notebook shows in a frame of its own.
 
-    None, so that the notebook shows the line that describes it, for a table that can't be shown, a decomposition that
-    does not say its tokens, and what is too long to be shown without being asked.
+    None, after which the notebook prints the result's one line, for a table that can't be shown, a decomposition that
+    does not record its tokens, and a text too long to be displayed by itself.
     """
     try:
         page = short_page(result)
@@ -50,7 +50,7 @@ def frame(result: Table | Decomposition) -> str | None:
 
 
 def short_page(result: Table | Decomposition) -> Page | None:
-    """Return the page of a result's first text, None where `frame` shows none."""
+    """Return the page of a result's first text, None where `frame` displays none."""
     if isinstance(result, Table):
         if not set(COLUMNS) <= set(result.columns) or not len(result):
             return None
@@ -77,14 +77,14 @@ def show(
 
 
 def plot(result: Table | Decomposition, kind: str = "heat", **options: Any) -> "Figure":
-    """Return a picture of a result's scores. ValueError for a kind that there is not, and as for `decomp plot`."""
+    """Return a picture of a result's scores. ValueError for an unknown kind, and as for `decomp plot`."""
     if kind not in ("heat", "arcs", "bars", "distance"):
         raise ValueError(f"there is no picture of the kind {kind!r}: choose heat, arcs, bars or distance")
     return picture_of_scores(table_for(result), replace(Wanted(kind), **options))
 
 
 def table_for(result: Table | Decomposition) -> Table:
-    """Return the table of scores that a result is, or of ΔLP that it makes. ValueError where it is none."""
+    """Return a table of scores as it is, a decomposition as its table of ΔLP. ValueError for anything else."""
     if isinstance(result, Decomposition):
         return table_of_decomposition(result)
     check_long(result)

@@ -1,4 +1,4 @@
-"""Tables to be shown: from files, runs and stored decompositions, of some articles or all."""
+"""Tables to be shown: from files, runs and stored decompositions, with some of their articles or all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,10 @@ STORED = ".safetensors"
 
 
 def open_shown(path: Path, articles: Sequence[int] = ()) -> Table:
-    """Return the long table in a file, of a run, or of ΔLP from a stored decomposition. ValueError as for these."""
+    """Return the long table in a file or of a run, or that of ΔLP from a stored decomposition.
+
+    ValueError for a path that is none of these or is damaged, and for a table without one of the articles.
+    """
     if path.suffix == STORED:
         from decomp.core.decomposition import load  # imports torch
         from decomp.runs.stored import window_of
@@ -33,19 +36,19 @@ def open_shown(path: Path, articles: Sequence[int] = ()) -> Table:
 
 
 def table_of_decomposition(result: "Decomposition") -> Table:
-    """Return the table of ΔLP of a decomposition. ValueError for one that does not say its tokens and window."""
+    """Return the table of ΔLP of a decomposition. ValueError for one that does not record its tokens and window."""
     from decomp.runs.stored import window_of
 
     return table_of([window_of(result, "the decomposition")])
 
 
 def table_of(windows: Sequence["StoredWindow"], articles: Sequence[int] = ()) -> Table:
-    """Return the table of ΔLP of windows. ValueError where none is of these articles."""
+    """Return the table of ΔLP of stored windows. ValueError where none belongs to these articles."""
     return chosen(windows[0].columns, (window.block() for window in windows), windows[0].made(), articles)
 
 
 def open_long(paths: Sequence[Path], articles: Sequence[int] = ()) -> Table:
-    """Return long tables as one. ValueError for tables that do not belong together, and without these articles."""
+    """Return long tables merged into one. ValueError for tables that do not belong together, or lack these articles."""
     files = [open_table_or_run(path) for path in paths]
     made = [file.made() for file in files]
     check_alike(list(zip(paths, made, strict=True)))
@@ -60,7 +63,7 @@ def chosen(
     articles: Sequence[int],
     files: Sequence[TableFile] = (),
 ) -> Table:
-    """Return the rows of some articles, or of all, as a table. ValueError where there are none of them."""
+    """Return the rows of some articles, or of all, as a table. ValueError where it has none of them."""
     kept = (take(block, np.isin(numbers(block["article"]), articles)) if articles else block for block in blocks)
     table = Table.from_blocks(columns, kept, made)
     if articles and not len(table):
@@ -70,6 +73,6 @@ def chosen(
 
 
 def check_long(table: Table) -> None:
-    """Raise ValueError for a table that is no long one."""
+    """Raise ValueError for a table that lacks columns of the long table."""
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ValueError(f"the table lacks the columns {', '.join(missing)}: expected one of scores")

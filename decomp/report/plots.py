@@ -1,4 +1,4 @@
-"""Pictures of tables, in one look: matplotlib draws them, without a display."""
+"""Pictures of tables in one style, drawn by matplotlib without a display."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 PICTURES = (".png", ".svg", ".pdf")
 DATES = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
-"""What of a file's metadata would make the same picture other bytes."""
+"""The entry of each format's metadata that would give the same picture other bytes."""
 LOOK: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -46,16 +46,16 @@ LOOK: dict[Any, Any] = {
 PLUS, MINUS = "#f28e1c", "#4c9be8"
 """Orange and blue, as on the page: they are told apart by all eyes."""
 MOST_LABELS = 60
-"""Tokens whose labels fit beside a picture."""
+"""The most tokens whose labels fit beside a picture."""
 MOST_ARCS = 60
 FULL = 0.97
-"""Share of absolute scores that do not have the full colour."""
+"""The quantile of absolute scores from which on colours are full."""
 LONGEST_LABEL = 18
 
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Draw in the package's one look. ValueError without matplotlib."""
+    """Set the package's style while something is drawn. ValueError without matplotlib."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure  # noqa: F401
@@ -66,7 +66,7 @@ def look() -> Iterator[None]:
 
 
 def in_one_look(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Return a function that draws in the package's one look."""
+    """Return a drawing function that uses the package's style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> "Figure":
@@ -77,7 +77,7 @@ def in_one_look(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
 
 
 def check_picture(path: Path) -> None:
-    """Raise ValueError where matplotlib is missing, or the suffix is that of no picture."""
+    """Raise ValueError where matplotlib is missing, or for a suffix that is not a picture's."""
     if path.suffix not in PICTURES:
         raise ValueError(f"{path} must be a picture, {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
     with look():
@@ -85,7 +85,7 @@ def check_picture(path: Path) -> None:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return a figure that no display knows of, its size in inches."""
+    """Return an empty figure that belongs to no display, its size in inches."""
     from matplotlib.figure import Figure
 
     class Picture(Figure):
@@ -107,7 +107,7 @@ def diverging() -> Any:
 
 
 def save_picture(figure: "Figure", path: Path) -> None:
-    """Write a picture that is complete or absent; the same bytes for the same picture."""
+    """Write a picture that is complete or absent; the same picture gives the same bytes."""
     from matplotlib import rc_context
 
     metadata = {DATES[path.suffix]: None}
@@ -123,7 +123,7 @@ def save_picture(figure: "Figure", path: Path) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """One measure's scores of a text, as a picture shows them."""
+    """The scores of one text by one measure, with all that a picture of them needs."""
 
     text: ShownText
     measure: int
@@ -133,7 +133,7 @@ class Seen:
     hide_bos: bool = False
 
     def pairs(self, target: int | None = None) -> Int[np.ndarray, " pairs"]:
-        """Return the pairs (of one target, or all) that have a score and are shown."""
+        """Return the indices of the pairs (of one target, or all) that have a score and are shown."""
         text = self.text
         first, stop = (0, len(text.sources)) if target is None else text.starts[target : target + 2]
         pairs = np.arange(first, stop)
@@ -141,31 +141,31 @@ class Seen:
         return pairs[kept & ((text.positions[text.sources[pairs]] >= 0) | (not self.hide_bos))]
 
     def places(self) -> Int[np.ndarray, " pairs"]:
-        """Return the predicted place of every pair."""
+        """Return the place of the predicted token of every pair."""
         return np.repeat(self.text.targets, np.diff(self.text.starts))
 
     def distances(self, pairs: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " pairs"]:
-        """Return how far before its target each pair's source is."""
+        """Return the distance of each pair, from its source to its target, in tokens."""
         return self.places()[pairs] - self.text.sources[pairs]
 
     def scores(self, pairs: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
-        """Return the scores of pairs."""
+        """Return the scores of these pairs."""
         return self.text.scores[self.measure, pairs]
 
     def limit(self) -> float:
-        """Return the absolute score from which on the colour is full. ValueError where nothing is shown."""
+        """Return the absolute score at which colours are full. ValueError where nothing is shown."""
         pairs = self.pairs()
         if not len(pairs):
             raise ValueError(f"no score of {self.text.name} is left to draw: take a smaller --min-distance")
         return float(np.quantile(np.abs(self.scores(pairs)), FULL)) or 1.0
 
     def label(self, place: int) -> str:
-        """Return the label of a place, of a length that fits."""
+        """Return the label of a place, shortened to a length that fits."""
         label = one_line(self.text.pieces[place])
         return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
     def axis(self) -> str:
-        """Return what the scores are, with their unit."""
+        """Return the label of an axis of scores: the measure, with its unit."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
@@ -189,7 +189,7 @@ def matrix(seen: Seen) -> "Figure":
 
 
 def label_places(axis: Any, seen: Seen, places: Int[np.ndarray, " n"], rotation: int = 0) -> None:
-    """Label an axis by tokens where they fit, by positions where not."""
+    """Label an axis by tokens where they fit, else by positions."""
     if len(places) <= MOST_LABELS:
         slanted = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"} if 0 < rotation < 90 else {}
         labels = [seen.label(place) for place in places]
@@ -203,7 +203,7 @@ def label_places(axis: Any, seen: Seen, places: Int[np.ndarray, " n"], rotation:
 
 @in_one_look
 def arcs(seen: Seen) -> "Figure":
-    """Draw the strongest pairs as arcs over the text: orange supports, blue opposes, width by score."""
+    """Draw the strongest pairs as arcs over the text: orange for positive scores, blue for negative, wide for large."""
     from matplotlib.patches import Arc
 
     text = seen.text
@@ -231,7 +231,7 @@ def arcs(seen: Seen) -> "Figure":
 
 @in_one_look
 def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
-    """Draw the strongest sources of one target, in order, and what is no token below them."""
+    """Draw the strongest sources of one target, in order, and the rows that are not tokens below them."""
     text, pairs = seen.text, seen.pairs(target)
     order = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:top]
     rows = [(f"{seen.label(text.sources[n])}  −{seen.distances(n)}", float(seen.scores(n))) for n in order]
@@ -257,7 +257,7 @@ def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
 def distances(texts: Sequence[Sequence[Seen]], seed: int = 0) -> "Figure":
     """Draw the mean score by distance, a panel per measure, with 95 % bootstrap intervals over predicted tokens.
 
-    `texts` has, per measure, what is seen of each text. The beginning of sequence is left out.
+    `texts` has, for each measure, the scores of every text. The beginning of sequence is left out.
     """
     figure = new_figure(5.2, 0.6 + 2.1 * len(texts))
     panels = figure.subplots(len(texts), 1, squeeze=False, sharex=True)[:, 0]
@@ -275,7 +275,7 @@ def distances(texts: Sequence[Sequence[Seen]], seed: int = 0) -> "Figure":
 
 
 def decay_of(parts: Sequence[Seen], seed: int) -> list[tuple[int, float, float, float]]:
-    """Return distance, mean and interval of the scores at each distance that several predicted tokens have."""
+    """Return distance, mean and interval of the scores, for each distance that several predicted tokens have."""
     kept = [(part.distances(pairs), part.scores(pairs)) for part in parts for pairs in [without_bos(part)]]
     far, scores = (np.concatenate(each) for each in zip(*kept, strict=True))
     order = np.argsort(far, kind="stable")
@@ -288,7 +288,7 @@ def decay_of(parts: Sequence[Seen], seed: int) -> list[tuple[int, float, float, 
 
 
 def without_bos(seen: Seen) -> Int[np.ndarray, " pairs"]:
-    """Return the pairs whose source is a token."""
+    """Return the pairs whose source is a token of the text."""
     pairs = seen.pairs()
     return pairs[seen.text.positions[seen.text.sources[pairs]] >= 0]
 

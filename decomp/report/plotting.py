@@ -1,4 +1,4 @@
-"""Which picture a table makes: of scores, of agreement, of layers, of neurons."""
+"""The choice of a picture by the kind of table: of scores, of agreement, of layers, of neurons."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,17 +27,17 @@ OF_TABLES = {
     "layers": {"component", "layer", "role"},
     "neurons": {"layer", "neuron", "level"},
 }
-"""Pictures of other tables, and the columns that tell them."""
+"""Pictures of tables other than long ones, and the columns by which these are told."""
 KINDS = (*OF_TEXTS, *OF_TABLES)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a picture of scores shows."""
+    """The part of a table of scores that a picture shows."""
 
     kind: str = "heat"
     measure: str | None = None
-    """By default the table's first, and all of them for distances."""
+    """The measure shown; by default the table's first, or for distances all."""
     target: int | str = "last"
     top: int = 15
     min_distance: int = 1
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def picture_of(path: Path, kind: str | None, articles: Sequence[int] = (), **options: Any) -> "Figure":
-    """Return the picture of the table in a file. ValueError for a kind that the table does not make."""
+    """Return the picture of the table in a file. ValueError for a kind that the table can't be drawn as."""
     columns = COLUMNS if path.is_dir() or path.suffix == STORED else columns_of(path)
     own = next((name for name, needed in OF_TABLES.items() if needed <= set(columns)), None)
     own = None if set(COLUMNS) <= set(columns) else own
@@ -60,7 +60,7 @@ def picture_of(path: Path, kind: str | None, articles: Sequence[int] = (), **opt
 
 
 def checked(path: Path, kind: str, possible: Sequence[str]) -> str:
-    """Return the kind of a picture. ValueError for one that a table does not make."""
+    """Return the kind of a picture. ValueError for a kind that the table can't be drawn as."""
     if kind not in possible:
         raise ValueError(f"{path} makes no picture of the kind {kind}: choose {', '.join(possible)}")
     return kind
@@ -69,7 +69,7 @@ def checked(path: Path, kind: str, possible: Sequence[str]) -> str:
 def picture_of_scores(table: Table, wanted: Wanted) -> "Figure":
     """Return a picture of a long table: of its first text, or for distances of all.
 
-    ValueError for a measure or target that the table has not, and where nothing is left to draw.
+    ValueError for a measure or target that the table lacks, and where nothing is left to draw.
     """
     check_long(table)
     texts, names = texts_of(table), table.measures()
@@ -88,13 +88,13 @@ def picture_of_scores(table: Table, wanted: Wanted) -> "Figure":
 
 
 def unit_of(name: str) -> str:
-    """Return a measure's unit, nothing where another function than its own was attributed."""
+    """Return a measure's unit; empty where a function other than the measure's own was attributed."""
     base, _, function = name.partition(":")
     return "" if function or base not in SCORES else SCORES[base].unit.partition(", or that of the function")[0]
 
 
 def means_of(rows: Sequence[Mapping[str, Any]]) -> list["MeanRow"]:
-    """Return the means by role of a table of layers, that has them or its items' scores."""
+    """Return the mean scores by role of a table of layers, which holds them or the scores of its items."""
     from decomp.locate.layers.rows import LayerRow, MeanRow, Means  # imports torch
 
     if "mean" in rows[0]:
@@ -109,7 +109,7 @@ def means_of(rows: Sequence[Mapping[str, Any]]) -> list["MeanRow"]:
 
 
 def counts_of(rows: Sequence[Mapping[str, Any]]) -> list["CountRow"]:
-    """Return how many neurons each item has in each layer."""
+    """Return the number of neurons found for each item in each layer."""
     from decomp.locate.neurons.rows import CountRow  # imports torch
 
     neurons = {tuple(row.get(name, "") for name in ("item", "fact", "level", "cut", "layer", "neuron")) for row in rows}

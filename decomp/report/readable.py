@@ -1,4 +1,4 @@
-"""Token strings as a person reads them: byte-level and SentencePiece spellings decoded, nothing left that controls."""
+"""Token strings as a person reads them: byte-level and SentencePiece spellings decoded, control characters replaced."""
 
 import codecs
 import re
@@ -10,7 +10,7 @@ JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need."""
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]]*$")
 INSIDE = "·"
-"""Stands for a token that holds bytes of a character which a later token completes."""
+"""Shown for a token that holds bytes of a character which a later token completes."""
 
 
 @cache
@@ -22,7 +22,7 @@ def bytes_of_characters() -> dict[str, int]:
 
 
 def spelling_of(tokens: Sequence[str]) -> str:
-    """Return how a vocabulary spells its tokens: "byte-level" (`Ġthe`), "sentencepiece" (`▁the`) or "plain"."""
+    """Return how a vocabulary spells tokens: "byte-level" (`Ġthe`), "sentencepiece" (`▁the`) or "plain"."""
     if any(token.startswith("▁") for token in tokens):
         return "sentencepiece"
     if any(token.startswith(("Ġ", "Ċ")) for token in tokens):
@@ -31,9 +31,9 @@ def spelling_of(tokens: Sequence[str]) -> str:
 
 
 def pieces_of(tokens: Sequence[str], spelling: str | None = None) -> list[str]:
-    """Return what each token adds to the running text, its white space in front; plain ones are words.
+    """Return the piece of running text that each token stands for, its white space in front; plain tokens are words.
 
-    A character whose bytes are several tokens' belongs to the last of them; the others are shown as a dot.
+    A character whose bytes belong to several tokens is shown at the last of them; the others are shown as a dot.
     """
     spelling = spelling or spelling_of(tokens)
     if spelling == "byte-level":
@@ -57,7 +57,7 @@ def byte_level_pieces(tokens: Sequence[str]) -> list[str]:
 
 
 def sentencepiece_piece(token: str) -> str:
-    """Return the text of a SentencePiece token; a byte of its own (`<0x0A>`) as the character it is, if it is one."""
+    """Return the text of a SentencePiece token; a single byte (`<0x0A>`) as its character, if it is one."""
     byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
     if byte:
         value = int(byte[1], 16)
@@ -66,7 +66,7 @@ def sentencepiece_piece(token: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text without what would control a page or terminal: such characters by their code, `⟨U+202E⟩`.
+    """Return text with characters that would control a page or terminal replaced by their code, `⟨U+202E⟩`.
 
     Line feeds, tabs and the joiners of scripts stay.
     """
@@ -74,18 +74,18 @@ def visible(text: str) -> str:
 
 
 def harmless(character: str) -> bool:
-    """Tell whether a character shows itself, or nothing, and changes nothing around it."""
+    """Return whether a character is printed, or is white space, and changes nothing around it."""
     return character in "\n\t" + JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 def one_line(text: str) -> str:
-    """Return a piece of text as a label: no white space around it, line feeds as arrows."""
+    """Return a piece of text as a label, without white space around it, with arrows for line feeds."""
     label = visible(text).replace("\n", "↵").replace("\t", "⇥").strip(" ")
     return label or "␣"
 
 
 def words_of(pieces: Sequence[str]) -> list[int]:
-    """Return the word of each piece of running text, from 0: a new one begins at white space."""
+    """Return the number of the word of each piece of running text, from 0; a new word begins at white space."""
     words, word, open_word = [], -1, False
     for piece in pieces:
         if not open_word or piece[:1].isspace():
@@ -96,7 +96,7 @@ def words_of(pieces: Sequence[str]) -> list[int]:
 
 
 def sentences_of(pieces: Sequence[str], words: Sequence[int]) -> list[int]:
-    """Return the sentence of each piece, from 0: it ends with a word that ends in a full stop, or with a line.
+    """Return the number of the sentence of each piece, from 0; a sentence ends with a full stop, or with a line.
 
     White space belongs to the sentence before it.
     """
@@ -113,7 +113,7 @@ def sentences_of(pieces: Sequence[str], words: Sequence[int]) -> list[int]:
 
 
 def ends_sentence(word: str, following: str) -> bool:
-    """Tell whether a word, with the white space around it, is the last before one that follows."""
+    """Return whether a word, given with the white space around it, is the last of its sentence."""
     return bool(SENTENCE_END.search(word.rstrip())) or "\n" in word + leading(following)
 
 

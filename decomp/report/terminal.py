@@ -1,4 +1,4 @@
-"""Tables in a terminal: running text in colour, the sources of a prediction ranked, an excerpt of the most distant."""
+"""Tables in a terminal: running text in colour, the ranked sources of a prediction, an excerpt of distant sources."""
 
 import math
 import re
@@ -18,26 +18,28 @@ BLACK = 16
 PLUS: Ramp = ({"fg": 172}, {"fg": BLACK, "bg": 180}, {"fg": BLACK, "bg": 215}, {"fg": BLACK, "bg": 208})
 MINUS: Ramp = ({"fg": 68}, {"fg": BLACK, "bg": 110}, {"fg": BLACK, "bg": 75}, {"fg": BLACK, "bg": 33})
 SURPRISAL: Ramp = ({"fg": 97}, {"fg": BLACK, "bg": 146}, {"fg": BLACK, "bg": 140}, {"fg": BLACK, "bg": 134})
-"""Colours of words, from weak to strong, of a terminal's 256, before a light or a dark ground: weak ones are of the
-letters, strong ones behind them. Orange and blue are told apart by all eyes."""
+"""Colours of words, from weak to strong, among a terminal's 256: weak ones colour the letters, strong ones the ground.
+
+Those of scores are orange and blue, which all eyes tell apart.
+"""
 FULL = 0.97
-"""Share of absolute scores that do not have the full colour."""
+"""The quantile of absolute scores from which on colours are full."""
 BAR = 24
-"""Characters of the longest bar."""
+"""The number of characters of the longest bar."""
 LONGEST_TEXT = 400
-"""Tokens of a text that is shown whole when no target is chosen."""
+"""The most tokens of a text that is shown whole when no target is chosen."""
 EXCERPT = 12
-"""Predictions of an excerpt."""
+"""The number of predictions in an excerpt."""
 ALL_SHOWN = 40
-"""Predictions up to which all of them are."""
+"""The number of predictions up to which an excerpt has all of them."""
 STRONGEST = 3
-"""Sources of each of them."""
+"""The number of sources shown for each prediction of an excerpt."""
 LABELS = {"delta_lp": "ΔLP in bits"}
 DISTANT = 10
-"""Tokens back from which on a source counts as distant."""
+"""The distance in tokens from which on a source counts as distant."""
 
 Shade = Callable[[int, str], str]
-"""From a place and its text to that text in colour."""
+"""A function from a place and its text to that text in colour."""
 
 
 def shown(
@@ -61,7 +63,7 @@ def shown(
 
 
 def measure_number(table: Table, measure: str | None) -> int:
-    """Return the place of a measure among the table's. ValueError for one that it has not."""
+    """Return the index of a measure among those of the table. ValueError for one that the table lacks."""
     measures = table.measures()
     if measure is not None and measure not in measures:
         raise ValueError(f"the table has no measure {measure!r}: {suggested(measure, measures)}")
@@ -69,7 +71,7 @@ def measure_number(table: Table, measure: str | None) -> int:
 
 
 def target_at(text: ShownText, position: int | str) -> int:
-    """Return the number of the target at a position. ValueError where nothing is predicted there."""
+    """Return the index of the target at a position. ValueError where nothing is predicted there."""
     positions = text.positions[text.targets].tolist()
     if position == "last":
         return len(positions) - 1
@@ -81,7 +83,7 @@ def target_at(text: ShownText, position: int | str) -> int:
 
 
 def of_target(text: ShownText, measure: int, name: str, target: int, top: int, width: int) -> Iterator[str]:
-    """Yield a target's context in the colours of its scores, what it is, and its strongest sources."""
+    """Yield a target's context in the colours of its scores, a line on the target, and its strongest sources."""
     place = int(text.targets[target])
     pairs = np.arange(text.starts[target], text.starts[target + 1])
     pairs = pairs[~np.isnan(text.scores[measure, pairs])]
@@ -97,7 +99,7 @@ def of_target(text: ShownText, measure: int, name: str, target: int, top: int, w
 
 
 def ranked(text: ShownText, measure: int, pairs: np.ndarray, place: int, top: int) -> Iterator[str]:
-    """Yield the sources with the largest absolute scores, a line each, longest bar first."""
+    """Yield a line for each of the sources with the largest absolute scores, the longest bar first."""
     scores = text.scores[measure]
     order = pairs[np.argsort(-np.abs(scores[pairs]), kind="stable")][:top]
     most = float(np.abs(scores[order]).max(initial=0)) or 1.0
@@ -109,19 +111,19 @@ def ranked(text: ShownText, measure: int, pairs: np.ndarray, place: int, top: in
 
 
 def number(score: float, most: float) -> str:
-    """Return a score with its sign, its digits by the size of the strongest."""
+    """Return a score with its sign, and as many digits as the size of the strongest asks for."""
     return f"{score:+.2f}" if most >= 1 else f"{score:+.4f}" if most >= 0.01 else f"{score:+.2e}"
 
 
 def by_surprisal(text: ShownText) -> Shade:
-    """Return colours for surprisal, of which a twentieth is full."""
+    """Return the colours of surprisal; the highest twentieth has the full colour."""
     limit = float(np.quantile(-text.log2_prob, 0.95)) or 1.0
     shares = dict(zip(text.targets.tolist(), (-text.log2_prob / limit).tolist(), strict=True))
     return lambda place, piece: tinted(piece, SURPRISAL, shares.get(place, 0.0))
 
 
 def by_scores(text: ShownText, measure: int, pairs: np.ndarray, chosen: int) -> Shade:
-    """Return colours for the scores of pairs; the chosen target is set in reverse."""
+    """Return the colours of the scores of these pairs; the chosen target is shown in reverse."""
     every = np.abs(text.scores[measure])
     limit = float(np.nanquantile(every, FULL)) or 1.0
     shares = dict(zip(text.sources[pairs].tolist(), (text.scores[measure, pairs] / limit).tolist(), strict=True))
@@ -136,7 +138,7 @@ def by_scores(text: ShownText, measure: int, pairs: np.ndarray, chosen: int) -> 
 
 
 def tinted(text: str, ramp: Ramp, share: float) -> str:
-    """Return text in a colour of the ramp, without one below half a step."""
+    """Return text in a colour of the ramp; without colour for shares below half a step."""
     step = min(len(ramp), round(share * len(ramp)))
     return click.style(text, **ramp[step - 1]) if step > 0 else text
 
@@ -162,7 +164,7 @@ def running(text: ShownText, shade: Shade, width: int, first: int = 0, stop: int
 
 
 def letters(text: ShownText, place: int) -> int:
-    """Return how many characters stand together from a place on, up to white space."""
+    """Return the number of characters from a place on that stand together, up to white space."""
     together = text.pieces[place].lstrip()
     while not together[-1:].isspace() and place + 1 < len(text.pieces) and not text.pieces[place + 1][:1].isspace():
         place += 1
@@ -178,10 +180,9 @@ def split_piece(piece: str) -> tuple[str, str, str]:
 
 
 def excerpt(texts: Sequence[ShownText], measure: int, name: str, count: int = EXCERPT) -> list[str]:
-    """Return lines that show predictions with their three strongest sources: those that rest most on a distant token,
-    or all where there are few.
+    """Return lines with the strongest sources of the predictions that rest most on a distant token, or of all if few.
 
-    They stand in order of reading. The beginning of sequence is no source here: it soaks up what has no other place.
+    They stand in reading order. The beginning of sequence is left out: it soaks up what has no other place.
     """
     targets = [(text, target) for text in texts for target in range(len(text.targets))]
     reaches = [reach(text, target, measure) for text, target in targets]
@@ -201,7 +202,7 @@ def excerpt(texts: Sequence[ShownText], measure: int, name: str, count: int = EX
 
 
 def pairs_of(text: ShownText, target: int, measure: int) -> np.ndarray:
-    """Return the pairs of a target that have a score and a token as their source, highest scores first."""
+    """Return the pairs of a target that have a score and whose source is a token, highest scores first."""
     pairs = np.arange(text.starts[target], text.starts[target + 1])
     scores = text.scores[measure, pairs]
     kept = (text.positions[text.sources[pairs]] >= 0) & ~np.isnan(scores)
@@ -209,7 +210,7 @@ def pairs_of(text: ShownText, target: int, measure: int) -> np.ndarray:
 
 
 def reach(text: ShownText, target: int, measure: int) -> float:
-    """Return the highest score of a source that is distant, 0 without one."""
+    """Return the highest score of a distant source, 0 where there is none."""
     pairs = pairs_of(text, target, measure)
     far = pairs[int(text.targets[target]) - text.sources[pairs] >= DISTANT]
     return float(text.scores[measure, far].max(initial=0))
@@ -226,5 +227,5 @@ def strongest(text: ShownText, target: int, measure: int) -> str:
 
 
 def spaced(piece: str) -> str:
-    """Return a piece as a label, the space that it begins with as `_`."""
+    """Return a piece as a label, with `_` for the space that it begins with."""
     return ("_" if piece.startswith(" ") else "") + one_line(piece)

@@ -1,4 +1,4 @@
-"""From long tables to texts that can be shown: places, predicted ones among them, and the scores of their sources."""
+"""Long tables as texts that can be shown: places, the predicted ones among them, and the scores of their sources."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,40 +14,40 @@ from decomp.tables.columns import refuse_groups
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
-"""Tokens that can be shown at once."""
+"""The most tokens that can be shown at once."""
 Indices = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
 class ShownText:
-    """One text: its places in order of reading, and the pairs of predicted place and source, target by target."""
+    """One text: its places in reading order, and its (target, source) pairs, target by target."""
 
     name: str
     pieces: Sequence[str]
     positions: Int[np.ndarray, " places"]
-    """In the article; −1 for the beginning-of-sequence token."""
+    """Positions in the article; −1 for the beginning-of-sequence token."""
     words: Int[np.ndarray, " places"]
     sentences: Int[np.ndarray, " places"]
     targets: Int[np.ndarray, " targets"]
-    """Places that are predicted."""
+    """Indices of the places that are predicted."""
     log2_prob: Float[np.ndarray, " targets"]
     entropy: Float[np.ndarray, " targets"] | None
     starts: Int[np.ndarray, " targets+1"]
-    """The first pair of each target, and the end."""
+    """The index of the first pair of each target, then the number of pairs."""
     sources: Int[np.ndarray, " pairs"]
     scores: Float[np.ndarray, "measures pairs"]
-    """NaN where a measure has none."""
+    """Scores of the pairs; NaN where a measure has none."""
     extra: Mapping[str, Float[np.ndarray, "measures targets"]]
-    """What is no token (`<bias>`)."""
+    """Scores of the rows that are not tokens, by their name (`<bias>`)."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Of a contrast item: target, foil, log2 odds; NaN and None are left out."""
+    """Facts about a contrast item: target, foil, log2 odds. NaN and None are left out."""
     evidence: Sequence[int] = ()
-    """Places that are known to decide."""
+    """Places of the tokens that are known to decide."""
     predictions: Sequence[Sequence[tuple[str, float]]] = ()
-    """Per target the likeliest tokens and their probabilities, where these are known."""
+    """The likeliest tokens at each target with their probabilities, where these are known."""
     completeness_gap: float | None = None
     segments: Mapping[int, str] = field(default_factory=dict)
-    """The names of segments, by the place that each begins at."""
+    """Labels of segments, by the place that each begins at."""
 
 
 def texts_of(table: Table) -> list[ShownText]:
@@ -65,7 +65,7 @@ def texts_of(table: Table) -> list[ShownText]:
 
 
 def check_size(table: Table) -> None:
-    """Raise ValueError for a table of more predicted tokens than can be shown."""
+    """Raise ValueError for a table with more predicted tokens than can be shown."""
     keys = np.unique(np.stack([table["article"], table["position"]]), axis=1)
     if keys.shape[1] > MOST_PLACES:
         raise ValueError(
@@ -75,7 +75,7 @@ def check_size(table: Table) -> None:
 
 
 def spelling_of_table(table: Table) -> str:
-    """Return how a table's tokens are spelt: words as they are, else what the tokens themselves say."""
+    """Return the spelling of a table's tokens: plain for words, else as the tokens themselves show."""
     options = table.about.get("options")
     if isinstance(options, Mapping) and options.get("unit") == "word":
         return "plain"
@@ -83,13 +83,13 @@ def spelling_of_table(table: Table) -> str:
 
 
 def texts_in(table: Table, name: str) -> Sequence[str]:
-    """Return the different texts of a column."""
+    """Return the distinct texts of a column."""
     column = table.column(name)
     return column.texts if not isinstance(column, np.ndarray) else ()
 
 
 def by_article(table: Table) -> Iterator[Table]:
-    """Yield the rows of one article after the other."""
+    """Yield the rows of each article."""
     articles = np.asarray(table["article"])
     order = np.argsort(articles, kind="stable")
     borders = np.flatnonzero(np.diff(articles[order])) + 1
@@ -98,7 +98,7 @@ def by_article(table: Table) -> Iterator[Table]:
 
 
 def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
-    """Return the text of one article's rows."""
+    """Return the text that the rows of one article describe."""
     is_source = present(table.column("source_position"))
     position = np.asarray(table["position"])
     source_position = np.where(is_source, np.ma.filled(table["source_position"], 0), position)
@@ -140,7 +140,7 @@ def scores_of(
     measures: int,
     targets: int,
 ) -> tuple[Indices, Indices, Float[np.ndarray, "measures pairs"]]:
-    """Return the pairs that any measure has, target by target: their borders, their sources, the scores.
+    """Return the pairs that any measure scores, target by target: first pair of each target, sources, scores.
 
     ValueError where a measure has two scores of one pair.
     """
@@ -166,7 +166,7 @@ def extra_of(
     measures: int,
     targets: int,
 ) -> dict[str, Float[np.ndarray, "measures targets"]]:
-    """Return the scores of what is no token, by its name."""
+    """Return the scores of the rows that are not tokens, by their name."""
     names = table["source_token"]
     found = {}
     for name in dict.fromkeys(names[is_extra]):
@@ -194,7 +194,10 @@ def word_numbers(
     source: Indices,
     is_source: Bool[np.ndarray, " rows"],
 ) -> Int[np.ndarray, " places"]:
-    """Return the word of each place: as the table has it, or else by white space; −1 for the beginning of sequence."""
+    """Return the number of the word at each place; −1 for the beginning of sequence.
+
+    Numbers are those of the table, or where it has none, counted by white space.
+    """
     own = np.array([-1] * bos + words_of(pieces[bos:]))
     if "word" not in table.columns or "source_word" not in table.columns:
         return own
@@ -215,7 +218,7 @@ def name_of(table: Table) -> str:
 
 
 def facts_of(table: Table) -> dict[str, Any]:
-    """Return what a contrast item's rows say of it, nothing for other texts."""
+    """Return the facts that the rows of a contrast item give about it; empty for other texts."""
     if "foil" not in table.columns:
         return {}
     spelling = spelling_of_table(table)

@@ -1,4 +1,4 @@
-"""What a window costs, predicted from its length: the arithmetic of its (target, source) pairs and of its tokens."""
+"""The cost of windows, predicted from their lengths: operations for (target, source) pairs and for tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,30 +14,33 @@ from decomp.tables.work import WorkItem, window_key
 
 @dataclass(frozen=True)
 class CostModel:
-    """Of a network's shape and the decomposition length (None for all sources)."""
+    """The shape of a network and the decomposition length (None for all sources), from which costs are predicted."""
 
     layers: int
     hidden: int
     vocab: int
-    """0 where pairs meet no unembedding."""
+    """Entries of the vocabulary; 0 where no logits are computed from contributions."""
     decomposition_length: int | None
 
     def pairs(self, tokens: int, partition: Partition | None = None) -> int:
-        """Return the (target, source) pairs of a text."""
+        """Return the number of (target, source) pairs of a text, whose sources are its tokens or a partition's."""
         if partition is not None:
             return len(Pairs(partition, self.decomposition_length or partition.count))
         return pair_offset(tokens, min(tokens, self.decomposition_length or tokens))
 
     def __call__(self, tokens: int, partition: Partition | None = None) -> int:
-        """Return floating-point operations: 20 D² per pair and block (values, output, MLP), 2 V D for its logits;
-        24 D² per token and block for the recorded pass, 2 V D for the model's own logits."""
+        """Return the floating-point operations that a text of so many tokens takes.
+
+        Per pair 20 D² in each block (values, output, MLP) and 2 V D for the logits; per token 24 D² in each block of
+        the recorded pass and 2 V D for the model's own logits.
+        """
         logits = 2 * self.vocab * self.hidden
         block = self.layers * self.hidden**2
         return self.pairs(tokens, partition) * (20 * block + logits) + tokens * (24 * block + logits)
 
 
 def cost_model(model: Model, decomposition_length: int | None, with_logits: bool = True) -> CostModel:
-    """Return what windows cost under a model, with the logits that ΔLP needs or without."""
+    """Return the cost model of windows under a model, with the logits that ΔLP needs or without."""
     config = model.config
     vocab = config.vocab_size if with_logits else 0
     return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)
@@ -46,7 +49,7 @@ def cost_model(model: Model, decomposition_length: int | None, with_logits: bool
 def planned(
     windows: Sequence[TokenisedWindow], cost: CostModel, sources: Sources | None = None, unit: Unit = "token"
 ) -> list[WorkItem]:
-    """Return what windows are predicted to cost."""
+    """Return the windows as items of work, each with its predicted cost in floating-point operations."""
     items = []
     for each in windows:
         window, length, partition = each.window, len(each.ids), partition_of(each, sources, unit)

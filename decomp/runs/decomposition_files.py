@@ -32,7 +32,7 @@ from decomp.tables.work import WorkItem
 
 @dataclass(frozen=True)
 class DecompositionFiles:
-    """Where the decompositions of a corpus under a model are stored, and in which form."""
+    """The files in which the decompositions of a corpus under a model are stored."""
 
     folder: Path
     corpus: str
@@ -47,7 +47,7 @@ class DecompositionFiles:
         return self.format_name == "pt"
 
     def identifier(self, number: int) -> str:
-        """Return what the files of a window are called: {corpus}_{model}_{n}."""
+        """Return the name that the files of a window begin with: {corpus}_{model}_{n}."""
         return f"{self.corpus}_{self.model}_{number}"
 
     def paths(self, number: int) -> tuple[Path, ...]:
@@ -58,20 +58,20 @@ class DecompositionFiles:
         return (self.folder / f"{identifier}{SUFFIX}",)
 
     def shared_path(self) -> Path:
-        """Return the file of the unembedding, once for all windows."""
+        """Return the path of the unembedding, which all windows share."""
         return (pt_unembedding_path if self.is_pt else unembedding_path)(self.folder, self.model)
 
     def run_folder(self) -> Path:
-        """Return the folder of the run that writes them."""
+        """Return the folder of the run that writes these files."""
         return self.folder / f"{self.corpus}_{self.model}{run.SUFFIX}"
 
     def of_windows(self) -> WindowFiles:
-        """Return the files of which a window has all when it is done."""
+        """Return the files that a window must have to count as done."""
         # Any number will do: the last one in a name is the window's.
         return WindowFiles(tuple("{n}".join(path.name.rsplit("0", 1)) for path in self.paths(0)))
 
     def prepare(self, windows: int, overwrite: bool) -> None:
-        """Make the folder; refuse files of these names that are no run's, or with `overwrite` remove them.
+        """Make the folder, and refuse or, with `overwrite`, remove files of these names that belong to no run.
 
         ValueError for a folder that can't be made or written into.
         """
@@ -92,19 +92,19 @@ class DecompositionFiles:
         self.shared_path().unlink(missing_ok=True)
 
     def size(self, windows: Sequence[WorkItem], length: int, unembedding: Unembedding) -> int:
-        """Return how many bytes windows take with the `length` most recent sources, and the unembedding."""
+        """Return the bytes of all windows with the `length` most recent sources each, and of the unembedding."""
         vocab, hidden = unembedding.weight.shape
         full = unembedding.weight.element_size()
         return sum(self.window_size(w, length, hidden, full) for w in windows) + vocab * hidden * full
 
     def window_size(self, window: WorkItem, length: int, hidden: int, full: int) -> int:
-        """Return how many bytes one window takes; `full` is what a number of a hidden state takes."""
+        """Return the bytes of one window; `full` is the number of bytes of one entry of a hidden state."""
         square = min(length, window.tokens) * window.tokens
         pairs, states = (square, 1) if self.is_pt else (window.pairs, 3)
         return (pairs * self.dtype.itemsize + states * window.tokens * full) * hidden
 
     def refuse_full_disk(self, size: int) -> None:
-        """Raise ValueError where the disk has not that many bytes free."""
+        """Raise ValueError where the disk has fewer than `size` bytes free."""
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What was asked of a run, written once by whoever comes first, and compared by all others."""
+"""The manifest of a run: what is computed, written once by the process that comes first and compared by all others."""
 
 import json
 import os
@@ -17,6 +17,7 @@ FORMAT_VERSION = 4
 
 
 def manifest_of(run: Run) -> dict[str, Any]:
+    """Return the manifest of a run, as JSON has it."""
     kind = next(kind for kind, store in STORES.items() if type(run.store) is store)
     return {
         "version": FORMAT_VERSION,
@@ -49,6 +50,7 @@ def open_run(folder: Path) -> Run:
 
 
 def run_of(folder: Path, manifest: dict[str, Any]) -> Run:
+    """Return the run that a manifest describes."""
     store, columns = dict(manifest["store"]), manifest["items"]
     make = STORES[store.pop("kind")]
     return Run(
@@ -63,7 +65,7 @@ def run_of(folder: Path, manifest: dict[str, Any]) -> Run:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """Return the run of this folder, or those beside decompositions. ValueError if there is none."""
+    """Return the run of this folder, or the runs inside it. ValueError if there is none."""
     folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*{SUFFIX}"))
     return [open_run(f) for f in folders or [folder]]
 

@@ -1,4 +1,4 @@
-"""Which tables a run has made: a re-run may replace these and nothing else."""
+"""The tables that a run has written: running it again may replace these and nothing else."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from decomp.io.digests import digest, file_digest
 from decomp.io.files import write_whole
 
 FOLDER = "outputs"
-"""In the run's folder: a file for each table, named by its path, that holds the digest of its content."""
+"""Folder inside the run's: a file for each table, named by its path, that holds the digest of its content."""
 
 
 def claim(run: Path, output: Path, content: Path) -> None:
-    """Note that `output` will be the run's, with what the file `content` holds now, before it takes its name."""
+    """Record, before the file `content` is renamed to `output`, that `output` belongs to the run."""
     write_whole(note_of(run, output), file_digest(content).encode())
 
 
@@ -23,4 +23,5 @@ def is_own(run: Path | None, output: Path | None) -> bool:
 
 
 def note_of(run: Path, output: Path) -> Path:
+    """Return the file in a run's folder that holds the digest of this output."""
     return run / FOLDER / digest([str(output.resolve()).encode()])

@@ -1,4 +1,4 @@
-"""What a run keeps of each item that is done: a part of a table, or files beside the run."""
+"""The results that a run keeps of items that are done: parts of a table, or files beside the run."""
 
 import os
 import re
@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from decomp.tables.blocks import Block
 
 FOLDER_SIZE = 100
-"""Items whose parts share a folder, and become one part when all are done."""
+"""Number of items whose parts share a folder, and become one part when all are done."""
 SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
 class TableParts:
-    """Pieces of one table, each named by its items, and the digest of these and its content:
-    `parts/00000/00000012-00000015-0123456789abcdef.parquet`."""
+    """The parts of one table, each in a file such as `parts/00000/00000012-00000015-0123456789abcdef.parquet`.
+
+    The name says the first and last item of the part, and the digest of these and of its content.
+    """
 
     columns: tuple[str, ...]
     count: int
-    """How many items the run has."""
+    """The number of items in the run."""
 
     def done(self, run: Path) -> set[int]:
-        """Return the numbers of the items that have a part."""
+        """Return the numbers of the items that are in a part."""
         return {number for items, _ in self.in_order(run) for number in items}
 
     def all(self, run: Path) -> list[tuple[range, Path]]:
-        """Return all parts by their items, the longest of those that begin with the same one first."""
+        """Return all parts with their items, in order; of those that begin with the same item the longest first."""
         found = []
         for path in run.glob(f"parts/*/*{SUFFIX}"):
             if match := re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", path.name.removesuffix(SUFFIX)):
@@ -43,8 +45,11 @@ class TableParts:
         return sorted(found, key=lambda part: (part[0].start, -part[0].stop))
 
     def in_order(self, run: Path) -> list[tuple[range, Path]]:
-        """Return the parts, without those of processes that did the same work at once and cut it otherwise, and those
-        that have become one."""
+        """Return the parts that make up the table, each item in one of them.
+
+        Processes that did the same work at once may have cut it otherwise, and parts that have become one may still be
+        there.
+        """
         chosen: list[tuple[range, Path]] = []
         for items, path in self.all(run):
             if not chosen or items.start >= chosen[-1][0].stop:
@@ -52,15 +57,15 @@ class TableParts:
         return chosen
 
     def name(self, items: range, content: Path) -> str:
-        """Return what a part is called: where its content belongs, and what it is."""
+        """Return the name of the file of a part: its items, and the digest of these and its content."""
         place = f"{items.start:08}-{items.stop:08}"
         return f"{place}-{file_digest(content, place.encode())}{SUFFIX}"
 
     def write(self, run: Path, items: range, pieces: "Sequence[Block]") -> None:
-        """Write a part, complete or absent; the one that completes a folder is written as one with all others of it.
+        """Write a part, complete or absent; the last part of a folder is written as one with all others in the folder.
 
-        The whole is there before its pieces go: whoever looks meanwhile finds either, and takes the whole.
-        CannotWriteError, a ValueError, where there is no room.
+        The joint part is there before the single ones are removed, so that a reader finds either, and takes the joint
+        one. CannotWriteError, a ValueError, where there is no room.
         """
         others = self.rest_of_folder(run, items)
         before = [part for part in others if part[0].stop <= items.start]
@@ -72,7 +77,7 @@ class TableParts:
             self.tidy(run)
 
     def rest_of_folder(self, run: Path, items: range) -> list[tuple[range, Path]]:
-        """Return the other parts of a folder that this one completes; none if it does not, or one is damaged."""
+        """Return the other parts of a folder that this one completes; none if it does not, or if one is damaged."""
         number = items.start // FOLDER_SIZE
         others = [part for part in self.in_order(run) if part[0] != items]
         own = [part for part in others if part[0].start // FOLDER_SIZE == number]
@@ -89,14 +94,14 @@ class TableParts:
         write_parquet(folder / SUFFIX, lambda beside: self.name(items, beside), self.columns, blocks)
 
     def is_whole(self, items: range, path: Path) -> bool:
-        """Return whether a part is what was written for these items."""
+        """Return whether a part holds what was written for these items."""
         try:
             return self.name(items, path) == path.name
         except OSError:
             return False
 
     def check_part(self, items: range, path: Path) -> None:
-        """Raise ValueError for a part that can't be read, or is not what was written for these items."""
+        """Raise ValueError for a part that can't be read, or whose content is not what was written for these items."""
         try:
             named = self.name(items, path)
         except OSError as error:
@@ -105,7 +110,7 @@ class TableParts:
             raise ValueError(f"{path} is damaged: remove it and run the command again")
 
     def check(self, run: Path, items: "Sequence[WorkItem]") -> None:
-        """Raise ValueError for a part that is not what was written, or of items that the run has not."""
+        """Raise ValueError for a part that has changed since it was written, or whose items the run does not have."""
         for numbers, path in self.in_order(run):
             self.check_part(numbers, path)
             if numbers.stop > len(items):
@@ -117,14 +122,14 @@ class TableParts:
         return self.columns
 
     def tables(self, run: Path) -> list[Path]:
-        """Return the files that are the table, in order. ValueError for one that is not what was written."""
+        """Return the files that make up the table, in order. ValueError for one that changed since it was written."""
         parts = self.in_order(run)
         for items, path in parts:
             self.check_part(items, path)
         return [path for _, path in parts]
 
     def tidy(self, run: Path) -> None:
-        """Remove what a killed process left of parts that have become one, and what was computed twice."""
+        """Remove parts that have become one but were left by a process that was killed, and parts computed twice."""
         kept = {path for _, path in self.in_order(run)}
         for _, path in self.all(run):
             if path not in kept:
@@ -144,13 +149,15 @@ def blocks_of(paths: Iterable[Path]) -> "Iterator[Block]":
 
 @dataclass(frozen=True)
 class ItemRows(TableParts):
-    """Rows of items that a table is made of once all are there: `table-0123456789abcdef.parquet` in the run's folder.
+    """Rows of items from which a table is made once all are there.
 
-    Whoever finds the last item done makes it; it can always be made again.
+    The table is `table-0123456789abcdef.parquet` in the run's folder, named by its digest.
+
+    The process that finds the last item done writes it; it can always be made again.
     """
 
     final: tuple[str, ...]
-    """Columns of the table."""
+    """The columns of the table."""
 
     @property
     def table_columns(self) -> tuple[str, ...]:
@@ -158,7 +165,7 @@ class ItemRows(TableParts):
         return self.final
 
     def tables(self, run: Path) -> list[Path]:
-        """Return the file of the table. ValueError where it is not there, or not what was written."""
+        """Return the file of the table. ValueError where it is missing, or has changed since it was written."""
         found = [path for path in run.glob(f"table-*{SUFFIX}") if path.is_file()]
         if not found:
             raise ValueError(f"all of {run} is computed, its table is not made yet: run its command again")
@@ -168,11 +175,11 @@ class ItemRows(TableParts):
         return found[:1]
 
     def table_name(self, content: Path) -> str:
-        """Return what a table of this content is called."""
+        """Return the name of a table with this content."""
         return f"table-{file_digest(content)}{SUFFIX}"
 
     def write_table(self, run: Path, blocks: "Iterable[Block]", made: Mapping[str, Any]) -> None:
-        """Write the table, complete or absent; `made` is what it says of how it was made.
+        """Write the table, complete or absent; `made` is the account of how it was made that it carries.
 
         CannotWriteError, a ValueError, where there is no room.
         """
@@ -196,7 +203,7 @@ def write_parquet(
     blocks: "Iterable[Block]",
     made: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write rows into a file beside `path` that is called by its content, and return it.
+    """Write rows to a new file beside `path`, named by its content through `named`, and return its path.
 
     CannotWriteError, a ValueError, where there is no room.
     """
@@ -224,8 +231,10 @@ def write_parquet(
 
 @dataclass(frozen=True)
 class WindowFiles:
-    """Files beside the run's folder, of each window the same, named with its number for `{n}`; they have digests of
-    their own, which are checked where their numbers are read."""
+    """Files beside the run's folder, the same kinds for each window, whose names have its number in place of `{n}`.
+
+    They carry digests of their own, which are checked when their numbers are read.
+    """
 
     names: tuple[str, ...]
 
@@ -244,10 +253,10 @@ class WindowFiles:
         return [run.parent / str(number).join(name.rsplit("{n}", 1)) for name in self.names]
 
     def write(self, run: Path, items: range, pieces: "Sequence[Block]") -> None:
-        """Do nothing: they are written as they are computed."""
+        """Do nothing: the files are written while they are computed."""
 
     def check(self, run: Path, items: "Sequence[WorkItem]") -> None:
-        """Raise ValueError for files that are not whole, or of another window than their names say."""
+        """Raise ValueError for files that are incomplete, or belong to another window than their names say."""
         # Not before: what shows how a run is getting on must not wait for torch.
         from decomp.core.storage import stored_window
 
@@ -265,10 +274,10 @@ class WindowFiles:
                 )
 
     def tidy(self, run: Path) -> None:
-        """Do nothing: nothing of them is left over."""
+        """Do nothing: these files leave nothing behind."""
 
     def remove(self, run: Path) -> None:
-        """Do nothing: they belong to the command that wrote them."""
+        """Do nothing: the files belong to the command that wrote them."""
 
 
 Store = TableParts | WindowFiles

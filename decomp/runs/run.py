@@ -1,7 +1,7 @@
 """Runs that can be interrupted: a folder in which an item of work is done when its part is there.
 
-The manifest says what was asked and is never written again; parts are complete or absent; the journals say
-how long parts took and what failed, and nothing depends on them.
+The manifest says what is computed and is never written again; parts are complete or absent; the journals say how long
+parts took and which failed, and nothing depends on them.
 """
 
 import re
@@ -35,7 +35,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Return the shard of a text like `3/8`, the third of eight. ValueError for anything else."""
+    """Return the shard that a text such as `3/8` names, the third of eight. ValueError for anything else."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     shard = Shard(int(match[1]), int(match[2])) if match else Shard(0, 0)
     if not 1 <= shard.index <= shard.count:
@@ -45,29 +45,30 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its manifest has it."""
+    """An interruptible piece of work: its folder, its items, and where their results are kept."""
 
     folder: Path
     request: Mapping[str, Any]
     """All that the bytes of the result depend on."""
     what: str
-    """What an item is: window, item, fact, prompt."""
+    """The name of one item: window, item, fact, prompt."""
     items: Sequence[WorkItem]
     batches: Sequence[Batch]
     unit_cost: int
-    """Most that is computed between two parts: what an interruption may cost."""
+    """The most that is computed between two parts, in the units of `WorkItem.cost`: what an interruption may lose."""
     store: Store
 
     def done(self) -> set[int]:
-        """Return the items that need no more work."""
+        """Return the numbers of the items that need no more work."""
         done = self.store.done(self.folder)
         return {number for batch in self.batches if done.issuperset(batch) for number in batch}
 
     def cost(self, items: Iterable[int]) -> int:
+        """Return the summed cost of some items, given by their numbers."""
         return sum(self.items[number].cost for number in items)
 
     def share(self, shard: Shard) -> list[Batch]:
-        """Return the batches of one shard: consecutive, and of about the same cost as every other shard's."""
+        """Return the batches of one shard: consecutive, with about the same cost as those of every other shard."""
         total, before, own = self.cost(range(len(self.items))), 0, []
         for batch in self.batches:
             cost = self.cost(batch)
@@ -77,12 +78,12 @@ class Run:
         return own
 
     def left(self, shard: Shard) -> list[int]:
-        """Return the items of one shard that need work."""
+        """Return the numbers of the items of one shard that still need work."""
         done = self.done()
         return [number for batch in self.share(shard) for number in batch if number not in done]
 
     def units(self, shard: Shard) -> list[list[Batch]]:
-        """Return what is left to do, in order: consecutive batches that make one part."""
+        """Return the remaining work of one shard, in order: groups of consecutive batches that make one part each."""
         done = self.done()
         units: list[list[Batch]] = []
         room = 0
@@ -99,11 +100,11 @@ class Run:
         return units
 
     def check(self) -> None:
-        """Raise ValueError, with its file, for anything done that is not what was written."""
+        """Raise ValueError, naming the file, for a result that has changed since it was written."""
         self.store.check(self.folder, self.items)
 
     def refuse_incomplete(self) -> None:
-        """Raise ValueError, with how many and which, if items are missing."""
+        """Raise ValueError, saying how many and which, if items are missing."""
         done = self.done()
         if missing := [number for number in range(len(self.items)) if number not in done]:
             first = self.items[missing[0]]
@@ -113,7 +114,7 @@ class Run:
             )
 
     def table_parts(self) -> TableParts:
-        """Return the store of a run that makes a table. ValueError for one that stores decompositions."""
+        """Return the parts of a run that makes a table. ValueError for a run that stores decompositions."""
         if isinstance(self.store, WindowFiles):
             raise ValueError(f"{self.folder} is a run of decomp decompose, whose results are files and no table")
         return self.store
@@ -132,7 +133,7 @@ class Run:
         return blocks_of([path for _, path in parts])
 
     def remove(self) -> None:
-        """Remove all of the run, the manifest last: without one, parts would belong to whoever comes next."""
+        """Remove the whole run, the manifest last: parts without one would be taken for those of the next run."""
         self.store.remove(self.folder)
         for name in ("journal", "outputs"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

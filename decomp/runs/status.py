@@ -1,4 +1,4 @@
-"""How a run is getting on, from its parts and its journals."""
+"""The progress of a run, from its parts and its journals."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from decomp.runs.run import Run, Shard, parse_shard
 from decomp.runs.work import journal_entries
 
 RECENT = 600
-"""Seconds of work that the rate is taken from, or as many as three of the longest parts."""
+"""Seconds of work over which the rate is averaged; longer where three of the longest parts take longer."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Of work, done or to do."""
+    """An amount of work, done or to do."""
 
     items: int
     targets: int
@@ -22,6 +22,7 @@ class Amount:
 
 
 def amount(run: Run, items: Iterable[int]) -> Amount:
+    """Return the amount of work of some items of a run, given by their numbers."""
     chosen = [run.items[number] for number in items]
     return Amount(
         len(chosen), sum(w.targets for w in chosen), sum(w.pairs for w in chosen), sum(w.cost for w in chosen)
@@ -30,27 +31,30 @@ def amount(run: Run, items: Iterable[int]) -> Amount:
 
 @dataclass(frozen=True)
 class Share:
-    """One shard's share."""
+    """The progress of one shard."""
 
     shard: Shard
     total: Amount
     done: Amount
     last: float
-    """When it last wrote, in seconds since 1970."""
+    """The time of the shard's last entry in the journals, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Status:
+    """The progress of a run: what is done and left, how fast it goes, and which items failed."""
+
     total: Amount
     done: Amount
     pairs_per_second: float | None
     seconds_left: float | None
     failed: dict[range, str]
-    """Windows that are still to be done, and why the last try failed."""
+    """Items that are still to be done, and why the last attempt failed."""
     shares: list[Share]
 
 
 def status_of(run: Run) -> Status:
+    """Return the progress of a run, read from its parts and its journals."""
     done, entries = run.done(), journal_entries(run)
     total, finished = amount(run, range(len(run.items))), amount(run, done)
     pairs_per_second, cost_per_second = rates(run, [e for e in entries if "first" in e and e["error"] is None])
@@ -59,12 +63,13 @@ def status_of(run: Run) -> Status:
 
 
 def failures(done: set[int], entries: Sequence[dict[str, Any]]) -> dict[range, str]:
+    """Return the items whose last attempt failed and that are not done since, with their errors, in order."""
     failed = {range(e["first"], e["stop"]): e["error"] for e in entries if e.get("error") is not None}
     return {items: failed[items] for items in sorted(failed, key=min) if not done.issuperset(items)}
 
 
 def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:
-    """Return pairs and operations per second of the time in which any process worked, lately."""
+    """Return pairs and operations per second of the recent time in which any process worked; None before any part."""
     if not parts:
         return None, None
     lately = max(e["time"] for e in parts) - max(RECENT, 3 * max(e["seconds"] for e in parts))
@@ -84,7 +89,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def shares(run: Run, done: set[int], entries: Sequence[dict[str, Any]]) -> list[Share]:
-    """Return how far each shard is that anyone began."""
+    """Return the progress of each shard that a process has begun."""
     last = {entry["shard"]: entry["time"] for entry in entries}
     found = []
     for shard in sorted((parse_shard(text) for text in last), key=lambda shard: (shard.count, shard.index)):

@@ -24,13 +24,13 @@ from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block
 from decomp.tables.front import PLACE_COLUMNS, groups_of, place_columns
 
 Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
-"""From token ids: whether the first is the beginning of sequence, and the strings of all."""
+"""A function from token ids to whether the first is the beginning of sequence, and the strings of all."""
 DELTA_LP_COLUMNS = (*PLACE_COLUMNS, *COLUMNS)
-"""Of the table of ΔLP from stored decompositions, whose sources are tokens."""
+"""Columns of the table of ΔLP from stored decompositions whose sources are tokens."""
 
 
 def placed(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
-    """Return a decomposition that knows its tokens and where they stand; `about` is what else it says of itself."""
+    """Return a decomposition with its tokens and their places in the text, and `about` as further facts about it."""
     place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
     partition = result.partition
     if (groups := groups_of(window, None if partition.is_tokens else partition)) is not None:
@@ -40,7 +40,7 @@ def placed(result: Decomposition, window: TokenisedWindow, **about: str) -> Deco
 
 @dataclass(frozen=True)
 class StoredWindow:
-    """A stored decomposition, the window that it is of, its tokens, and their places in the article."""
+    """A stored decomposition, the window that was decomposed, its tokens, and their places in the article."""
 
     name: str
     result: Decomposition
@@ -48,12 +48,12 @@ class StoredWindow:
     tokens: tuple[str, ...]
 
     def places(self) -> list[tuple[int | None, ...]]:
-        """Return word and characters of each token, empty in files that do not say."""
+        """Return the word and characters of each token, all None for files that do not record them."""
         places = json.loads(self.result.about.get("places", "null")) or [[None] * 3] * len(self.tokens)
         return [tuple(place) for place in places]
 
     def delta_lp(self) -> Scores:
-        """Return ΔLP of every stored source, in bits. ValueError for a damaged file, or no finite number."""
+        """Return ΔLP of every stored source, in bits. ValueError for a damaged file, or scores that are not finite."""
         result, targets = self.result, self.window.targets
         scores, log2_prob = result.delta_lp(targets.start), result.next_log2_prob()
         begun = tuple(result.partition.begun.tolist()) if self.has_groups else None
@@ -67,11 +67,11 @@ class StoredWindow:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the columns of its table."""
+        """Return the columns of the table of this window's ΔLP."""
         return (*PLACE_COLUMNS, SOURCE_LENGTH, *COLUMNS) if self.has_groups else DELTA_LP_COLUMNS
 
     def groups(self) -> Groups | None:
-        """Return the sources as columns of a table, None where they are tokens."""
+        """Return the sources as columns of a table; None where they are single tokens."""
         if not self.has_groups:
             return None
         partition = self.result.partition
@@ -79,13 +79,13 @@ class StoredWindow:
         return Groups(np.array(partition.begins), names, partition.labels.bincount().numpy())
 
     def block(self) -> Block:
-        """Return the rows of its ΔLP."""
+        """Return the rows of the table of this window's ΔLP."""
         places = place_columns(self.places())
         front = {"source_word": places["word"]}
         return scores_block(self.delta_lp(), self.window, self.tokens, places, front, self.groups())
 
     def made(self) -> dict[str, Any] | None:
-        """Return how a table of ΔLP from it is made, None where the file does not say."""
+        """Return the account of how a table of this window's ΔLP is made; None where the file has none."""
         about = self.result.about
         if "weights" not in about:
             return None
@@ -104,7 +104,7 @@ class StoredWindow:
 
 
 def window_of(result: Decomposition, name: str) -> StoredWindow:
-    """Return a decomposition that knows its place. ValueError for one that does not say its tokens and window."""
+    """Return a decomposition as a stored window. ValueError for one that does not record its tokens and window."""
     window = json.loads(result.about.get("window", "null"))
     if window is None or result.tokens is None:
         raise ValueError(f"{name} does not say its tokens and window: make it with decomp decompose (decomp.decompose)")
@@ -112,10 +112,10 @@ def window_of(result: Decomposition, name: str) -> StoredWindow:
 
 
 def find_stored(identifier: str, folder: Path) -> dict[str, Path]:
-    """Return the stored file of that identifier, or those of all windows of that corpus and model, in order.
+    """Return the stored file with this identifier, or those of all windows of this corpus and model, in order.
 
-    ValueError for an unknown identifier, a run that is not finished, and windows that are missing or not those that
-    their names say.
+    ValueError for an unknown identifier, a run that is not finished, and windows that are missing or have another's
+    name.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: give the one that decomp decompose wrote, with --output-dir")
@@ -132,7 +132,7 @@ def find_stored(identifier: str, folder: Path) -> dict[str, Path]:
 
 
 def check_all_there(identifier: str, folder: Path, windows: dict[int, str]) -> None:
-    """Raise ValueError unless these are all windows of the run, or, where none is known, the first ones without gap."""
+    """Raise ValueError unless these are all windows of the run, or, where no run is known, numbered without a gap."""
     run_folder = folder / f"{identifier}{SUFFIX}"
     count = max(windows, default=-1) + 1
     if (run_folder / MANIFEST).exists():
@@ -152,10 +152,10 @@ def check_all_there(identifier: str, folder: Path, windows: dict[int, str]) -> N
 
 
 def open_stored(name: str, path: Path, model: str, number: int, tokens_of: Tokens) -> StoredWindow:
-    """Return a stored decomposition of the model of that label, whose unembedding lies beside it.
+    """Return a stored decomposition made with the model of this label, whose unembedding lies in the same folder.
 
-    What files of the original format do not say is made up: tokens by `tokens_of`, and article `number`. ValueError
-    for files that are damaged or of another model, and where the unembedding is missing.
+    Files of the original format lack tokens and article: `tokens_of` gives the tokens, `number` is the article.
+    ValueError for files that are damaged or of another model, and where the unembedding is missing.
     """
     pt = path.suffix == ".pt"
     beside = (pt_unembedding_path if pt else unembedding_path)(path.parent, model)

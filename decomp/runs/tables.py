@@ -23,7 +23,7 @@ class RunTable(TableFile):
     files: tuple[Path, ...]
 
     def made(self) -> Made:
-        """Return how the run's table is made: what was asked of the run."""
+        """Return the account of how the run's table is made: the run's request."""
         return self.run.request
 
     def blocks(self) -> Iterator[Block]:
@@ -55,7 +55,7 @@ def open_table_or_run(path: Path) -> TableFile:
 
 
 def table_file_of(path: Path) -> Path:
-    """Return a file as it is, and for the folder of a run the file that its table is, if it is one.
+    """Return the path of a file, or of the one file that holds the table of a run's folder.
 
     ValueError for a run that is not complete, and for one whose table is in many parts.
     """
@@ -68,8 +68,10 @@ def table_file_of(path: Path) -> Path:
 
 
 def other_table(paths: Sequence[Path]) -> RunTable | None:
-    """Return the table of a single run where it is no long table, else None. ValueError for a run that is not
-    complete."""
+    """Return the table of a single run where it is not a long table, else None.
+
+    ValueError for a run that is not complete.
+    """
     if len(paths) != 1 or not paths[0].is_dir():
         return None
     table = table_of(open_run(paths[0]))
@@ -78,7 +80,7 @@ def other_table(paths: Sequence[Path]) -> RunTable | None:
 
 @contextmanager
 def own_table(run: Path, output: Path, format_name: str, columns: Sequence[str], made: Made) -> Iterator[Writer]:
-    """Give a writer of rows to a file that is complete or absent, and that the run in a folder may replace later."""
+    """Open a file for rows that is complete or absent, and that the run in the folder may replace later."""
     with whole_table(output, format_name, made) as beside:
         with (
             beside.open("w", encoding="utf-8", newline="") as file,

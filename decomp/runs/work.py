@@ -1,4 +1,4 @@
-"""Working through a run: what comes of each piece of it, and a journal of how long it took and what failed."""
+"""Working through a run: the result of each piece of it, and a journal of how long pieces took and which failed."""
 
 import json
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of consecutive items: their part, or why there is none."""
+    """The result of computing consecutive items: the rows of their part, or the error that stopped them."""
 
     items: range
     pieces: "list[Block]"
-    """Of the part, one for each batch."""
+    """The rows of the part, one block for each batch; empty after an error."""
     error: str | None
     seconds: float
     host: str
@@ -31,7 +31,10 @@ class Outcome:
 
 
 def outcomes(unit: Sequence[Batch], compute: "Callable[[Batch], Block]") -> Iterator[Outcome]:
-    """Compute the batches of one unit. One that fails cuts the part in two; so does an interruption."""
+    """Compute the batches of one unit and yield its outcomes.
+
+    All batches are one outcome, unless one fails or an interruption comes: those before it are then an outcome apart.
+    """
     first, pieces, began = unit[0].start, list["Block"](), time.monotonic()
 
     def outcome(items: range, error: BaseException | None = None) -> Outcome:
@@ -58,18 +61,19 @@ def outcomes(unit: Sequence[Batch], compute: "Callable[[Batch], Block]") -> Iter
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as text: a person's mistake in its own words, anything else with its kind."""
+    """Return an error as text: the message of a ValueError, anything else with its type."""
     message = " ".join(str(error).split())
     return message if type(error) is ValueError else f"{type(error).__name__}: {message}"
 
 
 def host() -> str:
+    """Return the name of this machine."""
     return socket.gethostname()
 
 
 @dataclass(frozen=True)
 class Journal:
-    """One process's account of a run, for people to look at: a JSON object a line."""
+    """One process's account of a run, for people to read: a JSON object a line."""
 
     path: Path
     shard: Shard
@@ -85,14 +89,14 @@ class Journal:
 
 
 def journal_of(run: Run, shard: Shard, **about: Any) -> Journal:
-    """Return the journal of this process, begun with the means that it has."""
+    """Return the journal of this process, begun with a line on its host and `about`."""
     journal = Journal(run.folder / "journal" / f"{host()}-{os.getpid()}.jsonl", shard)
     journal.add(host=host(), pid=os.getpid(), **about)
     return journal
 
 
 def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
-    """Write the part, if there is one, then the account of it."""
+    """Write the part of an outcome, unless it failed, then its entry in the journal."""
     if outcome.error is None:
         run.store.write(run.folder, outcome.items, outcome.pieces)
     account = {name: getattr(outcome, name) for name in ("error", "seconds", "host", "pid")}
@@ -100,7 +104,7 @@ def keep(run: Run, outcome: Outcome, journal: Journal) -> None:
 
 
 def journal_entries(run: Run) -> list[dict[str, Any]]:
-    """Return the entries of all processes, by time; a line that is cut off or no entry is passed over."""
+    """Return the entries of all processes, by time; lines that are cut off or malformed are skipped."""
     entries = []
     for path in (run.folder / "journal").glob("*.jsonl"):
         if path.is_file():
@@ -111,7 +115,7 @@ def journal_entries(run: Run) -> list[dict[str, Any]]:
 
 
 def is_entry(run: Run, entry: Any) -> bool:
-    """Return whether a line of a journal says what it should: when, which shard, and of a part its items."""
+    """Return whether a line of a journal is an entry: with a time and a shard, and for a part with its items."""
     if not isinstance(entry, dict) or not isinstance(entry.get("time"), int | float):
         return False
     try:
