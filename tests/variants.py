@@ -268,7 +268,18 @@ ARCHITECTURES = {
         "Olmo2ForCausalLM",
         DecomposedOlmo2ForCausalLM,
         LLAMA,
-        {"-biased": {"attention_bias": True, "num_key_value_heads": 4}},
+        {
+            "-biased-yarn": {
+                "attention_bias": True,
+                "num_key_value_heads": 4,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "rope_theta": 10_000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 12,
+                },
+            }
+        },
     ),
     "mixtral": Architecture(
         "MixtralConfig",
@@ -312,7 +323,21 @@ ARCHITECTURES = {
         LLAMA,
         {
             "-window": {"sliding_window": 5, "tie_word_embeddings": True},
-            "-partial": {"hidden_size": 32, "partial_rotary_factor": 0.5, "num_key_value_heads": 4},
+            # Of its two regimes of rotations, the one of long texts.
+            "-partial-long": {
+                "hidden_size": 32,
+                "partial_rotary_factor": 0.5,
+                "num_key_value_heads": 4,
+                "original_max_position_embeddings": 2,
+                "rope_parameters": {
+                    "rope_type": "longrope",
+                    "rope_theta": 10_000.0,
+                    "factor": 24.0,
+                    "original_max_position_embeddings": 2,
+                    "short_factor": [1.0, 1.5],
+                    "long_factor": [2.0, 3.0],
+                },
+            },
         },
     ),
     "starcoder2": Architecture(
