@@ -109,9 +109,9 @@ class Measure:
             )
 
     def check_strongest(self, request: Request) -> None:
-        """Raise ValueError where the strongest sources alone are asked of a measure that scores all at once."""
+        """Raise ValueError where the strongest sources alone are asked of another measure than `delta_lp`."""
         if request.strongest is not None and self.name != "delta_lp":
-            raise ValueError(f"--strongest (strongest=) is of delta_lp: {self.name} has all sources for one price")
+            raise ValueError(f"--strongest (strongest=) is of delta_lp alone: score {self.name} without it")
 
     def check_together(self, request: Request) -> None:
         """Raise ValueError where the measure is not defined for words and spans as what is predicted."""
