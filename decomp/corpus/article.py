@@ -1,4 +1,4 @@
-"""An article: a text of a corpus, and what its input says of it."""
+"""One text of a corpus, with what its input file gives beside it: an id, words, annotations, parts, token ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,28 +10,28 @@ from decomp.io.texts import check_unicode
 
 @dataclass(frozen=True)
 class Article:
-    """A text, and the id that its input gives it (empty where it gives none).
+    """One text of a corpus, an article, with the id of its input file (an empty string where it gives none).
 
-    ValueError for a text with half of a surrogate pair: no tokenizer takes it.
+    ValueError for a text that holds half of a Unicode surrogate pair, which no tokenizer takes.
     """
 
     text: str
     id: str = ""
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
-    """Where its sentences, lines, paragraphs and segments are, as far as the text itself does not say."""
+    """The spans of sentences, lines, paragraphs and named segments that the input file itself marks."""
     ids: tuple[int, ...] | None = field(default=None, repr=False)
-    """Its tokens where it comes as these alone; the text is then theirs."""
+    """The token ids of an article that comes as token ids, from which its text is decoded; None for a text."""
     words: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
-    """The characters of its words; None where these are what stands between white space."""
+    """The first character and the one after the last of each word; None for words between white space."""
     annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False, hash=False)
-    """By column, what is known of each word."""
+    """The annotations of the words: by the name of a column, a value for each word."""
 
     def is_empty(self) -> bool:
-        """Return whether there is neither text nor tokens."""
+        """Return whether the article has neither text (white space aside) nor token ids."""
         return not self.text.strip() and not self.ids
 
     def content(self) -> bytes:
-        """Return all that tells it from other articles."""
+        """Return the bytes by which the article differs from others, for a digest of a corpus."""
         more = (self.ids, self.words, dict(self.annotations))
         return (repr(self) + (repr(more) if any(more) else "")).encode()
 

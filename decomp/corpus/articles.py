@@ -1,4 +1,4 @@
-"""The articles of a corpus: `!ARTICLE` text, plain text, or tables; in a file, a folder, or standard input."""
+"""Reading a corpus into articles: `!ARTICLE` text, plain text, tables; from a file, a folder, or standard input."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from decomp.io.texts import STDIN, read_text, suffix_of
 
 HEADER = "!ARTICLE"
 MARKER = re.compile(rf"{HEADER}(?:\s+(?P<title>.*))?")
-"""A line between articles; it may hold the title of the next one."""
+"""The line that begins an article, which may hold the article's title."""
 ALMOST_MARKER = re.compile(r"!\s*article.*", re.IGNORECASE)
 INPUT_FORMATS = ("text", *(suffix[1:] for suffix in SUFFIXES), "conllu")
 
@@ -23,28 +23,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a corpus is to be read, where its files do not say."""
+    """The format of a corpus, and which columns of its tables hold the text and the id of an article."""
 
     name: str | None = None
-    """One of `INPUT_FORMATS`; by default what the suffix says, `text` where it says nothing."""
+    """The format, one of `INPUT_FORMATS`; None for the one of the file's suffix, `text` where that is unknown."""
     text_field: str = "text"
-    """Column or field of a table that holds the text, or a list of token ids,"""
+    """The column (or field of JSON lines) that holds an article's text, or its list of token ids."""
     id_field: str = "id"
-    """and the one with the article's id, if there is one."""
+    """The column that holds an article's id; a table may lack it."""
 
 
 AS_THE_NAME_SAYS = InputFormat()
 
 
 def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> list[Article]:
-    """Return the articles of a corpus; an article may be empty.
+    """Return the articles of a corpus, in order; an article may be empty.
 
-    A text file is a sequence of articles if it has a line `!ARTICLE` (a title may follow, which becomes the
-    article's id), and one article if not. A table has an article in each row, a folder those of all its files that
-    are not hidden, in order of name; one that `datasets` saved those of the data set. `-` is standard input; `.gz`
-    is unpacked.
+    A text file with lines `!ARTICLE` has one article after each (the title that may follow on that line becomes the
+    article's id); a text file without is one article. A table (CSV, TSV, JSON lines, Parquet, Arrow) has one article
+    in each row. A folder has the articles of all its files that are not hidden, in the order of their names; a
+    folder that the library `datasets` saved has those of the data set. The path `-` is standard input, and files
+    that end in `.gz` are unpacked.
 
     ValueError for a file that is missing, not UTF-8, malformed, too large, or without text.
+
+        >>> from pathlib import Path
+        >>> _ = Path("two.txt").write_text("!ARTICLE cats\\nThe cat sat.\\n!ARTICLE dogs\\nA dog barked.")
+        >>> [(article.id, article.text) for article in read_articles("two.txt")]
+        [('cats', 'The cat sat.'), ('dogs', 'A dog barked.')]
     """
     path = Path(path)
     if path.is_dir() and (saved := dataset_files(path)) is not None:
@@ -60,12 +66,12 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
 
 
 def corpus_name(path: Path) -> str:
-    """Return what a corpus is called in the names of its files."""
+    """Return the short name of a corpus: its file's name without suffixes, or `stdin`."""
     return "stdin" if str(path) == STDIN else Path(path.name.removesuffix(".gz")).stem
 
 
 def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Article]:
-    """Return the articles of one file; `default_id` is for those that have none of their own."""
+    """Return the articles of one file; those without an id of their own get `default_id`."""
     suffix = suffix_of(path) if form.name is None else f".{form.name}"
     if suffix in COLUMNAR and str(path) == STDIN:
         raise ValueError(f"{suffix[1:].title()} can't be read from standard input: give the file")
@@ -79,9 +85,9 @@ def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Artic
 
 
 def dataset_files(folder: Path) -> list[Path] | None:
-    """Return the files of a data set that the library `datasets` saved in a folder, in order; None for other folders.
+    """Return the files of a data set that the library `datasets` saved in `folder`, in order; None for other folders.
 
-    ValueError for one of several splits, of which one has to be chosen, and for one that is damaged.
+    ValueError for a data set with several splits, of which one has to be chosen, and for a damaged one.
     """
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
@@ -100,10 +106,11 @@ def dataset_files(folder: Path) -> list[Path] | None:
 
 
 def text_articles(text: str, name: str = "the text", default_id: str = "") -> list[Article]:
-    """Return the articles of `!ARTICLE` text, the lines of each joined with one space; or the text as it stands.
+    """Return the articles of a text with lines `!ARTICLE`, or the whole text as one article where it has none.
 
-    What stands before the first `!ARTICLE` is an article of its own. That, and lines that are almost markers
-    and so are read as text, are warned of.
+    The lines of an article are joined with one space; a text without such lines stays as it is. Text before the first
+    `!ARTICLE` is an article of its own. A warning is logged for such text, and for lines that look like `!ARTICLE`
+    and are read as text.
     """
     lines = [line.strip() for line in text.splitlines()]
     warn_of_almost_markers(lines, name)
@@ -122,18 +129,18 @@ def text_articles(text: str, name: str = "the text", default_id: str = "") -> li
 
 
 def joined(lines: list[str], article_id: str) -> Article:
-    """Return lines as an article, without the empty ones."""
+    """Return the article whose text is the given lines, joined with one space; empty lines are left out."""
     return Article(" ".join(filter(None, lines)), article_id, parts_of_lines(lines))
 
 
 def title_of(line: str) -> str:
-    """Return what a marker says after `!ARTICLE`; nothing where it stands alone."""
+    """Return the title that follows `!ARTICLE` on its line; an empty string where none does."""
     marker = MARKER.fullmatch(line)
     return (marker["title"] or "").strip() if marker else ""
 
 
 def warn_of_almost_markers(lines: list[str], name: str) -> None:
-    """Warn, in one line, of lines that look like `!ARTICLE` and are none."""
+    """Warn, in one message, of all lines that look like `!ARTICLE` and are read as text."""
     almost = [n for n, line in enumerate(lines, 1) if ALMOST_MARKER.fullmatch(line) and not MARKER.fullmatch(line)]
     if almost:
         more = f" (and {len(almost) - 1} more)" if len(almost) > 1 else ""
@@ -144,7 +151,7 @@ def warn_of_almost_markers(lines: list[str], name: str) -> None:
 
 
 def table_article(record: Record, form: InputFormat, default_id: str) -> Article:
-    """Return the article of a row, its text as it stands. ValueError for no text, or an id that is none."""
+    """Return the article in one row of a table. ValueError for a row without text, or with an id of another type."""
     text, article_id = record.values.get(form.text_field), record.values.get(form.id_field)
     if not isinstance(article_id, str | int | None):
         raise ValueError(f"{record.place}: the id must be text or a number, it is {article_id!r}")
@@ -160,7 +167,10 @@ def table_article(record: Record, form: InputFormat, default_id: str) -> Article
 
 
 def articles_of_rows(rows: Iterable[Mapping[str, Any]], form: InputFormat = AS_THE_NAME_SAYS) -> list[Article]:
-    """Return the articles of rows at hand, such as a data set of the library `datasets`. ValueError without text."""
+    """Return the articles of rows in memory, such as a data set of the library `datasets`.
+
+    ValueError for a row without the column of the text, and where no row has text.
+    """
     articles = [table_article(Record(f"row {number}", row), form, "") for number, row in enumerate(rows)]
     if all(article.is_empty() for article in articles):
         raise ValueError(f"there is no text in the {len(articles)} rows of the data set")

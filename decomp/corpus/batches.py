@@ -1,12 +1,13 @@
-"""Which texts are computed together."""
+"""Grouping consecutive texts into batches that are computed together."""
 
 from collections.abc import Sequence
 
 
 def in_batches(lengths: Sequence[int], size: int | None, tokens: int) -> list[range]:
-    """Return batches of consecutive texts: `size` of them, or where it is None as many as fit into `tokens`.
+    """Return batches of consecutive texts, as ranges of their numbers.
 
-    Nothing is padded, so short texts fill matrix products together and take no more memory than a long one.
+    `lengths` are the texts' numbers of tokens. A batch has `size` texts; where `size` is None, as many as have
+    `tokens` tokens together. Texts are not padded: short ones share matrix products at the memory of a long one.
     """
     if size is not None:
         return [range(i, min(i + size, len(lengths))) for i in range(0, len(lengths), size)]

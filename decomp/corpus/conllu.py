@@ -1,4 +1,4 @@
-"""CoNLL-U, the format of Universal Dependencies: articles, words, and what is annotated of each word."""
+"""Reading CoNLL-U, the format of Universal Dependencies: articles, words, and the annotations of each word."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,40 +11,40 @@ from conllu.exceptions import ParseException
 from conllu.serializer import serialize_field
 
 from decomp.corpus.article import Article
-from decomp.corpus.parts import Parts
-from decomp.corpus.words import Span, whitespace_words
+from decomp.corpus.parts import Parts, Span
+from decomp.corpus.words import whitespace_words
 from decomp.io.records import Record
 from decomp.io.texts import read_text
 
 SUFFIX = ".conllu"
 OF_WORDS = ("lemma", "upos", "xpos", "feats", "head", "deprel")
 ANNOTATIONS = ("sent_id", "token_id", *OF_WORDS)
-"""Columns: the sentence, the word's number in it, and six fields of the format."""
+"""The columns of annotations: the sentence's id, the word's number in it, and six fields of CoNLL-U."""
 JOINED = "+"
-"""Between the annotations of several tokens that are one word."""
+"""The separator between the annotations of several tokens that are written as one word."""
 
 
 @dataclass(frozen=True)
 class SurfaceToken:
-    """What stands in the text: a word, or several that are written as one (`zum`: zu + dem)."""
+    """A token of CoNLL-U as it is written in the text: a word, or several words in one (German `zum`: zu + dem)."""
 
     form: str
     space_after: bool
     annotations: Mapping[str, str]
-    """By column; those of several words are joined by `+`."""
+    """The annotations by the name of their column; those of several words are joined with `+`."""
 
 
 @dataclass
 class Document:
-    """What a line `# newdoc` begins."""
+    """One document of a CoNLL-U file: the sentences from one line `# newdoc` to the next."""
 
     id: str
     tokens: list[SurfaceToken]
     ends: list[int] = field(default_factory=list)
-    """How many tokens there are up to the end of each sentence."""
+    """For each sentence, the number of the document's tokens up to its end."""
 
     def text_and_spans(self) -> tuple[str, list[Span]]:
-        """Return the text, and the characters of each token in it."""
+        """Return the document's text, and the span of characters of each token in it."""
         text, spans = "", list[Span]()
         for token in self.tokens:
             spans.append((len(text), len(text) + len(token.form)))
@@ -52,7 +52,7 @@ class Document:
         return text.rstrip(), spans
 
     def article(self, default_id: str) -> Article:
-        """Return the article, its words what stands between white space, with the annotations of their tokens."""
+        """Return the document as an article, whose words, between white space, have their tokens' annotations."""
         text, spans = self.text_and_spans()
         words = [(start, stop) for start, stop in whitespace_words(text).tolist()]
         own, first = list[list[Mapping[str, str]]](), 0
@@ -70,12 +70,12 @@ class Document:
 
 
 def conllu_articles(path: Path, default_id: str = "") -> list[Article]:
-    """Return the documents of a CoNLL-U file as articles, all of it where no line `# newdoc` begins one."""
+    """Return the documents of a CoNLL-U file as articles; a file without a line `# newdoc` is one article."""
     return [document.article(default_id) for document in documents(path)]
 
 
 def conllu_words(path: Path) -> Iterator[Record]:
-    """Yield a row for each token of a CoNLL-U file, with its article and annotations, as a list of words has it."""
+    """Yield one record for each token of a CoNLL-U file: `article`, `word`, and a value for each annotation."""
     for number, document in enumerate(documents(path)):
         for place, token in enumerate(document.tokens):
             values = {"article": document.id or str(number), "word": token.form, **token.annotations}
@@ -83,7 +83,7 @@ def conllu_words(path: Path) -> Iterator[Record]:
 
 
 def documents(path: Path) -> list[Document]:
-    """Return the documents of a CoNLL-U file. ValueError for a file that is none, or has no tokens."""
+    """Return the documents of a CoNLL-U file. ValueError for a file that is malformed, or has no tokens."""
     try:
         sentences = parse(read_text(path))
     except ParseException as error:
@@ -101,7 +101,7 @@ def documents(path: Path) -> list[Document]:
 
 
 def surface_tokens(sentence: Sequence[Mapping[str, Any]], sent_id: str) -> Iterator[SurfaceToken]:
-    """Yield what stands in the text of a sentence; empty nodes (`8.1`) do not."""
+    """Yield the tokens of one sentence as the text has them; empty nodes (numbered like `8.1`) are left out."""
     waiting: tuple[Mapping[str, Any], int] | None = None
     parts: list[Mapping[str, str]] = []
     for token in sentence:
@@ -119,12 +119,12 @@ def surface_tokens(sentence: Sequence[Mapping[str, Any]], sent_id: str) -> Itera
 
 
 def joined(values: Sequence[str]) -> str:
-    """Return the annotation of one word from those of its parts: all of them, but a sentence's name once."""
+    """Return one word's annotation from those of its tokens: joined with `+`, or the one value that all have."""
     different = list(dict.fromkeys(values))
     return values[0] if len(different) == 1 else JOINED.join(values)
 
 
 def written(value: Any) -> str:
-    """Return a field as the file has it, nothing where that is `_`."""
+    """Return the value of a field as the file writes it; an empty string for `_`, the format's missing value."""
     text = serialize_field(value)
     return "" if text == "_" else text

@@ -1,4 +1,4 @@
-"""Items of a context in named segments, and an answer: passages, messages of a chat, worked examples."""
+"""Reading context items: a context in named segments (passages, chat messages, worked examples) and its answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,66 +8,67 @@ from typing import Any
 from decomp.io.records import Record, read_records
 
 FORMS = ("segments", "messages", "examples")
-"""Columns of which an item has one: what its context is made of."""
+"""The columns that may hold an item's context; an item has exactly one of them."""
 
 WITHIN = " / "
-"""Stands between the names of a segment and of a part of it."""
+"""The separator in the name of a part of a segment: `email / sentence 2`."""
 LEVELS = ("segment", "sentence", "word")
-"""From the segments of an item to parts of the strongest, and parts of these."""
+"""The levels at which sources of a context are scored, from the whole segments to smaller parts of them."""
 ANSWER = "answer"
-"""The part of an answer that is all of it; others are `sentence 1` and so on."""
+"""The name of the whole answer among its parts; its sentences are called `sentence 1`, `sentence 2` …"""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A named part of a context."""
+    """A named part of a context, which is one source of the answer: a passage, a message, a worked example."""
 
     name: str
     text: str
     ranked: bool = True
-    """Whether it is compared with the others; what is asked, or an instruction, need not be."""
+    """Whether the segment takes part in the ranking of sources; a question or an instruction need not."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A turn of a chat, in one segment or several."""
+    """One turn of a chat, whose text is divided into one or more segments."""
 
     role: str
     segments: tuple[Segment, ...]
 
     @property
     def content(self) -> str:
-        """Return the text of all segments, a line each."""
+        """Return the message's text: its segments, joined with line breaks."""
         return "\n".join(segment.text for segment in self.segments)
 
 
 @dataclass(frozen=True)
 class ContextItem:
-    """A context in segments, or in messages that hold them, and the answer that follows it."""
+    """A context divided into segments (of plain text or of chat messages), and the answer that follows it."""
 
     place: str
-    """`items.jsonl, line 3`."""
+    """The file and line of the item, for messages of errors: `items.jsonl, line 3`."""
     number: int
-    """Its row in the table, from 0."""
+    """The item's row in its table, counted from 0."""
     name: str
     segments: tuple[Segment, ...]
     between: str = "\n"
-    """What stands between two segments."""
+    """The text between two neighbouring segments."""
     answer: str | None = None
-    """None where the model is to write it."""
+    """The answer's text; None where the model is to write one."""
     messages: tuple[Message, ...] = ()
-    """The same segments as turns, where the context is a chat."""
+    """The turns of a chat, which hold the same segments; empty for plain text."""
     evidence: str = ""
-    """The name of the segment that is known to decide; empty where none is."""
+    """The name of the segment that is known to decide the answer; empty where that is not known."""
 
 
 def read_context_items(source: Path | Sequence[Mapping[str, Any]]) -> list[ContextItem]:
-    """Return the items of a JSONL file (or another table whose cells hold lists), or of mappings like its lines.
+    """Return the context items of a JSON-lines file (or a Parquet table of lists), or of mappings like its lines.
 
-    An item has `segments` (objects with `text`, and if you like `name` and `ranked`), or `messages` (`role`,
-    `content`: text or segments), or `examples` (`input`, `output`) with a `question`; an `id`, an `answer`, and the
-    name of the segment that is known to decide, `evidence`, where there are such. ValueError, with file and line, for
-    an item that is none of these, has a blank text, or two segments of one name.
+    An item has one of: `segments`, a list of objects with `text` and optionally `name` and `ranked`; `messages`, a list
+    of objects with `role` and `content` (a text, or a list of segments); `examples`, a list of objects with `input` and
+    `output`, beside a `question` and optionally an `instruction`. It may have an `id`, an `answer`, and `evidence`, the
+    name of the segment that is known to decide the answer. ValueError, with file and line, for an item without one of
+    these, with a blank text, with two segments of one name, or with the `id` of another item.
     """
     items = [context_item(record, number) for number, record in enumerate(records_of(source))]
     names: dict[str, str] = {}
@@ -79,7 +80,7 @@ def read_context_items(source: Path | Sequence[Mapping[str, Any]]) -> list[Conte
 
 
 def records_of(source: Path | Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Return the rows of a file, or mappings as rows. ValueError for what is neither, or has none."""
+    """Return the rows of a file, or a list of mappings as rows. ValueError for anything else, and for no rows."""
     if isinstance(source, Path):
         return read_records(source, FORMS[:1], *((form,) for form in FORMS[1:]))
     if not isinstance(source, Sequence) or not all(isinstance(values, Mapping) for values in source):
@@ -93,7 +94,7 @@ def records_of(source: Path | Sequence[Mapping[str, Any]]) -> list[Record]:
 
 
 def context_item(record: Record, number: int) -> ContextItem:
-    """Return one row as an item. ValueError, with its place, for a row that is none."""
+    """Return the context item in one row. ValueError, with its file and line, for a malformed one."""
     forms = [form for form in FORMS if record.values.get(form) is not None]
     if len(forms) > 1:
         raise ValueError(f"{record.place} has {' and '.join(forms)}: give one of them")
@@ -127,7 +128,7 @@ def context_item(record: Record, number: int) -> ContextItem:
 
 
 def segment_of(given: Any, name: str, place: str) -> Segment:
-    """Return an object of the list `segments`; `name` is for one that has none."""
+    """Return the segment in one object of the list `segments`; `name` is its name where it gives none."""
     values = mapping(given, name, place)
     ranked = values.get("ranked")
     if ranked not in (None, True, False):
@@ -137,7 +138,7 @@ def segment_of(given: Any, name: str, place: str) -> Segment:
 
 
 def message_of(given: Any, count: int, place: str) -> Message:
-    """Return an object of the list `messages`, the `count`-th."""
+    """Return the message in one object of the list `messages`; `count` is its number in the chat, from 1."""
     values = mapping(given, f"message {count}", place)
     role = text_in(values, "role", f"{place}, message {count}")
     content = values.get("content")
@@ -149,7 +150,10 @@ def message_of(given: Any, count: int, place: str) -> Message:
 
 
 def example_segments(record: Record, examples: Sequence[Any]) -> tuple[Segment, ...]:
-    """Return worked examples, an input and output on lines of their own, behind an instruction, before a question."""
+    """Return the segments of an item of worked examples: the instruction if any, the examples, the question.
+
+    An example's input and output stand on lines of their own.
+    """
     segments = []
     if record.values.get("instruction") is not None:
         segments.append(Segment("instruction", text_in(record.values, "instruction", record.place), ranked=False))
@@ -163,7 +167,7 @@ def example_segments(record: Record, examples: Sequence[Any]) -> tuple[Segment, 
 
 
 def check_names(segments: Sequence[Segment], place: str) -> None:
-    """Raise ValueError for two segments of one name, a name that is kept for what is no segment, and none to rank."""
+    """Raise ValueError for two segments of one name, a name that begins with `<`, and where no segment is ranked."""
     names = [segment.name for segment in segments]
     if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
         raise ValueError(f"{place} has two segments {twice!r}: names must differ")
@@ -174,14 +178,14 @@ def check_names(segments: Sequence[Segment], place: str) -> None:
 
 
 def mapping(given: Any, what: str, place: str) -> Mapping[str, Any]:
-    """Return an object of a list. ValueError where it is none."""
+    """Return a value that must be a mapping (an object of JSON). ValueError for any other value."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{place}: {what} must be an object, it is {shown(given)}")
     return given
 
 
 def text_in(values: Mapping[str, Any], key: str, place: str) -> str:
-    """Return a text of an object. ValueError, with the place, where there is none, or it is blank."""
+    """Return the text under a key of an object. ValueError, with the place, for a missing, blank or other value."""
     value = values.get(key)
     if value is None:
         raise ValueError(f"{place} lacks {key}: it has {', '.join(map(str, values))}")
@@ -193,6 +197,6 @@ def text_in(values: Mapping[str, Any], key: str, place: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return the beginning of a value, as an error shows it."""
+    """Return the beginning of a value's `repr`, for the message of an error."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]} …"

@@ -1,4 +1,4 @@
-"""Contexts as tokens: the text that a model is given, where each segment stands in it, and the answer's tokens."""
+"""Tokenising context items: the text that a model is given, the segment of each token, and the answer's tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,22 @@ from torch import Tensor
 
 from decomp.corpus.context_items import ContextItem, Message, Segment
 from decomp.corpus.contrast_items import spaced
+from decomp.corpus.parts import Span
 from decomp.corpus.tokens import beginning_of_sequence, encode_piece
-from decomp.corpus.words import Span, trimmed
+from decomp.corpus.words import trimmed
 
 MARK = "\ue000context\ue001"
-"""Stands for a message's content where its place is looked for: private characters, which no template takes away."""
+"""A placeholder for a message's text, by which its place in a chat template's output is found.
+
+Its first and last characters are for private use (Unicode), which no chat template removes.
+"""
 TEMPLATE, OWN = "<template>", "<own>"
-"""Sources that are no segments: what stands between these, and earlier tokens of the answer."""
+"""The names of two sources that are no segments: text between segments, and earlier tokens of the answer."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A context as one text, with the characters of each segment."""
+    """The text of a context as the model is given it, with the span of characters of each segment."""
 
     text: str
     spans: tuple[Span, ...]
@@ -30,38 +34,42 @@ class Rendered:
 
 @dataclass(frozen=True)
 class TokenisedContext:
-    """A context and its answer as tokens, with the source of each."""
+    """The tokens of a context and its answer, with the source that each token belongs to."""
 
     item: ContextItem
     rendered: Rendered
     ids: Int[Tensor, " T"]
     begin: int
-    """The first token of the answer."""
+    """The index in `ids` of the answer's first token."""
     has_bos: bool
     segments: tuple[Segment, ...]
-    """Those that are sources here: the item's own, or parts of these."""
+    """The segments that are sources here: those of the item, or parts of them."""
     spans: tuple[Span, ...]
-    """Their characters in the context's text."""
+    """The span of characters of each of `segments` in the context's text."""
     labels: Int[Tensor, " T"]
-    """Per token its segment; then, in this order, what begins the sequence, the template, the answer itself."""
+    """The source of each token: the number of its segment, counted from 0.
+
+    Behind the n segments come n for the beginning-of-sequence token, n + 1 for text outside of segments, and n + 2
+    for tokens of the answer.
+    """
     first_characters: Int32[np.ndarray, " begin"]
-    """Per token of the context the character of its text that it begins with, white space aside."""
+    """The character of the text that each context token begins with, white space aside; −1 for that of `has_bos`."""
 
     @property
     def targets(self) -> range:
-        """Return the targets: those that predict the answer's tokens."""
+        """Return the positions whose next token is one of the answer's."""
         return range(self.begin - 1, len(self.ids) - 1)
 
     @property
     def source_order(self) -> list[int]:
-        """Return the labels in the order in which they first occur."""
+        """Return the different values of `labels`, in the order in which they first occur."""
         return list(dict.fromkeys(self.labels.tolist()))
 
 
 def rendered(item: ContextItem, tokenizer: Any) -> Rendered:
-    """Return an item's context as the model is given it.
+    """Return an item's context as the text that the model is given: segments joined, or messages in a chat template.
 
-    ValueError where messages are given and the tokenizer has no chat template, or one that does not tell where each
+    ValueError for messages where the tokenizer has no chat template, or one whose output does not show where each
     message stands.
     """
     if item.messages:
@@ -75,7 +83,7 @@ def rendered(item: ContextItem, tokenizer: Any) -> Rendered:
 
 
 def chat(item: ContextItem, tokenizer: Any) -> Rendered:
-    """Return a chat by the tokenizer's template, up to where the assistant's answer begins."""
+    """Return a chat as the tokenizer's chat template writes it, up to where the assistant's answer begins."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(f"{item.place}: the model's tokenizer has no chat template: give segments instead of messages")
     spans, before = list[Span](), ""
@@ -100,7 +108,7 @@ def chat(item: ContextItem, tokenizer: Any) -> Rendered:
 
 
 def by_template(tokenizer: Any, messages: Sequence[Message], where: str, **options: Any) -> str:
-    """Return messages as the chat template writes them. ValueError for those that it refuses."""
+    """Return messages as the tokenizer's chat template writes them. ValueError where the template refuses them."""
     from jinja2 import TemplateError
 
     given = [{"role": message.role, "content": message.content} for message in messages]
@@ -112,14 +120,14 @@ def by_template(tokenizer: Any, messages: Sequence[Message], where: str, **optio
 
 
 def with_mark(message: Message) -> Message:
-    """Return a message with the mark for its content."""
+    """Return a message whose text is the placeholder `MARK`."""
     return replace(message, segments=(Segment("", MARK),))
 
 
 def content_span(text: str, marked: str, content: str) -> Span | None:
-    """Return where a message's content stands, from the text with a mark in its place; None where that tells nothing.
+    """Return the span of a message's content in `text`, found by `marked`, the same text with `MARK` for the content.
 
-    The template may have taken white space from around it.
+    The template may have removed white space around the content. None where the two texts differ in other ways, too.
     """
     head, mark, tail = marked.partition(MARK)
     start, stop = len(head), len(text) - len(tail)
@@ -129,7 +137,7 @@ def content_span(text: str, marked: str, content: str) -> Span | None:
 
 
 def part_spans(message: Message, text: str, content: Span) -> Iterator[Span]:
-    """Yield where the segments of a message stand, less the white space that the template took away."""
+    """Yield the span of each segment of a message in `text`, without white space that the template has removed."""
     whole = message.content
     start = content[0] - (0 if text[slice(*content)] == whole else len(whole) - len(whole.lstrip()))
     for segment in message.segments:
@@ -146,10 +154,11 @@ def tokenise_context(
     bos: bool = True,
     write: Callable[[Int[Tensor, " T"]], Int[Tensor, " new"]] | None = None,
 ) -> TokenisedContext:
-    """Return an item as tokens; the answer, where it has none, by `write` from the context's tokens.
+    """Return the tokens of an item's context and answer, with the source of each.
 
-    A chat begins as its template has it, other texts with the beginning-of-sequence token where `bos`. ValueError for
-    a segment or an answer without tokens, and for more tokens than the model's `positions`.
+    An answer that is not given is made by `write` from the context's tokens. A chat begins as its template has it,
+    other texts with the beginning-of-sequence token unless `bos` is false. ValueError for a segment or an answer
+    without tokens, and for more tokens than the model has `positions`.
     """
     context, answer = prompt_and_answer(item, tokenizer)
     encoded = encode_piece(context.text, tokenizer, 0)
@@ -174,7 +183,7 @@ def tokenise_context(
 
 
 def prompt_and_answer(item: ContextItem, tokenizer: Any) -> tuple[Rendered, str | None]:
-    """Return the context's text, and the answer with the space before it where tokenizers want it."""
+    """Return the context's text and the answer's; a space between the two is moved to the front of the answer."""
     context = rendered(item, tokenizer)
     if item.answer is None or item.messages:
         return context, item.answer
@@ -183,7 +192,7 @@ def prompt_and_answer(item: ContextItem, tokenizer: Any) -> tuple[Rendered, str 
 
 
 def check_length(item: ContextItem, tokens: int, positions: int) -> None:
-    """Raise ValueError for an item of more tokens than the model has positions."""
+    """Raise ValueError for an item with more tokens than the model has positions."""
     if tokens > positions:
         raise ValueError(
             f"{item.place}: context and answer have {tokens} tokens, the model has {positions} positions: shorten them"
@@ -191,10 +200,10 @@ def check_length(item: ContextItem, tokens: int, positions: int) -> None:
 
 
 def in_segments(context: TokenisedContext, segments: Sequence[Segment], spans: Sequence[Span]) -> TokenisedContext:
-    """Return a context with these segments as its sources, by the characters of each in its text.
+    """Return the context with other sources: the given segments, which stand at the given spans of its text.
 
-    A token belongs to the segment that its first character stands in, white space aside. ValueError for a segment
-    without a token of its own.
+    A token belongs to the segment that holds its first character, white space aside. ValueError for a segment in
+    which no token begins.
     """
     first = context.first_characters
     labels = torch.full((len(context.ids),), len(segments) + 1)

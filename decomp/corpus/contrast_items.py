@@ -1,4 +1,4 @@
-"""Contrast items: a prompt, a target and a foil that may follow it, and the word that is known to decide."""
+"""Contrast items: a prompt, a target and a foil that may follow it, and the word that decides between the two."""
 
 import re
 from collections.abc import Sequence
@@ -10,39 +10,39 @@ from decomp.io.records import Fields, Record, read_records, text_of
 
 COLUMNS = ("prompt", "target", "foil")
 BLIMP_COLUMNS = ("one_prefix_prefix", "one_prefix_word_good", "one_prefix_word_bad")
-"""Columns of BLiMP (Warstadt et al. 2020); `target`, where it is there, is then the evidence."""
+"""The columns of BLiMP's one-prefix items (Warstadt et al. 2020), whose column `target` holds the evidence."""
 BLIMP_NO_EVIDENCE = "NA"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt, what may follow it, and which word of it decides."""
+    """A contrast item: a prompt, two words that may follow it (target and foil), and the word that decides."""
 
     place: str
-    """`items.csv, line 3`."""
+    """The file and line of the item, for messages of errors: `items.csv, line 3`."""
     number: int
-    """Its row in the table, from 0."""
+    """The item's row in its table, counted from 0."""
     name: str
     phenomenon: str
     prompt: str
     target: str
     foil: str
     evidence: str = ""
-    """The word of the prompt that decides between target and foil; empty where none is known."""
+    """The word of the prompt that decides between target and foil; empty where that is not known."""
 
 
 def read_items(path: Path, fields: Fields = None) -> list[Item]:
-    """Return the items of a table, in our form or BLiMP's; a column `one_prefix_prefix` tells them apart.
+    """Return the contrast items of a table with the columns `prompt`, `target` and `foil`, or those of BLiMP.
 
-    `fields`: see `read_records`. ValueError for a table that can't be read or lacks columns, cells that are no text,
-    a target that is its foil.
+    `fields` gives the table's name of a column where it differs. ValueError for a table that can't be read or lacks
+    a column, for a cell that is not text, and for a target that equals its foil.
     """
     records = read_records(path, COLUMNS, BLIMP_COLUMNS, fields=fields)
     return [item_of(record, number, path.stem) for number, record in enumerate(records)]
 
 
 def item_of(record: Record, number: int, table: str) -> Item:
-    """Return one row as an item, named by its number and table where it doesn't name itself."""
+    """Return the contrast item in one row; without a name of its own it gets its number and its table's name."""
 
     def given(column: str, otherwise: str = "") -> str:
         return text_of(record, column, may_be_blank=True) or otherwise
@@ -62,24 +62,25 @@ def item_of(record: Record, number: int, table: str) -> Item:
 
 @dataclass(frozen=True)
 class TokenisedItem:
-    """An item as token ids."""
+    """A contrast item as token ids, with the place of each prompt token in the text."""
 
     item: Item
     prompt: tuple[int, ...]
-    """The prompt's tokens, with the beginning-of-sequence token in front where there is one."""
+    """The prompt's token ids, the beginning-of-sequence token first if there is one."""
     target: tuple[int, ...]
     foil: tuple[int, ...]
     evidence: tuple[int, ...]
-    """Places in `prompt` of the tokens of the evidence, all its occurrences; none where it isn't there."""
+    """The indices in `prompt` of the tokens of the evidence, in all its occurrences; empty where it has none."""
     has_bos: bool
     places: tuple[tuple[int, int], ...] = ()
-    """The characters of the prompt's own tokens, without that of the beginning of sequence."""
+    """The span of characters of each prompt token, the beginning-of-sequence token left out."""
 
 
 def spaced(prompt: str, target: str) -> tuple[str, str]:
-    """Return prompt and target with the space between them in front of the target, where tokenizers want it.
+    """Return prompt and target with the space between them moved from the end of the prompt to the target's front.
 
-    A target that begins with a letter or digit gets one, unless the prompt is empty or ends in other whitespace.
+    Tokenizers keep a space with the word after it. A target that begins with a letter or digit gets a space, unless
+    the prompt is empty or ends in other white space.
     """
     bare = prompt.removesuffix(" ")
     moved = bare != prompt and not target[:1].isspace()
@@ -88,9 +89,10 @@ def spaced(prompt: str, target: str) -> tuple[str, str]:
 
 
 def tokenise(item: Item, tokenizer: Tokenizer, positions: int, bos: int | None) -> TokenisedItem:
-    """Return prompt, target and foil as tokens, the space between them as `spaced` has it.
+    """Return a contrast item as token ids; `bos` is the beginning-of-sequence token, None for none.
 
-    ValueError for what has no tokens, a target that is its foil, an item longer than the model's `positions`.
+    A space between prompt and target (or foil) is part of the latter. ValueError for a text without tokens, for a
+    target and a foil of the same tokens, and for an item of more tokens than the model has `positions`.
     """
     prompt, _ = spaced(item.prompt, item.target)
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -112,7 +114,10 @@ def tokenise(item: Item, tokenizer: Tokenizer, positions: int, bos: int | None) 
 
 
 def evidence_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the tokens that share a character with the evidence, wherever it stands in the prompt as a word."""
+    """Return the indices of the tokens that share a character with the evidence, wherever it is a word of the prompt.
+
+    `offsets` are the spans of characters of the prompt's tokens.
+    """
     if not item.evidence:
         return []
     spans = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(item.evidence)}(?!\w)", item.prompt)]

@@ -1,4 +1,4 @@
-"""The windows that an article's tokens are cut into, one context's worth each."""
+"""Cutting an article's tokens into windows, which overlap and fit into the model's positions."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """One context's worth of an article's tokens, [start, stop), and which of them it predicts."""
+    """The tokens [start, stop) of an article, which fit into the model's positions, and which of them are predicted."""
 
     article: int
     number: int
-    """Its number in the article, from 0."""
+    """The window's number in its article, counted from 0."""
     start: int
     stop: int
     first_scored: int
-    """Earlier tokens are predicted in the window before, from more context."""
+    """The position in the article of the first token predicted here; the windows before predict earlier tokens."""
     has_bos: bool
 
     def position(self, index: int) -> int:
-        """Return the position in the article of the window's token `index`; −1 for the beginning of sequence."""
+        """Return the position in the article of the window's token `index`; −1 for the beginning-of-sequence token."""
         return -1 if self.has_bos and index == 0 else self.start + index - self.has_bos
 
     @property
     def targets(self) -> range:
-        """Return the targets (indices into the window's tokens) whose next token is scored here."""
+        """Return the indices into the window's tokens whose next token is predicted here."""
         return range(max(0, self.first_scored - self.start + self.has_bos - 1), len(self) - 1)
 
     def __len__(self) -> int:
-        """Return the number of tokens, the beginning-of-sequence token included."""
+        """Return the number of the window's tokens, the beginning-of-sequence token included."""
         return self.stop - self.start + self.has_bos
 
     def ids(self, article_ids: "Int[Tensor, ' A']", bos: int | None) -> "Int[Tensor, ' T']":
-        """Return the window's own tokens of an article's, behind `bos` where it is given."""
+        """Return the token ids of the window from those of its article, the token `bos` first unless it is None."""
         ids = article_ids[self.start : self.stop]
         if bos is None:
             return ids
@@ -57,12 +57,13 @@ def cut_windows(
     ends: Sequence[int] | None = None,
     span: int = 1,
 ) -> Iterator[Window]:
-    """Cut an article's `length` tokens into windows of at most `positions` tokens (beginning of sequence included).
+    """Yield the windows of an article of `length` tokens, each of at most `positions` tokens.
 
-    Each starts `stride` tokens after the one before (half of `positions` by default). Every token is scored once,
-    in the first window that holds it. With `ends` (the token after each unit), windows end where a unit does; with
-    `span`, a unit is scored in the first window that holds it and the `span` − 1 units after it. ValueError for a
-    stride that would skip tokens, or a unit that fits into no window.
+    The beginning-of-sequence token counts where `has_bos`. Each window starts `stride` tokens after the one before
+    (half of `positions` by default). Every token is predicted once, in the first window that holds it. With `ends`
+    (the token after each unit, such as a word), windows end where a unit does; with `span`, a unit is predicted in the
+    first window that holds it and the `span` − 1 units after it. ValueError for a stride that would skip tokens, and
+    for a unit that fits into no window.
     """
     capacity = positions - has_bos
     stride = max(1, positions // 2) if stride is None else stride

@@ -1,36 +1,36 @@
-"""Sentences, lines, paragraphs and named segments of an article: which characters are of which. Imports no torch."""
+"""Dividing a text into sentences, lines, paragraphs or named segments, as spans of characters."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int]
-"""First character and the one after the last."""
+"""A stretch of text: its first character and the one after its last."""
 LINE = re.compile(r"[^\n]+")
 PARAGRAPH = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")
-"""Lines without an empty one between them."""
+"""A paragraph: consecutive lines that are not blank."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What an input says of the parts of a text, where the text does not say it itself."""
+    """The parts of a text that its input file marks; an empty tuple for a kind that is to be found in the text."""
 
     sentences: tuple[Span, ...] = ()
     lines: tuple[Span, ...] = ()
     paragraphs: tuple[Span, ...] = ()
     segments: tuple[Span, ...] = ()
     names: tuple[str, ...] = ()
-    """Of the segments."""
+    """The names of `segments`, one each."""
 
 
 NO_PARTS = Parts()
-"""What a text says for itself."""
+"""No parts marked: all kinds are found in the text itself."""
 
 
 def parts_of_lines(lines: Sequence[str]) -> Parts:
-    """Return where lines stand in the text that joins them with one space, empty ones left out.
+    """Return the parts of the text that joins lines with one space, empty ones left out.
 
-    Several lines are a sentence each, and paragraphs where empty ones set them apart.
+    Where there are several lines, each is a sentence; empty lines separate paragraphs.
     """
     spans: list[Span] = []
     paragraphs: list[Span] = []
@@ -45,7 +45,7 @@ def parts_of_lines(lines: Sequence[str]) -> Parts:
 
 
 def spans_of_kind(kind: str, text: str, parts: Parts) -> list[Span]:
-    """Return the characters of each `sentence`, `line`, `paragraph` or `segment`: as the input says, or by the text."""
+    """Return the spans of one kind of part (`sentence`, `line`, `paragraph`, `segment`): those marked, else found."""
     if kind == "segment":
         return list(parts.segments)
     given = {"sentence": parts.sentences, "line": parts.lines, "paragraph": parts.paragraphs}[kind]
@@ -57,7 +57,7 @@ def spans_of_kind(kind: str, text: str, parts: Parts) -> list[Span]:
 
 
 def sentences(text: str) -> Iterator[Span]:
-    """Yield the characters of each sentence, as syntok finds them; none goes beyond an empty line."""
+    """Yield the span of each sentence, as the library syntok finds them; none extends over an empty line."""
     from syntok import segmenter
 
     for paragraph in segmenter.analyze(text):

@@ -1,4 +1,4 @@
-"""Where tokens and words stand in the text of an article."""
+"""The place of each token in its article: its word, and its span of characters."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from jaxtyping import Int32
 
 
 class Place(NamedTuple):
-    """Where a token (or word) stands in its article: nowhere for the beginning-of-sequence token, word −1."""
+    """The word and the span of characters of a token; word −1 and no characters for the beginning-of-sequence token."""
 
     word: int = -1
     char_start: int | None = None
     char_end: int | None = None
-    """The character after the last. Tokens that share a character's bytes share its place."""
+    """The character after the token's last. Tokens that are bytes of one character share its span."""
 
 
 @dataclass(frozen=True, eq=False)
 class Places(Sequence[Place]):
-    """A sequence of `Place`, in twelve bytes each: an article has millions.
+    """A compact sequence of `Place`, twelve bytes each, since an article may have millions of tokens.
 
-    A row of `rows` is word, first character, and the one after the last; the word is −1 where there is no place.
+    The columns of `rows` are the word, the first character and the one after the last; −1 where there is no place.
     """
 
     rows: Int32[np.ndarray, "T 3"]
@@ -47,10 +47,10 @@ class Places(Sequence[Place]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     def after_nowhere(self) -> "Places":
-        """Return these places behind that of a beginning-of-sequence token."""
+        """Return these places with that of a beginning-of-sequence token in front."""
         return Places(np.concatenate([np.full((1, 3), -1, np.int32), self.rows]))
 
 
 def place_of(row: list[int]) -> Place:
-    """Return the place that a row holds."""
+    """Return a row of `Places.rows` as a `Place`."""
     return Place(*row) if row[0] >= 0 else Place()

@@ -1,4 +1,4 @@
-"""Which source each token of a window belongs to: its own, or that of a word, sentence, line, paragraph, or segment."""
+"""Grouping the tokens of a window into sources: single tokens, words, sentences, lines, paragraphs, segments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from decomp.corpus.words import spans_of, trimmed, whitespace_words
 SourceKind = Literal["token", "word", "sentence", "line", "paragraph", "segment"]
 SOURCE_KINDS: tuple[str, ...] = get_args(SourceKind)
 Sources = str | Sequence[int] | Int[Tensor, " T"]
-"""One of `SOURCE_KINDS`, or a label for each token of the only window: those of one label are one source."""
+"""A kind of sources (one of `SOURCE_KINDS`), or a number for each token: tokens of one number are one source."""
 OTHERWISE = "<continuation>"
-"""The name of what follows the last named segment: what the model wrote."""
+"""The name of the source that holds all tokens after the last named segment, which the model wrote."""
 HOLE = " … "
-"""Stands in the text of a source for what is of others."""
+"""The sign, in the text of a source, for tokens in between that belong to other sources."""
 
 
 @dataclass(frozen=True)
 class SourceLabels:
-    """Which source each token belongs to, by any numbers."""
+    """The source that each token of a text belongs to, as a number, and the sources' names if they have any."""
 
     labels: Int[Tensor, " T"]
     names: dict[int, str] | None = None
-    """Of the sources, by their number, where they have names."""
+    """The name of each source, by its number; None where sources have no names."""
 
 
 def check_sources(sources: Sources | None, unit: Unit = "token") -> None:
-    """Raise ValueError for an unknown kind of sources, and for sources that are parts of what is predicted."""
+    """Raise ValueError for an unknown kind of sources, and for sources smaller than the words that are predicted."""
     if isinstance(sources, str) and sources not in SOURCE_KINDS:
         raise ValueError(
             f"sources must be one of {', '.join(SOURCE_KINDS)}, or a label for each token: not {sources!r}"
@@ -45,7 +45,10 @@ def check_sources(sources: Sources | None, unit: Unit = "token") -> None:
 
 
 def check_fit(sources: Sources | None, windows: Sequence[TokenisedWindow]) -> None:
-    """Raise ValueError where an article has no named segments, or labels are not those of the only window's tokens."""
+    """Raise ValueError where the sources asked for do not fit the texts.
+
+    Segments need articles that name some; numbers of sources need a single window, and one number for each token.
+    """
     if isinstance(sources, str) or sources is None:
         for window in windows if sources == "segment" else ():
             check_segments(window.article)
@@ -61,7 +64,7 @@ def check_fit(sources: Sources | None, windows: Sequence[TokenisedWindow]) -> No
 
 
 def check_segments(article: TokenisedArticle) -> None:
-    """Raise ValueError for an article whose input names no segments."""
+    """Raise ValueError for an article without named segments."""
     if not article.parts.segments:
         raise ValueError(
             f"article {article.id or article.number} has no named segments, which sources by segment need: "
@@ -70,7 +73,7 @@ def check_segments(article: TokenisedArticle) -> None:
 
 
 def source_labels(window: TokenisedWindow, sources: Sources | None, unit: Unit = "token") -> SourceLabels | None:
-    """Return the source of each token of a window; None where sources are what is predicted, tokens or words."""
+    """Return the source of each token of a window; None where the sources are the same `unit` as what is predicted."""
     if sources is None or (isinstance(sources, str) and sources == unit):
         return None
     if not isinstance(sources, str):
@@ -84,15 +87,16 @@ def source_labels(window: TokenisedWindow, sources: Sources | None, unit: Unit =
 
 
 def part_of_tokens(window: TokenisedWindow, kind: str) -> Int[Tensor, " T"]:
-    """Return the part of the article that each token begins in, −1 for the beginning-of-sequence token."""
+    """Return the number of the article's part that each token begins in; −1 for the beginning-of-sequence token."""
     starts = [-1 if place.char_start is None else place.char_start for place in window.places]
     return owners(starts, spans_of_kind(kind, window.article.text, window.article.parts), kind == "segment")
 
 
 def owners(starts: Sequence[int], parts: Sequence[Span], rest_apart: bool = False) -> Int[Tensor, " T"]:
-    """Return the part that each character is in, −1 for a character −1.
+    """Return the number of the part that each character belongs to; −1 for a character −1.
 
-    What is between two parts belongs to the later one, what is behind the last to it, or with `rest_apart` to none.
+    A character between two parts belongs to the later one, a character after the last part to the last, or with
+    `rest_apart` to a part of its own, numbered behind the last.
     """
     spans, at = spans_of(parts), np.array(starts)
     number = np.searchsorted(spans[:, 1], at, side="right")
@@ -101,7 +105,10 @@ def owners(starts: Sequence[int], parts: Sequence[Span], rest_apart: bool = Fals
 
 
 def prompt_labels(item: TokenisedItem, sources: Sources) -> Int[Tensor, " prompt"]:
-    """Return the source of each token of an item's prompt. ValueError where labels are not those of its tokens."""
+    """Return the source of each token of a contrast item's prompt, as a number.
+
+    ValueError for numbers that are not one for each token, and for segments, which a prompt has none of.
+    """
     if not isinstance(sources, str):
         if len(sources) != len(item.prompt):
             raise ValueError(
@@ -119,20 +126,20 @@ def prompt_labels(item: TokenisedItem, sources: Sources) -> Int[Tensor, " prompt
 
 
 def trimmed_starts(item: TokenisedItem) -> list[int]:
-    """Return the first character that is no white space of each token of a prompt, less the beginning of sequence."""
+    """Return the first character of each prompt token, white space aside; no beginning-of-sequence token."""
     first = trimmed(item.item.prompt, spans_of(item.places))[:, 0]
     starts: list[int] = first.tolist()
     return starts
 
 
 def names_of(window: TokenisedWindow) -> dict[int, str]:
-    """Return the name of each segment by its number."""
+    """Return the name of each segment of a window's article by its number, −1 for the beginning-of-sequence token."""
     names = window.article.parts.names
     return {-1: window.tokens[0], **dict(enumerate((*names, OTHERWISE)))}
 
 
 def source_text(window: TokenisedWindow, tokens: Sequence[int]) -> str:
-    """Return the text of a source's tokens in a window; what is of others in between is left out."""
+    """Return the text of a source, given its tokens in a window; tokens of other sources are shown as `HOLE`."""
     places = [window.places[token] for token in tokens]
     if any(place.char_start is None for place in places):
         return "".join(window.tokens[token] for token in tokens)
@@ -140,7 +147,10 @@ def source_text(window: TokenisedWindow, tokens: Sequence[int]) -> str:
 
 
 def text_of_tokens(text: str, places: Sequence[tuple[Any, Any]], tokens: Sequence[int]) -> str:
-    """Return the text of some tokens, which stand in these characters, in one line; a hole where one is of others."""
+    """Return the text of some tokens in one line, with `HOLE` where other tokens stand between them.
+
+    `places` are the spans of characters of the `tokens` in `text`.
+    """
     pieces: list[list[Any]] = []
     for token, (start, end) in zip(tokens, places, strict=True):
         if pieces and token == pieces[-1][2] + 1:

@@ -1,4 +1,4 @@
-"""Which tokens of an article are predicted: one, the last, a span that is predicted together, or all."""
+"""Choosing the predictions that are scored: one token, the last one, a span predicted together, or all tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ LAST, ALL = "last", "all"
 
 @dataclass(frozen=True)
 class Target:
-    """Some tokens of an article, by their positions, that are predicted together."""
+    """One or more consecutive tokens of an article, whose prediction is scored as one."""
 
     first: int | None
-    """None for the last token."""
+    """The position of the first of them in the article; None for the article's last token."""
     count: int = 1
 
     def __str__(self) -> str:
-        """Return the target as a person asks for it."""
+        """Return the target as --target takes it: `last`, a position, or a span of positions such as 10:14."""
         if self.first is None:
             return LAST
         return str(self.first) if self.count == 1 else f"{self.first}:{self.first + self.count}"
 
     def span(self, length: int) -> range:
-        """Return its positions in an article of so many tokens."""
+        """Return the positions of the target in an article of `length` tokens."""
         first = length - 1 if self.first is None else self.first
         return range(first, first + self.count)
 
 
 def parse_target(given: object) -> Target | None:
-    """Return the target that `last`, a position, or a span such as 10:14 (10 to 13) asks for; None for `all`.
+    """Return the target named by `last`, a position, or a span such as 10:14 (positions 10 to 13); None for `all`.
 
     ValueError for anything else.
     """
@@ -48,12 +48,15 @@ def parse_target(given: object) -> Target | None:
 
 
 def target_names(given: object) -> list[str]:
-    """Return the targets that are asked for as texts, however they were given."""
+    """Return the names of the targets, such as `last` or `10:14`, given as one value or a list of values."""
     return [ALL if target is None else str(target) for target in parse_targets(given)]
 
 
 def parse_targets(given: object) -> list[Target | None]:
-    """Return one or several targets. ValueError for one that is malformed, and for one that is asked for twice."""
+    """Return the targets named by one value or a list of values; None stands for all tokens.
+
+    ValueError for a malformed one, and for one that is named twice.
+    """
     several = given if isinstance(given, list | tuple) else [given]
     targets = [parse_target(each) for each in several]
     if twice := [target for number, target in enumerate(targets) if target in targets[:number]]:
@@ -62,10 +65,10 @@ def parse_targets(given: object) -> list[Target | None]:
 
 
 def only_targets(windows: "Sequence[TokenisedWindow]", targets: Sequence[Target | None]) -> "list[TokenisedWindow]":
-    """Return, article by article, a window for each target that it has, cut after it, which predicts nothing else.
+    """Return, article by article, one window for each target, which ends with the target and predicts nothing else.
 
-    None stands for all tokens: the windows as they are. ValueError for a target that no article has, and for two
-    that are one in some article (`last` and its position).
+    The target None stands for all tokens: it gives the windows as they are. ValueError for a target that no article
+    has, and for two that are the same token of an article (`last` and its position).
     """
     by_article: dict[int, list[TokenisedWindow]] = {}
     for window in windows:
@@ -85,7 +88,10 @@ def only_targets(windows: "Sequence[TokenisedWindow]", targets: Sequence[Target 
 
 
 def with_target(windows: "Sequence[TokenisedWindow]", target: Target) -> "list[TokenisedWindow]":
-    """Return the window of an article that predicts a target with the most context, cut after it; none if none does."""
+    """Return the window of an article that predicts a target from the most context, cut after the target.
+
+    An empty list where no window predicts it.
+    """
     wanted = target.span(windows[-1].window.stop)
     for tokenised in windows:
         window = tokenised.window
@@ -97,7 +103,7 @@ def with_target(windows: "Sequence[TokenisedWindow]", target: Target) -> "list[T
 
 
 def refuse_twice(chosen: "Sequence[TokenisedWindow]", more: "Sequence[TokenisedWindow]") -> None:
-    """Raise ValueError where two windows predict the same tokens together."""
+    """Raise ValueError where a window of `more` predicts the same tokens together as one of `chosen`."""
     before = {(w.window.article, p, w.span) for w in chosen for p in predicted(w)}
     for window in more:
         for position in predicted(window):
@@ -108,14 +114,14 @@ def refuse_twice(chosen: "Sequence[TokenisedWindow]", more: "Sequence[TokenisedW
 
 
 def predicted(window: "TokenisedWindow") -> range:
-    """Return the positions of the first tokens of what a window predicts."""
+    """Return the positions in the article of the tokens that a window predicts, of a span its first token."""
     targets = window.window.targets
     positions = range(window.window.position(targets.start + 1), window.window.position(targets.stop - 1) + 2)
     return positions[: len(positions) - window.span + 1]
 
 
 def missing(target: Target | None, windows: "Sequence[TokenisedWindow]") -> str:
-    """Return what is wrong with a target that no article has."""
+    """Return the message of the error for a target that no article has."""
     longest = max((window.window.stop for window in windows), default=0)
     what = "a predicted token" if target is None or target.count == 1 else "the predicted tokens"
     if target is not None and target.count > 1 and target.first is not None and target.first + target.count <= longest:

@@ -1,19 +1,19 @@
-"""A protocol names all that the package asks of a tokenizer: those of transformers have it."""
+"""The methods of a tokenizer that this package uses, which the tokenizers of `transformers` have."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back."""
+    """A tokenizer: it turns text into token ids, with the characters of each, and token ids into text."""
 
     @property
     def all_special_ids(self) -> list[int]:
-        """Return the tokens that stand for no text."""
+        """Return the ids of the tokens that stand for no text, such as that of the beginning of a sequence."""
         ...
 
     def __len__(self) -> int:
-        """Return the number of tokens, added ones included."""
+        """Return the size of the vocabulary, added tokens included."""
         ...
 
     def __call__(
@@ -26,17 +26,17 @@ class Tokenizer(Protocol):
         return_attention_mask: bool | None = ...,
         return_token_type_ids: bool | None = ...,
     ) -> Mapping[str, Any]:
-        """Return the `input_ids` of a text, and the `offset_mapping` where it is asked for: each token's characters."""
+        """Return the `input_ids` of a text, and on demand the `offset_mapping`: each token's span of characters."""
         ...
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the tokens as the vocabulary writes them."""
+        """Return the strings by which the vocabulary names the tokens (for byte-level ones `Ġthe`)."""
         ...
 
     def decode(self, token_ids: Any, *, clean_up_tokenization_spaces: bool = ...) -> str:
-        """Return the text of tokens."""
+        """Return the text of a sequence of token ids."""
         ...
 
     def batch_decode(self, sequences: Any, *, clean_up_tokenization_spaces: bool = ...) -> list[str]:
-        """Return the text of each of several sequences of tokens."""
+        """Return the text of each of several sequences of token ids."""
         ...

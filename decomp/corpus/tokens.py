@@ -1,4 +1,4 @@
-"""The tokens of an article: their ids, and where they stand in its text."""
+"""Tokenising articles, also very long ones: token ids, their words, and their spans of characters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,23 +11,23 @@ from jaxtyping import Int, Int32
 from torch import Tensor
 
 from decomp.corpus.article import Article
-from decomp.corpus.parts import NO_PARTS, Parts
+from decomp.corpus.parts import NO_PARTS, Parts, Span
 from decomp.corpus.places import Places
 from decomp.corpus.tokenizer import Tokenizer
-from decomp.corpus.words import Span, spans_of, trimmed, whitespace_words, words_of_tokens
+from decomp.corpus.words import spans_of, trimmed, whitespace_words, words_of_tokens
 
 PIECE = 2**17
-"""Characters of a long text that are tokenised at once: tokenizers need some hundred bytes for each."""
+"""The characters of a long text that are tokenised at once; tokenizers need some hundred bytes for each."""
 OVERLAP = 2**11
-"""Characters that neighbouring pieces share."""
+"""The characters that two neighbouring pieces of a long text share."""
 AT_ONCE = 64
-"""Tokens that are read as text with one another, where they are no tokenizer's own."""
+"""The tokens that are decoded together, where given token ids are not what the tokenizer makes of their text."""
 AGREEMENT = 8
-"""Tokens on either side of a seam on which both pieces must agree."""
+"""The tokens on either side of a seam that both pieces must have in common."""
 
 
 class Encoded(NamedTuple):
-    """Tokens of a text, and the characters of each."""
+    """The token ids of a text, and the span of characters of each token."""
 
     ids: Int32[np.ndarray, " A"]
     spans: Int32[np.ndarray, "A 2"]
@@ -35,30 +35,30 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenisedArticle:
-    """An article as tokens."""
+    """An article's tokens, with the word and the characters of each."""
 
     number: int
-    """Its number in the corpus, from 0."""
+    """The article's number in the corpus, counted from 0."""
     id: str
     text: str
     ids: Int[Tensor, " A"]
     places: Places
-    """Word and characters of each token."""
+    """The word and the span of characters of each token."""
     words: Int32[np.ndarray, "words 2"]
-    """The characters of each word."""
+    """The span of characters of each word: the first, and the one after the last."""
     parts: Parts = NO_PARTS
-    """Sentences, lines, paragraphs and segments, as far as the text itself does not say where they are."""
+    """The sentences, lines, paragraphs and named segments that the input file marks."""
     annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """By column, what is known of each word."""
+    """The annotations of the words: by the name of a column, a value for each word."""
 
     def word_ends(self) -> list[int]:
-        """Return the token after each word."""
+        """Return, for each word, the index of the token after its last one."""
         words = self.places.rows[:, 0]
         return [*(np.flatnonzero(np.diff(words)) + 1).tolist(), len(words)] if len(words) else []
 
 
 def beginning_of_sequence(tokenizer: Tokenizer, config: Any) -> int:
-    """Return the token that sequences begin with. ValueError where neither tokenizer nor config has one."""
+    """Return the id of the beginning-of-sequence token. ValueError where neither tokenizer nor config names one."""
     for owner in (tokenizer, config):
         token = getattr(owner, "bos_token_id", None)
         if token is not None:
@@ -67,9 +67,9 @@ def beginning_of_sequence(tokenizer: Tokenizer, config: Any) -> int:
 
 
 def tokenise(number: int, article: Article, tokenizer: Tokenizer) -> TokenisedArticle:
-    """Tokenise an article, a long one in pieces, so that memory stays small; one that comes as tokens keeps these.
+    """Tokenise an article; one that comes as token ids keeps these. A long text is tokenised in pieces, to save memory.
 
-    ValueError where a word has no token, and for tokens that are not the tokenizer's.
+    ValueError where no token begins in a word, and for token ids that the tokenizer does not have.
     """
     if article.ids is None:
         encoded = encode(article.text, tokenizer)
@@ -80,9 +80,9 @@ def tokenise(number: int, article: Article, tokenizer: Tokenizer) -> TokenisedAr
 
 
 def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[str, Encoded]:
-    """Return the text of tokens, and the characters of each; a beginning-of-sequence token in front is left out.
+    """Return the text of token ids, and the span of characters of each; a beginning-of-sequence token is dropped.
 
-    ValueError for a token that the tokenizer has not; `what` names the article.
+    ValueError, which names the article as `what`, for a token id that the tokenizer does not have.
     """
     own = np.array(ids[1:] if ids and ids[0] == getattr(tokenizer, "bos_token_id", None) else ids, np.int64)
     if len(own) and own.max() >= len(tokenizer):
@@ -95,7 +95,10 @@ def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[st
 
 
 def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, Encoded]:
-    """Return the text of tokens that the tokenizer cuts otherwise: each is what it adds to the text of those before."""
+    """Return the text of token ids that are not what the tokenizer makes of it, and the characters of each.
+
+    A token's characters are those that it adds to the text of the tokens before it.
+    """
     text, spans = "", list[Span]()
     for start in range(0, len(ids), AT_ONCE):
         before = list(ids[max(0, start - 1) : start])
@@ -118,7 +121,7 @@ def place_tokens(
     ids: Int[Tensor, " A"],
     spans: Int32[np.ndarray, "A 2"],
 ) -> TokenisedArticle:
-    """Return tokens whose characters are known as an article, with the words that they are of."""
+    """Return an article with the given tokens, whose spans of characters are known, and the word of each token."""
     text = article.text
     spans = trimmed(text, spans)
     own = whitespace_words(text) if article.words is None else spans_of(article.words)
@@ -129,10 +132,10 @@ def place_tokens(
 
 
 def encode(text: str, tokenizer: Tokenizer) -> Encoded:
-    """Return the tokens of a text, as the tokenizer gives them for the whole.
+    """Return the tokens of a text: those that the tokenizer makes of the whole, in less memory for a long one.
 
-    A long text is tokenised in pieces that overlap, joined where both pieces have the same tokens, some
-    before and some after the seam; where they never do, it is tokenised at once.
+    A long text is tokenised in pieces that overlap. Two pieces are joined where both have the same tokens on either
+    side of the seam; where there is no such place, the text is tokenised at once.
     """
     if len(text) <= PIECE + OVERLAP:
         return encode_piece(text, tokenizer, 0)
@@ -150,15 +153,15 @@ def encode(text: str, tokenizer: Tokenizer) -> Encoded:
 
 
 def pieces(text: str, tokenizer: Tokenizer) -> Iterator[Encoded]:
-    """Tokenise a text piece by piece, each with the beginning of the next."""
+    """Yield the tokens of a long text piece by piece; each piece ends with the first characters of the next one."""
     for start in range(0, max(1, len(text) - OVERLAP), PIECE):
         yield encode_piece(text[start : start + PIECE + OVERLAP], tokenizer, start)
 
 
 def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> Encoded:
-    """Return the tokens of a text at once, which stands at character `start` of its article.
+    """Return the tokens of a text, tokenised at once; `start` is its first character's index in the article.
 
-    ValueError for a tokenizer that can't tell where its tokens stand.
+    ValueError for a tokenizer that does not give the characters of its tokens.
     """
     if not getattr(tokenizer, "is_fast", True):
         raise ValueError("the model's tokenizer can't tell where its tokens stand in a text: it has no tokenizer.json")
@@ -174,9 +177,10 @@ def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> Encoded:
 
 
 def seam(left: Encoded, right: Encoded) -> tuple[int, int] | None:
-    """Return the tokens, one in each of two pieces, from which on the right one goes on in place of the left one.
+    """Return where to join two overlapping pieces: the index of one token in the left and in the right piece.
 
-    That is the first in the second half of what the pieces share where both have the same tokens on either side.
+    It is the first token in the second half of the overlap around which both pieces have the same tokens. None where
+    there is no such token.
     """
     middle = right.spans[0, 0] + OVERLAP // 2
     for i in range(int(np.searchsorted(left.spans[:, 0], middle)), len(left.ids) - AGREEMENT):
@@ -187,7 +191,7 @@ def seam(left: Encoded, right: Encoded) -> tuple[int, int] | None:
 
 
 def alike(left: Encoded, right: Encoded, i: int, j: int) -> bool:
-    """Tell whether two pieces have the same tokens around token `i` of one and `j` of the other."""
+    """Return whether two pieces have the same tokens around token `i` of the left and `j` of the right one."""
     if min(i, j) < AGREEMENT or j + AGREEMENT > len(right.ids):
         return False
     own, other = slice(i - AGREEMENT, i + AGREEMENT), slice(j - AGREEMENT, j + AGREEMENT)

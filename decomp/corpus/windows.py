@@ -1,4 +1,4 @@
-"""Windows of tokenised articles, as models are given them."""
+"""Windows of tokenised articles: the sequences of tokens that a model is given."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,35 +18,35 @@ from decomp.corpus.tokens import TokenisedArticle, beginning_of_sequence, place_
 from decomp.corpus.words import spans_of
 
 Unit = Literal["token", "word"]
-"""What is a target and a source: each token, or all tokens of a word together."""
+"""The unit of targets and sources: single tokens, or words, whose tokens are taken together."""
 
 
 @dataclass(frozen=True)
 class TokenisedWindow:
-    """A window with its tokens, and the article that it is of."""
+    """A window of an article with its token ids, their strings, and their places in the text."""
 
     window: Window
     ids: Int[Tensor, " T"]
     tokens: tuple[str, ...]
-    """The vocabulary's own strings (byte-level: `Ġthe`)."""
+    """The strings by which the vocabulary names the tokens (for byte-level ones `Ġthe`)."""
     places: Sequence[Place]
     article: TokenisedArticle = field(repr=False)
     span: int = 1
-    """Units that are predicted together, by the chain rule."""
+    """The number of units (tokens or words) that are predicted together, by the chain rule."""
 
     def cut(self, window: Window) -> "TokenisedWindow":
-        """Return the same window up to where `window` stops."""
+        """Return this window cut to the first tokens, as many as `window` has, and with `window` as its description."""
         n = len(window)
         return replace(self, window=window, ids=self.ids[:n], tokens=self.tokens[:n], places=self.places[:n])
 
     def word_of_tokens(self) -> Int[Tensor, " T"]:
-        """Return the word of each token, in the numbering of `in_words`."""
+        """Return the index of the word that each token is of, among the units of `in_words()`."""
         words = torch.tensor([place.word for place in self.places])
         has_bos = self.window.has_bos
         return torch.where(words < 0, 0, words - self.places[has_bos].word + has_bos)
 
     def in_words(self) -> "TokenisedWindow":
-        """Return the window with each word as one token; `ids` stay those of the tokens."""
+        """Return this window with words as its units in place of tokens; `ids` remain those of the tokens."""
         has_bos, window = self.window.has_bos, self.window
         first, last = self.places[has_bos].word, self.places[-1].word
         scored = self.places[window.first_scored - window.start + has_bos].word
@@ -71,10 +71,18 @@ def windows_of(
     unit: Unit = "token",
     span: int = 1,
 ) -> list[TokenisedWindow]:
-    """Tokenise articles and cut them into windows of the model's positions (or fewer).
+    """Tokenise articles and cut them into windows that fit into the model's positions (or into `positions`).
 
-    With the unit `word`, no window ends within a word; with a `span`, each window holds the whole of the spans it
-    scores.
+    Each window starts `stride` tokens after the one before (half of the positions by default), begins with the
+    beginning-of-sequence token unless `bos` is false, and predicts the tokens that no window before predicts. With the
+    unit `word`, no window ends within a word; with a `span`, each window holds the whole of the spans it predicts.
+    ValueError for a stride that would skip tokens, and for a word or span that fits into no window.
+
+        >>> import decomp
+        >>> model, tokenizer = decomp.load_model("demo-opt")
+        >>> (window,) = windows_of(["The cat sat."], tokenizer, model.config)
+        >>> window.tokens, window.window.targets
+        (('</s>', 'The', 'Ġcat', 'Ġsat', '.'), range(0, 4))
     """
     positions = int(config.max_position_embeddings) if positions is None else positions
     bos_id = beginning_of_sequence(tokenizer, config) if bos else None
@@ -91,7 +99,10 @@ def windows_of(
 def tokenised_windows(
     article: TokenisedArticle, windows: Iterable[Window], bos: int | None, tokenizer: Tokenizer
 ) -> Iterator[TokenisedWindow]:
-    """Give each window its tokens, behind `bos` where it is given; windows share the strings of tokens."""
+    """Yield windows of an article with their tokens, the token `bos` first unless it is None.
+
+    All windows share the strings of tokens.
+    """
     known = [*({bos} - {None}), *article.ids.unique().tolist()]
     names = dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True))
     for window in windows:
@@ -102,7 +113,7 @@ def tokenised_windows(
 
 
 def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenizer: Tokenizer) -> TokenisedWindow:
-    """Return a window that holds all of its article, with more tokens, which alone are predicted."""
+    """Return a window that holds a whole article, lengthened by `new_ids`, which alone are predicted."""
     window, article = tokenised.window, tokenised.article
     beginnings = [tokenizer.decode(new_ids[:n], clean_up_tokenization_spaces=False) for n in range(len(new_ids) + 1)]
     # The first bytes of a character are shown as one, which the whole character then replaces.

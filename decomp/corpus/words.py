@@ -1,4 +1,4 @@
-"""Words: where they stand in an article, and which tokens they are of."""
+"""Finding the words of a text as spans of characters, and the word that each token is of."""
 
 from collections.abc import Sequence
 
@@ -6,28 +6,25 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from decomp.corpus.article import Article
-
-Span = tuple[int, int]
-"""First character and the one after the last."""
-
+from decomp.corpus.parts import Span
 
 WHITE = np.array([chr(code).isspace() for code in range(2**16)])
-"""Whether each code point is white space; none is beyond these."""
+"""For each code point below 2¹⁶ whether it is white space; no code point above is."""
 
 
 def spans_of(spans: Sequence[Span]) -> Int32[np.ndarray, "n 2"]:
-    """Return spans as an array: a long text has millions."""
+    """Return spans as a compact array of integers, a row each."""
     return np.array(spans, np.int32).reshape(-1, 2)
 
 
 def inked(text: str) -> Int[np.ndarray, " n"]:
-    """Return the characters of a text that are no white space."""
+    """Return the indices of the characters of a text that are not white space."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return np.flatnonzero(~WHITE[np.minimum(codes, len(WHITE) - 1)])
 
 
 def whitespace_words(text: str) -> Int32[np.ndarray, "words 2"]:
-    """Return the characters of the runs of what is no white space."""
+    """Return the spans of the words of a text that white space separates."""
     ink = inked(text)
     if not len(ink):
         return spans_of([])
@@ -37,9 +34,9 @@ def whitespace_words(text: str) -> Int32[np.ndarray, "words 2"]:
 
 
 def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
-    """Return where the given words stand, which must be the text's characters in order, white space aside.
+    """Return the span of each of the given words, which together must be the whole text, white space aside.
 
-    ValueError, with both sides, at the first mismatch; `what` names the article.
+    ValueError at the first word that is not what the text has there; it names the article as `what`.
     """
     places = inked(text).tolist()
     spans, done = [], 0
@@ -61,7 +58,7 @@ def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
 
 
 def trimmed(text: str, spans: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 2"]:
-    """Return spans less the white space that they begin or end with, unless they are all white space."""
+    """Return spans without white space at their beginning and end; a span of white space alone stays as it is."""
     ink = inked(text)
     first, after = (np.searchsorted(ink, side) for side in spans.T)
     some = first < after
@@ -73,10 +70,10 @@ def trimmed(text: str, spans: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 
 def words_of_tokens(
     text: str, tokens: Int32[np.ndarray, "A 2"], words: Int32[np.ndarray, "words 2"], what: str
 ) -> Int32[np.ndarray, " A"]:
-    """Return the word that each token (less its white space) begins in.
+    """Return the index of the word that each token begins in; both are given as spans of characters in `text`.
 
-    White space belongs to the next word, at the end to the last. ValueError where no token begins in a word,
-    which then has no score of its own; `what` names the article.
+    A token of white space alone belongs to the next word, or to the last one. ValueError, which names the article as
+    `what`, for a word in which no token begins, since it could have no score of its own.
     """
     owners = np.minimum(np.searchsorted(words[:, 1], tokens[:, 0], side="right"), len(words) - 1).astype(np.int32)
     around = np.concatenate([[-1], owners, [len(words)]]) if len(tokens) else np.array([])
@@ -91,7 +88,7 @@ def words_of_tokens(
 
 
 def check_white_space(articles: Sequence[Article]) -> None:
-    """Raise a ValueError for two given words without white space between them, or one with some inside."""
+    """Raise ValueError for articles whose given words are not exactly those that white space separates."""
     for number, article in enumerate(articles):
         for (start, stop), expected in zip(article.words or (), whitespace_words(article.text).tolist(), strict=False):
             if [start, stop] != expected:
