@@ -1,1 +1,1 @@
-"""The decomposition itself: rules, operators, pairs, the engine, its result."""
+"""The decomposition: the paper's rules, frozen operators, (target, source) pairs, the engine, and its result."""

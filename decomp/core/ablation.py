@@ -1,4 +1,4 @@
-"""Log probabilities of the next token, as they are and with a contribution taken away, in bits."""
+"""Log probabilities of the next token in bits: with the whole hidden state, and without one contribution."""
 
 import math
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 ROWS = 1024
-"""Ablated predictions whose logits are held at once."""
+"""The number of ablated predictions whose logits are held in memory at a time."""
 VOCAB_TILE = 1024
-"""Vocabulary entries whose logits are held at once."""
+"""The number of vocabulary entries whose logits are held in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Unembedding:
-    """The language-model head: `hidden @ weight.T + bias`, with a soft-cap `softcap · tanh(… / softcap)` of that."""
+    """The language-model head: logits z = `hidden @ weight.T + bias`, soft-capped to `softcap · tanh(z / softcap)`."""
 
     weight: Float[Tensor, "V E"]
     bias: Float[Tensor, " V"] | None = None
     softcap: float | None = None
 
     def logits(self, hidden: Float[Tensor, "T E"], vocab: slice = slice(None)) -> Float[Tensor, "T V"]:
-        """Return the logits of some entries of the vocabulary."""
+        """Return the logits of the vocabulary, or of the entries in the slice `vocab`."""
         logits = self.uncapped(hidden, vocab)
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
@@ -32,11 +32,11 @@ class Unembedding:
         return logits if self.bias is None else logits + self.bias[vocab]
 
     def cap_(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
-        """Apply the soft-cap, where there is one, in place."""
+        """Apply the soft-cap to logits in place, where the head has one."""
         return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def require_linear(self, what: str) -> None:
-        """Raise ValueError, which names what was asked for, where logits are soft-capped."""
+        """Raise ValueError, which names `what` needs linear logits, where the head soft-caps them."""
         if self.softcap is not None:
             raise ValueError(
                 f"{what} needs logits that are linear in the hidden state, this model's are soft-capped at "
@@ -45,7 +45,7 @@ class Unembedding:
 
 
 class RunningLogSumExp:
-    """log Σ exp over rows whose entries come in tiles; never overflows (Milakov & Gimelshein 2018)."""
+    """A sum log Σ exp of each row, whose entries come in tiles; it never overflows (Milakov & Gimelshein 2018)."""
 
     def __init__(self, rows: int, like: Tensor) -> None:
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -62,13 +62,14 @@ class RunningLogSumExp:
         before.copy_(maximum)
 
     def value(self) -> Float[Tensor, " rows"]:
+        """Return log Σ exp of all tiles added so far, one value for each row."""
         return self.maximum + self.total.log()
 
 
 def next_log2_prob(
     hidden: Float[Tensor, "T E"], next_ids: Int[Tensor, " T"], unembedding: Unembedding
 ) -> Float[Tensor, " T"]:
-    """Return log2 softmax(z[i])[y] of each target's next token, in bits."""
+    """Return the log2 probability of each target's next token y, log2 softmax(z[i])[y], in bits."""
     return ablated_log2_prob(
         hidden.new_zeros(len(hidden), hidden.shape[-1]),
         torch.arange(len(hidden), device=hidden.device),
@@ -85,9 +86,10 @@ def ablated_log2_prob(
     next_ids: Int[Tensor, " T"],
     unembedding: Unembedding,
 ) -> Float[Tensor, " pairs"]:
-    """Return log2 softmax(z[i] − U v)[y] for each vector v taken away from its target i (rising), in bits.
+    """Return the log2 probability of the next token without a vector v, log2 softmax(z[i] − U v)[y], in bits.
 
-    Logits exist for `ROWS` pairs and `VOCAB_TILE` entries at a time; every value is finite.
+    Each row of `vectors` is taken away from the hidden state of its own target i; `targets` must not decrease.
+    `ROWS` pairs and `VOCAB_TILE` entries of the vocabulary are in memory at a time; every value is finite.
     """
     total = RunningLogSumExp(len(vectors), vectors)
     if len(vectors) == 0:
@@ -114,7 +116,7 @@ def target_logit(
     next_ids: Int[Tensor, " T"],
     unembedding: Unembedding,
 ) -> Float[Tensor, " pairs"]:
-    """Return the logit of the next token for each vector taken away from its target, `ROWS` pairs at a time."""
+    """Return the logit of the next token without each vector, which is taken away from its target's hidden state."""
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     logits = vectors.new_empty(len(vectors), dtype=dtype)
     for logit, rows, places in zip(logits.split(ROWS), vectors.split(ROWS), targets.split(ROWS), strict=True):

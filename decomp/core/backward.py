@@ -1,4 +1,4 @@
-"""Readouts taken back from the final hidden states to the embeddings, many at a time, in bounded memory.
+"""The way back: linear functions of final hidden states turned into linear functions of the embeddings.
 
 `pull` goes back through the frozen network: the transpose of what carries contributions. `differentiate` goes
 back through the real one: what `torch.autograd` gives for each target on its prefix. Rows are (readout,
@@ -22,13 +22,13 @@ from decomp.io.amounts import format_bytes
 Verb = Literal["pull", "differentiate"]
 
 GROUP_ROWS = 1024
-"""Rows, (readout, position) pairs, of a group, where one readout does not have more."""
+"""The number of (readout, position) rows that go through the network together; one readout may have more."""
 
 
 def through_norm(
     norm: FrozenNorm | None, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
 ) -> Float[Tensor, "rows D"]:
-    """Return readouts of a norm's output as readouts of its input."""
+    """Return readouts of a norm's output turned into readouts of its input."""
     if norm is None:
         return g
     return norm.pull(g, at) if verb == "pull" else norm.differentiate(g, at)
@@ -37,7 +37,7 @@ def through_norm(
 def through_branch(
     branch: FrozenBranch, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"] | None
 ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
-    """Return readouts of a branch's output as readouts of the stream it reads, and which rows these are.
+    """Return readouts of a branch's output turned into readouts of the stream it reads, and which rows these are.
 
     `x`: the operator's real input, which `differentiate` needs.
     """
@@ -53,7 +53,7 @@ def through_branch(
 
 @dataclass(frozen=True)
 class StageInputs:
-    """A frozen stage, and the real input of each of its operators where gradients are wanted."""
+    """A frozen stage with the real input of each of its operators, which gradients need."""
 
     stage: FrozenStage
     inputs: tuple[Float[Tensor, "T D"] | None, ...]
@@ -61,7 +61,9 @@ class StageInputs:
     def back(
         self, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
     ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
-        """Return readouts of the stream after the stage as readouts of the one before it, and which rows these are."""
+        """Return readouts of the stream after the stage as readouts of the one before, and which rows these
+        are.
+        """
         g = through_norm(self.stage.norm, verb, g, at)
         mixes = any(branch.operator.mixes_positions for branch in self.stage.branches)
         below = at.all_positions() if mixes else at
@@ -74,9 +76,9 @@ class StageInputs:
 
 
 def real_inputs(point: OperatingPoint) -> Iterator[tuple[Float[Tensor, "T D"], ...]]:
-    """Yield per stage the real inputs of its operators, from what the norms keep of a pass recorded for gradients.
+    """Yield for each stage the real inputs of its operators, from the standardised states that norms have kept.
 
-    ValueError for an operator that reads a stream which no norm tells of.
+    ValueError for an operator whose input can't be computed from any norm's states.
     """
     x: Tensor | None = point.embedding
     for stage in (stage for block in point.blocks for stage in block):
@@ -85,7 +87,7 @@ def real_inputs(point: OperatingPoint) -> Iterator[tuple[Float[Tensor, "T D"], .
 
 
 def stream_after(stage: FrozenStage, x: Float[Tensor, "T D"] | None) -> Float[Tensor, "T D"] | None:
-    """Return the real stream after a stage where norms after its branches or their sum tell of it."""
+    """Return the real stream after a stage; None where no norm of the stage has kept states to compute it from."""
     if stage.norm is not None:
         return normed_input(stage.norm)
     for branch in stage.branches:
@@ -94,30 +96,31 @@ def stream_after(stage: FrozenStage, x: Float[Tensor, "T D"] | None) -> Float[Te
 
 
 def stream_input(x: Float[Tensor, "T D"] | None) -> Float[Tensor, "T D"]:
-    """Return the real stream. ValueError where it is not known."""
+    """Return the real stream x. ValueError where it is None, that is not known."""
     if x is None:
         raise ValueError("gradients need a norm before an attention or MLP, or norms after all that come before it")
     return x
 
 
 def normed_input(norm: FrozenNorm) -> Float[Tensor, "T D"]:
-    """Return a norm's real output, γ ⊙ x̂ + β."""
+    """Return a norm's real output γ ⊙ x̂ + β, from the standardised states x̂ that it has kept."""
     assert norm.standardised is not None
     return norm.norm.scale(norm.standardised, with_bias=True)
 
 
 def holding_rows(branch: FrozenBranch, length: int) -> FrozenBranch:
-    """Return the branch with attention weights, where it has some, held instead of computed again at every use."""
+    """Return the branch with its attention weights, if it has some, held in memory instead of computed at every use."""
     return replace(branch, operator=branch.operator.holding_rows(length))
 
 
 class Backward:
-    """The way back through one text's network, frozen (`pull`) or real (`differentiate`)."""
+    """A way back through the network of one text: frozen for the verb `pull`, real for `differentiate`."""
 
     def __init__(self, network: Network, point: OperatingPoint, verb: Verb, memory: int) -> None:
-        """Hold attention weights where a quarter of `memory` bytes is enough for them, else make them for each group.
+        """Prepare the way back; attention weights are held if they fit into a quarter of `memory` bytes.
 
-        `differentiate` needs a point that was recorded for gradients.
+        Otherwise they are computed for each group of targets. The verb `differentiate` needs a point that was recorded
+        for gradients.
         """
         self.network, self.point, self.verb = network, point, verb
         length, itemsize = len(point), point.embedding.element_size()
@@ -133,24 +136,24 @@ class Backward:
         self.stages = [StageInputs(*pair) for pair in zip(stages, inputs, strict=True)]
 
     def __call__(self, g: Float[Tensor, "N E"], targets: Sequence[int]) -> Float[Tensor, "N P D"]:
-        """Return readouts of the targets' hidden states as readouts of the embeddings up to the last target.
+        """Return readouts of the targets' hidden states turned into readouts of the embeddings up to the last target.
 
-        Zero after a readout's own target. A readout's product with the embeddings, summed over hidden, is
-        under `pull` its product with each source's contribution.
+        The result is zero after a readout's own target. Under the verb `pull`, its scalar product with a source's
+        embedding is the readout of that source's contribution.
         """
         rows, at = self.back(g, ReadoutRows(tuple(targets), True, g.device))
         return at.pad(rows) if not at.own else self.at_targets(rows, at)
 
     def of_states(self, g: Float[Tensor, "P E"]) -> Float[Tensor, "P D"]:
-        """Return one readout of several hidden states, a row of `g` each, as a readout of the embeddings.
+        """Return one readout of several hidden states, a row of `g` each, turned into a readout of the embeddings.
 
-        It costs what a readout of the last one alone does, and is the sum of the readouts of each.
+        It is the sum of the readouts of the single states, and costs as much as that of the last state alone.
         """
         rows, _ = self.back(g, ReadoutRows((len(g) - 1,), False, g.device))
         return rows
 
     def back(self, rows: Float[Tensor, "rows E"], at: ReadoutRows) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
-        """Return readouts of hidden states as readouts of the embeddings, and which rows these are."""
+        """Return readouts of hidden states turned into readouts of the embeddings, and which rows these are."""
         if self.point.project_out is not None:
             rows = rows @ self.point.project_out.weight.T
         rows = through_norm(self.point.final_norm, self.verb, rows, at)
@@ -159,13 +162,13 @@ class Backward:
         return rows, at
 
     def at_targets(self, rows: Float[Tensor, "N D"], at: ReadoutRows) -> Float[Tensor, "N P D"]:
-        """Return the rectangle of readouts that nothing has spread over positions."""
+        """Return readouts of single positions as a rectangle over positions, zero but at their targets."""
         padded = rows.new_zeros(len(rows), at.stop, rows.shape[1])
         padded[torch.arange(len(rows), device=rows.device), at.last_positions] = rows
         return padded
 
     def groups(self, targets: range, memory: int) -> Iterator[range]:
-        """Yield consecutive targets that go through the network together. ValueError if one alone does not fit."""
+        """Yield ranges of targets that fit into `memory` bytes together. ValueError if one alone does not fit."""
         start = stop = targets.start
         while start < targets.stop:
             stop += 1
@@ -181,17 +184,17 @@ class Backward:
             start = stop
 
     def fit_together(self, start: int, stop: int, memory: int) -> bool:
-        """Return whether the targets [start, stop) make one group."""
+        """Return whether the targets [start, stop) go through the network together."""
         return rows_of(start, stop) <= GROUP_ROWS and self.bytes_needed(start, stop) <= memory
 
     def bytes_held(self) -> int:
-        """Return the bytes beside the model that live as long as this object."""
+        """Return the bytes, beside the model's weights, that this object holds as long as it lives."""
         given = {x.data_ptr(): x for stage in self.stages for x in stage.inputs if x is not None}
         inputs = sum(x.numel() * x.element_size() for x in given.values())
         return inputs + sum(branch.nbytes for stage in self.stages for branch in stage.stage.branches)
 
     def bytes_needed(self, start: int, stop: int) -> int:
-        """Return the bytes of all that a group of targets needs on its way."""
+        """Return the bytes that the way back of the targets [start, stop) needs in all."""
         network, hidden = self.network, self.point.embedding.shape[1]
         # Rows with their neurons, or with queries, keys and values; in rectangles these again, scores,
         # their product with the weights, and the weights repeated for every target.

@@ -1,4 +1,4 @@
-"""The decomposition of one text: contributions, bias and hidden states, and what is asked of them."""
+"""The decomposition of one text: the contributions of its sources, the bias, the hidden states, and their ΔLP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,37 +23,45 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS_READ = 16384
-"""Contributions read from a file at once."""
+"""The number of contributions that are read from a file at a time."""
 
 
 class Rows(Protocol):
-    """Packed contributions, in memory or in a file: `rows[a:b]` gives a tensor."""
+    """The contributions of all pairs, in memory or in a file: `rows[a:b]` gives those rows as a tensor."""
 
     def __getitem__(self, index: slice, /) -> Float[Tensor, "pairs E"]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """`hidden[i] = Σ_k contributions(i)[k] + bias[i] + remainder()[i]` (Oh & Schuler 2023).
+    """The exact decomposition of one text's final hidden states into vectors, one for each source (Oh & Schuler 2023).
 
-    `rows` holds the contributions of all (target, source) pairs, target by target, without the empty
-    triangle. Targets are positions in `input_ids`; so are sources, or numbers of the groups in `partition`.
+    For every target i, `hidden[i] = Σ_k contributions(i)[k] + bias[i] + remainder()[i]`. Targets are positions in
+    `input_ids`; sources are positions too, or numbers of the groups of tokens in `partition`.
     """
 
     input_ids: Int[Tensor, " T"]
+    """The token ids of the text."""
     decomposition_length: int
+    """The number W of the most recent sources that are kept for each target."""
     rows: Rows
+    """The contributions of all (target, source) pairs, target by target; no row for a source after its target."""
     bias: Float[Tensor, "T E"]
+    """The part of each hidden state that belongs to no source: all biases, carried through the network."""
     hidden: Float[Tensor, "T E"]
+    """The final hidden states of the model, which the unembedding reads."""
     older: Float[Tensor, "T E"]
+    """The sum over the sources that are older than the decomposition length, as `remainder()` returns it."""
     hidden_layers: tuple["Decomposition", ...] = ()
-    """The same after the embedding and after each block (before the final norm), where asked for."""
+    """The decompositions of the states after the embedding and after each block, if every layer was asked for."""
     unembedding: Unembedding | None = None
+    """The language-model head, by which log probabilities are computed; None if a file of it is missing."""
     tokens: tuple[str, ...] | None = None
+    """The strings of the tokens; None where they are not known."""
     about: Mapping[str, str] = field(default_factory=dict)
-    """How it was made."""
+    """The model, rules and versions that the decomposition was made with."""
     partition: Partition = None  # type: ignore[assignment]  # set below where it is not given
-    """Which source each token belongs to; single tokens where none is given."""
+    """The source that each token belongs to; by default every token is a source of its own."""
 
     def __post_init__(self) -> None:
         if self.partition is None:
@@ -61,7 +69,7 @@ class Decomposition:
 
     @cached_property
     def kept(self) -> Pairs:
-        """Return which (target, source) pairs there are."""
+        """Return the (target, source) pairs that have a contribution, in the order of `rows`."""
         return Pairs(self.partition, self.decomposition_length)
 
     def __len__(self) -> int:
@@ -74,17 +82,17 @@ class Decomposition:
         return self.kept.sources(target)
 
     def contributions(self, target: int) -> Float[Tensor, "sources E"]:
-        """Return one vector per source of one target, a view; `sources(target)` says which."""
+        """Return the contributions to one target, one vector for each source in `sources(target)` (a view)."""
         self.sources(target)  # refuses a target outside of the text
         begin, end = self.kept.offsets[target : target + 2]
         return self.rows[begin:end].to(self.hidden.dtype)
 
     def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Return target and source of each row."""
+        """Return the target and the source of each row of `rows`, as two vectors of integers."""
         return self.kept.indices()
 
     def dense(self) -> Float[Tensor, "T S E"]:
-        """Return all contributions as (target, source, hidden); zero where a source is in the future or not kept."""
+        """Return all contributions by target and source; zero where a source is later than its target, or not kept."""
         dense = self.hidden.new_zeros(len(self), self.partition.count, self.hidden.shape[-1])
         for target in range(len(self)):
             sources = self.sources(target)
@@ -92,16 +100,16 @@ class Decomposition:
         return dense
 
     def remainder(self) -> Float[Tensor, "T E"]:
-        """Return the sum over the sources older than the decomposition length; zero where it covers the text."""
+        """Return the sum over the sources older than the decomposition length; zero for targets without any."""
         return self.older
 
     def total(self) -> Float[Tensor, "T E"]:
-        """Return contributions, bias and remainder added up: what `hidden` must be."""
+        """Return the sum of contributions, bias and remainder, which is `hidden` up to rounding."""
         kept = torch.stack([self.contributions(target).sum(0) for target in range(len(self))])
         return kept + self.bias + self.older
 
     def completeness_gap(self) -> float:
-        """Return the largest absolute difference between `hidden` and `total()`."""
+        """Return the largest absolute difference between `hidden` and `total()`, the error of the decomposition."""
         return (self.hidden - self.total()).abs().max().item()
 
     def next_log2_prob(self) -> Float[Tensor, "T-1"]:
@@ -109,10 +117,10 @@ class Decomposition:
         return next_log2_prob(self.hidden[:-1], self.next_ids(), self.need_unembedding())
 
     def delta_lp(self, first_target: int = 0) -> Float[Tensor, "T-1 S"]:
-        """Return ΔLP of each (target, source) in bits (Oh & Schuler 2023): the log2 probability of the
-        target's next token minus that with the source taken away; zero where no source is kept, and for
-        targets before `first_target`.
+        """Return ΔLP of each (target, source) pair, in bits (Oh & Schuler 2023).
 
+        ΔLP is the log2 probability of the target's next token minus the same with the source's contribution taken away
+        from the hidden state. It is zero where a source is not kept, and for targets before `first_target`.
         ValueError without an unembedding (a stored decomposition whose unembedding file is missing).
         """
         unembedding, next_ids = self.need_unembedding(), self.next_ids()
@@ -130,35 +138,39 @@ class Decomposition:
         return scores
 
     def next_ids(self) -> Int[Tensor, "T-1"]:
+        """Return the id of the token that follows each target; the last token has none after it."""
         return self.input_ids[1:].to(self.hidden.device)
 
     def need_unembedding(self) -> Unembedding:
+        """Return the language-model head. ValueError where the decomposition has none."""
         if self.unembedding is None:
             raise ValueError("this decomposition has no unembedding, which log probabilities need: see decomp.load")
         return self.unembedding
 
     def _repr_html_(self) -> str | None:
-        """Return the page of ΔLP, for a notebook; None for a long text, or one whose tokens are not known."""
+        """Return the HTML page of ΔLP that a notebook shows; None for a long text, or one of unknown tokens."""
         shown: str | None = view("frame", self)
         return shown
 
     def show(self, target: int | str | None = None, top: int = 10) -> None:
-        """Show ΔLP: in a notebook its page, in a terminal the text in colour and ranked sources.
+        """Show ΔLP: in a notebook as a page, in a terminal as coloured text with a list of the `top` sources.
 
-        `target` is the position of one predicted token (or "last"). ValueError where tokens or the unembedding are
-        not known, and for a target that is not there.
+        `target` limits it to one predicted token, by its position or "last". ValueError where tokens or the unembedding
+        are not known, and for a target that the text does not have.
         """
         view("show", self, None, target, top)
 
     def plot(self, kind: str = "heat", **options: Any) -> "Figure":
-        """Return a matplotlib figure of ΔLP: heat, arcs, bars or distance; see `Table.plot`."""
+        """Return a matplotlib figure of ΔLP; `kind` is heat, arcs, bars or distance, see `Table.plot`."""
         figure: Figure = view("plot", self, kind, **options)
         return figure
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
-        """Write the decomposition, and its unembedding beside it if it is not there yet; see `decomp.load`.
+        """Write the decomposition to a file, and its unembedding beside it, for `decomp.load` to read.
 
-        `dtype`: of the stored contributions, their own by default. `hidden_layers` are not stored.
+        `dtype` is the precision of the stored contributions, their own by default. `hidden_layers` are not stored.
+        ValueError for an existing file without `overwrite`, for a folder that can't be written into, and for
+        contributions that `dtype` can't hold.
         """
         storage.save(self, Path(path), dtype=dtype, overwrite=overwrite)
 
@@ -175,7 +187,11 @@ class Decomposition:
         about: Mapping[str, str],
         partition: Partition,
     ) -> "Decomposition":
-        """Return the decomposition of what was propagated: the final states last, after every layer if asked for."""
+        """Return the decomposition made of what was carried through the network.
+
+        `bias`, `total` (the sum over all sources) and `rows` have an entry for the final states last, before it one for
+        each layer where `point` has `hidden_layers`.
+        """
         pairs = Pairs(partition, min(decomposition_length, partition.count))
         targets, _ = pairs.indices()
 
@@ -190,7 +206,10 @@ class Decomposition:
 
 
 def remainder_of(total: Float[Tensor, "T E"], kept: Float[Tensor, "T E"], covered: int) -> Float[Tensor, "T E"]:
-    """Return what the kept sources leave of the sum over all sources; zero for the first targets, which keep all."""
+    """Return the sum over all sources minus that over the kept ones; exactly zero for the first `covered` targets.
+
+    Those are the targets that keep all sources.
+    """
     older = total - kept
     older[:covered] = 0
     return older
@@ -204,7 +223,7 @@ def assemble(
     every_layer: bool,
     partitions: Sequence[Partition],
 ) -> list[list[Float[Tensor, "pairs _"]]]:
-    """Return per text the packed contributions, first of every layer where asked for, then of the final states."""
+    """Return for each text the contributions of its pairs: to every layer's states if asked for, then to the last."""
     packed: list[list[Tensor]] = []
     pairs = [Pairs(partition, decomposition_length) for partition in partitions]
     for point, own in zip(points, pairs, strict=True):
@@ -232,10 +251,17 @@ def assemble(
 
 
 def load(path: str | Path, unembedding: str | Path | None = None) -> Decomposition:
-    """Return a stored decomposition; contributions are read, and checked, as they are asked for.
+    """Return a decomposition that was saved to a file; contributions are read, and checked, as they are needed.
 
-    Also reads the original `d_{id}.pt` (with its `i_` and `o_` files; `bias` is then all that `d` leaves of `o`),
-    with the projection in `unembedding`, by default the one beside that is known to be its model's. ValueError for a
-    file that is missing, truncated, damaged, foreign, or newer than this package.
+    `unembedding` is the file of the language-model head, by default the one beside it that belongs to the same model.
+    The original research code's files are read, too: give `d_{id}.pt`, which needs `i_{id}.pt` and `o_{id}.pt` beside
+    it; the `bias` is then all that the contributions leave of the hidden states. ValueError for a file that is missing,
+    truncated, damaged, foreign, or newer than this package.
+
+        >>> import decomp
+        >>> decomp.decompose("The cat sat.", "demo-opt").save("cat.safetensors")
+        >>> stored = decomp.load("cat.safetensors")
+        >>> stored.tokens, stored.completeness_gap() < 1e-4
+        (('</s>', 'The', 'Ġcat', 'Ġsat', '.'), True)
     """
     return Decomposition(**storage.read(Path(path), None if unembedding is None else Path(unembedding)))

@@ -1,4 +1,4 @@
-"""Contributions of chunks of sources through a frozen network, in place, in bounded memory.
+"""The engine: contributions carried through a frozen network, some sources at a time, in bounded memory.
 
 `packed_attention` and `packed_mlp` arrange what the operators carry for matrix products. Norms around a map
 are folded into its weights, and their 1/σ into the attention rows and the slopes. Rows are packed pairs (see
@@ -24,48 +24,54 @@ from decomp.core.workspace import Workspace, normalise_, return_freed_memory
 from decomp.io.amounts import format_bytes
 
 PANEL_WIDTH = 64
-"""Sources in a panel at most."""
+"""The largest number of sources in a panel."""
 BLOCK_ROWS = 2048
-"""Rows that go through one matrix product at most."""
+"""The largest number of rows that go through one matrix product."""
 USABLE = 0.8
-"""Share of the memory that is planned for: allocator and libraries hold some more than they are asked for."""
+"""The share of the given memory that is planned for; the rest is for what the allocator and libraries hold."""
 WORTH_TRIMMING = 2**27
-"""Bytes from which on the allocator is asked for what it holds back: that takes milliseconds."""
+"""The bytes of freed buffers from which on the allocator is made to return them, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The contributions of a range of sources of one text. `rows` is written over by the next chunk."""
+    """The contributions of a range of sources of one text to all later targets; valid until the next chunk is made."""
 
     panel: Panel
     rows: Float[Tensor, "pairs D"]
 
     @property
     def text(self) -> int:
+        """Return the number of the text among those that are carried together."""
         return self.panel.text
 
     @property
     def sources(self) -> range:
+        """Return the sources whose contributions the chunk holds."""
         return self.panel.sources
 
     @property
     def targets(self) -> range:
+        """Return the targets that any of the chunk's sources reaches."""
         return self.panel.targets
 
     def segments(self) -> Iterator[tuple[range, range, Float[Tensor, "targets sources D"]]]:
-        """Yield targets, their sources, and the contributions between them (views)."""
+        """Yield ranges of targets and of sources with the contributions of these pairs (views)."""
         for segment in self.panel.segments:
             rows = self.rows[within(segment.rows, self.panel.rows)]
             yield segment.targets, segment.sources, rows.view(*segment.shape, -1)
 
     def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Return target and source of each row."""
+        """Return the target and the source of each row, as two vectors of integers."""
         grids = [torch.cartesian_prod(indices(s.targets), indices(s.sources)).view(-1, 2) for s in self.panel.segments]
         targets, sources = torch.cat(grids).to(self.rows.device).unbind(1)
         return targets.contiguous(), sources.contiguous()
 
     def contributions(self, target: int) -> tuple[range, Float[Tensor, "sources D"]]:
-        """Return the sources of this chunk that reach one target, and their contributions (a view)."""
+        """Return the sources of this chunk that reach one target, and their contributions to it (a view).
+
+        ValueError for a target that none of the sources reaches.
+        """
         for targets, sources, rows in self.segments():
             if target in targets:
                 return sources, rows[target - targets.start]
@@ -73,25 +79,26 @@ class Chunk:
 
 
 def indices(values: range) -> Int[Tensor, " n"]:
+    """Return the numbers of a range as a tensor."""
     return torch.arange(values.start, values.stop)
 
 
 Observer = Callable[[int, Sequence[Panel], Tensor], None]
-"""Called with the rows after the embedding (0) and after each block (1 …)."""
+"""A function that is called with the rows after the embedding (layer 0) and after each block (layer 1 …)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Panels of neighbouring texts whose buffers fit into memory together."""
+    """Some panels of one or more consecutive texts, whose buffers fit into memory together."""
 
     panels: tuple[Panel, ...]
     block_rows: int
-    """Rows that go through one matrix product, of several texts too where these are short."""
+    """The largest number of rows in one matrix product, which may hold rows of several short texts."""
 
 
 @dataclass(frozen=True)
 class Propagation:
-    """A group of panels on its way through the frozen network, in one buffer of rows."""
+    """A procedure that carries the contributions of a group of panels through the frozen network, in one buffer."""
 
     folded: FoldedNetwork
     points: Sequence[OperatingPoint]
@@ -99,7 +106,7 @@ class Propagation:
     work: Workspace
 
     def run(self, group: Group, observe: Observer | None = None) -> Float[Tensor, "pairs D"]:
-        """Return the rows before the final norm."""
+        """Return the contributions of all pairs of a group, as they are before the final norm."""
         panels = group.panels
         rows = self.work("rows", panels[-1].rows.stop, self.points[0].embedding.shape[-1])
         rows.zero_()
@@ -121,7 +128,7 @@ class Propagation:
         return rows
 
     def begin(self, rows: Tensor, group: Group, stage: FoldedStage, frozen: Sequence[FrozenStage]) -> None:
-        """Add the outputs of the first stage, which every token reaches from its own position alone."""
+        """Add the outputs of the first stage, where every token is still at its own position alone."""
         for number, branch in enumerate(stage.branches):
             for panel in group.panels:
                 embedding, own = self.points[panel.text].embedding, frozen[panel.text].branches[number]
@@ -154,7 +161,10 @@ class Propagation:
 
 
 def normalise_panels(rows: Tensor, panels: Sequence[Panel], norm: Norm, frozen: Sequence[FrozenNorm | None]) -> None:
-    """Apply the linear part of a norm that nothing linear follows, in place. `frozen`: by text."""
+    """Apply the linear part of a norm to panels in place; `frozen` holds each text's norm at its operating point.
+
+    It is for norms that nothing linear follows: others are folded into the weights after them.
+    """
     for panel in panels:
         own = frozen[panel.text]
         assert own is not None
@@ -164,7 +174,7 @@ def normalise_panels(rows: Tensor, panels: Sequence[Panel], norm: Norm, frozen: 
 
 
 def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: OperatingPoint) -> Counter[str]:
-    """Return the bytes of all rows up to this panel's last, and of each buffer that it passes through."""
+    """Return the bytes of each buffer that a panel needs, by the buffer's name; `rows` counts all panels up to it."""
     hidden = point.embedding.shape[-1]
     network = folded.network
     neurons, width = network.neurons, network.width
@@ -191,12 +201,15 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
 
 
 def bytes_held(folded: FoldedNetwork, points: Sequence[OperatingPoint], memory: int) -> int:
-    """Return the bytes beside the model and the buffers: folded weights and operating points."""
+    """Return the bytes of folded weights and operating points, which come beside the model and the buffers."""
     return folded.bytes_held(memory) + sum(point.nbytes for point in points)
 
 
 def panel_shape(folded: FoldedNetwork, point: OperatingPoint, pairs: Pairs, memory: int) -> tuple[int, int]:
-    """Return the largest panel width and block rows whose buffers fit into `memory` bytes; ValueError if none do."""
+    """Return the largest panel width and number of block rows whose buffers fit into `memory` bytes.
+
+    ValueError where not even one source at a time fits.
+    """
     width, block_rows = PANEL_WIDTH, BLOCK_ROWS
     while True:
         needed = max(
@@ -214,9 +227,10 @@ def panel_shape(folded: FoldedNetwork, point: OperatingPoint, pairs: Pairs, memo
 
 
 def largest_ranges(pairs: Pairs, width: int) -> list[range]:
-    """Return ranges of sources one of which has the most pairs of all that are at most so wide.
+    """Return ranges of at most `width` sources, one of which has the most pairs of all such ranges.
 
-    The oldest sources have the most targets, unless only recent ones are kept, and these are of uneven length.
+    It is the range of the oldest sources, which have the most targets, unless only recent sources are kept; then any
+    may be it, where sources are groups of uneven length.
     """
     sources = pairs.partition.count
     if pairs.partition.is_tokens or pairs.decomposition_length >= sources:
@@ -227,7 +241,7 @@ def largest_ranges(pairs: Pairs, width: int) -> list[range]:
 def plan(
     folded: FoldedNetwork, points: Sequence[OperatingPoint], pairs: Sequence[Pairs], memory: int
 ) -> Iterator[Group]:
-    """Return groups of panels whose buffers fit into `memory` bytes. `pairs`: by text."""
+    """Yield groups of panels whose buffers fit into `memory` bytes; `points` and `pairs` have one entry a text."""
     group, sizes = Group((), 1), Counter[str]()
     for text, (point, own) in enumerate(zip(points, pairs, strict=True)):
         width, block_rows = panel_shape(folded, point, own, memory)
@@ -254,10 +268,10 @@ def propagate(
     observe: Observer | None = None,
     partitions: Sequence[Partition] | None = None,
 ) -> Iterator[Chunk]:
-    """Yield contributions to the final hidden states, chunk by chunk, texts and sources in order.
+    """Yield the contributions to the final hidden states in chunks of sources, texts and sources in order.
 
-    `memory`: bytes of all that is held beside the model. `partitions`: each text's sources, tokens by default.
-    ValueError if one source at a time does not fit, or where partitions do not fit the texts.
+    `memory` limits the bytes of all that is held beside the model. `partitions` are each text's sources, by default
+    its tokens. ValueError if not even one source at a time fits, and for partitions that do not fit the texts.
     """
     pairs = [Pairs(p, decomposition_length) for p in partitions_of([len(point) for point in points], partitions)]
     held = bytes_held(folded, points, memory)

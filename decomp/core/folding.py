@@ -1,4 +1,4 @@
-"""Networks with their norms folded in: centring and γ are linear, so they become part of the maps around them."""
+"""Folding norms into weights: centring and γ are linear, so that they become part of the maps around them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from decomp.core.packed_mlp import FoldedMLP
 
 Folded = FoldedAttention | FoldedMLP | FoldedMixture
 FOLDED: dict[type, Any] = {Attention: FoldedAttention, MLP: FoldedMLP, Mixture: FoldedMixture}
-"""What carries the rows of each kind of operator."""
+"""The class that carries contributions through each kind of operator with folded weights."""
 
 
 @dataclass(frozen=True)
 class FoldedStage:
-    """A stage's folded operators, and the norm after their sum, which nothing linear follows."""
+    """A stage whose operators have the norms around them folded in; the norm after their sum remains as it is."""
 
     branches: tuple[Folded, ...]
     norm: Norm | None
@@ -30,37 +30,37 @@ FoldedBlock = tuple[FoldedStage, ...]
 
 @dataclass(frozen=True, eq=False)
 class FoldedNetwork:
-    """A network whose blocks are folded once and kept, or anew each time where memory is short of that."""
+    """A network with its norms folded into its weights: once for all, or at every use where memory is short."""
 
     network: Network
 
     @cached_property
     def kept(self) -> tuple[FoldedBlock, ...]:
-        """Return all blocks, folded at the first use."""
+        """Return all blocks, folded at the first use and held from then on."""
         return tuple(fold_block(block) for block in self.network.blocks)
 
     def blocks(self, memory: int) -> Iterator[FoldedBlock]:
-        """Return the blocks in order; kept if they take no more than a quarter of `memory` bytes."""
+        """Return the folded blocks in order; they are held if they take no more than a quarter of `memory` bytes."""
         return iter(self.kept) if self.keeps(memory) else map(fold_block, self.network.blocks)
 
     def keeps(self, memory: int) -> bool:
-        """Return whether all folded blocks are held."""
+        """Return whether all folded blocks are held within `memory` bytes."""
         return sum(self.bytes_by_block) <= memory // 4
 
     def bytes_held(self, memory: int) -> int:
-        """Return the bytes of folded weights at once: all blocks, or one in work, the next, and copies on the way."""
+        """Return the bytes of folded weights at a time: those of all blocks, or of two and the copies they need."""
         return sum(self.bytes_by_block) if self.keeps(memory) else 3 * max(self.bytes_by_block)
 
     @cached_property
     def bytes_by_block(self) -> list[int]:
-        """Return what each folded block takes beside the model."""
+        """Return the bytes that each folded block takes beside the model's own weights."""
         return [
             sum(bytes_to_fold(branch) for stage in block for branch in stage.branches) for block in self.network.blocks
         ]
 
 
 def bytes_to_fold(branch: Branch) -> int:
-    """Return what a folded branch takes beside the model."""
+    """Return the bytes that a folded branch takes beside the model's own weights."""
     count: int = FOLDED[type(branch.operator)].bytes_to_fold(branch.operator, branch.norm_in, branch.norm_out)
     return count
 

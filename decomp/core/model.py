@@ -1,4 +1,4 @@
-"""A protocol names all that measures, layers, neurons and edges ask of a model of any architecture."""
+"""The interface of a model: what measures, layers, neurons and edges use of it, whatever its architecture."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,59 +18,58 @@ T = TypeVar("T")
 
 
 class Patch(Protocol):
-    """Functions that are called during a forward pass, in its order, and may change it.
+    """An intervention in a forward pass: methods that are called with its values, in order, and may replace them.
 
-    Stages are counted from 0: every sublayer, after it the norm that follows its residual sum where there is
-    one, and at the end the logits.
+    Stages are counted from 0: every attention and MLP, each norm that follows a residual sum, and last the logits.
     """
 
     def embedding(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return what the first block is given, in place of `hidden`."""
+        """Return the value that replaces `hidden`, the input of the first block."""
         ...
 
     def input(self, stage: int, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return a stage's input, before its own norm, in place of `stream`; may be called again with the same."""
+        """Return the value that replaces `stream`, a stage's input before its norm; may be called again."""
         ...
 
     def projected(self, stage: int, kind: int, output: Float[Tensor, "B T HV"]) -> Float[Tensor, "B T HV"]:
-        """Return an attention's queries (0), keys (1) or values (2), heads side by side, in place of `output`."""
+        """Return the value that replaces `output`: an attention's queries (kind 0), keys (1) or values (2)."""
         ...
 
     def output(self, stage: int, value: Float[Tensor, "B T _"]) -> None:
-        """Take what a stage gives: an attention the mixed values before its output projection, others their output."""
+        """Take the output of a stage; of an attention, the mixed values that its output projection reads."""
         ...
 
 
 class Columns(Protocol):
-    """Some columns of what a module gives."""
+    """A part of a module's output: some of its columns."""
 
     @property
     def module(self) -> nn.Module:
-        """Return the module."""
+        """Return the module whose output holds the columns."""
         ...
 
     @property
     def columns(self) -> "slice | Int[Tensor, ' outputs']":
-        """Return which columns of its output: a slice, or their numbers."""
+        """Return the columns of the module's output, as a slice or as their numbers."""
         ...
 
 
 class Model(Protocol):
-    """A causal language model whose inside can be looked at: `models` has one for every architecture."""
+    """A causal language model with access to its inside; `decomp.models` has a class for every architecture."""
 
     @property
     def config(self) -> Any:
-        """Return the configuration of transformers."""
+        """Return the model's configuration, as the library `transformers` has it."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Return where the weights are."""
+        """Return the device that the weights are on."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the precision of the weights, and of what is computed."""
+        """Return the precision of the weights and of all that is computed."""
         ...
 
     @property
@@ -79,55 +78,61 @@ class Model(Protocol):
         ...
 
     def about(self) -> dict[str, str]:
-        """Return which model this is, with the digest of its weights, for what is made with it."""
+        """Return the model's name, revision and digest of weights, which files made with it carry."""
         ...
 
     def max_length(self) -> int:
-        """Return the positions of the model, the beginning-of-sequence token included."""
+        """Return the largest number of tokens of a text, the beginning-of-sequence token included."""
         ...
 
     def network(self) -> Network:
-        """Return the weights that contributions meet."""
+        """Return the weights that contributions pass through, as data."""
         ...
 
     def unembedding(self) -> Unembedding:
-        """Return the map from final hidden states to logits."""
+        """Return the language-model head, which maps final hidden states to logits."""
         ...
 
     def attention_projections(self) -> list[tuple[Affine, Affine, Affine]]:
-        """Return per layer the maps to queries, keys and values."""
+        """Return for each layer the maps from the attention's input to queries, keys and values."""
         ...
 
     def modules_of(self, component: str) -> list[nn.Module]:
-        """Return per block the module whose output its `attention` or `mlp` adds to the stream, or the block itself."""
+        """Return one module of each block: that of its `attention` or `mlp` with the output added to the stream.
+
+        For the component `block` it is the block itself.
+        """
         ...
 
     def neuron_modules(self) -> list[nn.Module]:
-        """Return per block the module that is given the neurons of its MLP. ValueError where there are none."""
+        """Return of each block the module whose input is the MLP's neurons. ValueError for a model without neurons."""
         ...
 
     def pre_activations(self) -> Sequence[Columns]:
-        """Return per block what the activation of its MLP is given. ValueError where there are no neurons."""
+        """Return of each block the inputs of the MLP's activation function. ValueError for a model without neurons."""
         ...
 
     def neurons_shape(self) -> tuple[int, int]:
-        """Return the number of layers, and of neurons in each. ValueError where there are none."""
+        """Return the number of layers and that of neurons in each. ValueError for a model without neurons."""
         ...
 
     def folded(self, gate_rule: GateRule = ...) -> FoldedNetwork:
-        """Return the network with its norms folded in, with what the gate rule needs of gated MLPs."""
+        """Return the network with its norms folded in; of gated MLPs, the inputs that the gate rule gives a share."""
         ...
 
     def token_embeddings(self) -> tuple[Float[Tensor, "V E"], Affine | None]:
-        """Return the embedding matrix, and the map that brings it to the hidden width."""
+        """Return the embedding matrix, and the map from its width to the hidden width (None where they are equal)."""
         ...
 
     def default_baseline(self, positions: bool) -> str:
-        """Return the baseline that integrated gradients converge from, `zero` or `mean`."""
+        """Return the baseline from which integrated gradients converge, `zero` or `mean`.
+
+        `positions`: whether the embeddings of positions are part of what is integrated over.
+        """
         ...
 
     def until_weights_change(self, make: Callable[[Any], T]) -> T:
-        """Return `make(model)`, made again only after a weight has changed."""
+        """Return `make(model)`, computed once and again only after a weight has changed."""
         ...
 
     def record(
@@ -138,33 +143,36 @@ class Model(Protocol):
         output_layers: bool = ...,
         embedding: Float[Tensor, "T D"] | None = ...,
     ) -> OperatingPoint:
-        """Return everything that is frozen at one ordinary forward pass of one text, or of a changed embedding."""
+        """Return the operating point of one text: all that is frozen at its forward pass.
+
+        With an `embedding`, the pass starts from it in place of the tokens' own.
+        """
         ...
 
     def hidden_without(
         self, input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None = ...
     ) -> Float[Tensor, "B T E"]:
-        """Return final hidden states where no later position attends to what is removed; positions stay."""
+        """Return final hidden states where no later position attends to the removed ones; position numbers stay."""
         ...
 
     def after_attention(
         self, layer: int, inputs: Float[Tensor, "*rows D"], output: Float[Tensor, "*rows D"]
     ) -> Float[Tensor, "*rows D"]:
-        """Return a block's output from its inputs and any output of its attention's own projection."""
+        """Return a block's output, computed from its input and a given output of its attention."""
         ...
 
     def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
-        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
+        """Return the last block's output after the final norm and projection, which the unembedding reads."""
         ...
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
-        """Return the logits at the last position of texts of one length, each stage of the pass handed to `patch`."""
+        """Return the logits at the last position of texts of one length; `patch` may change the pass."""
         ...
 
     def weights_frozen(self) -> AbstractContextManager[None]:
-        """Keep gradients off the weights, in evaluation mode, as long as this is open."""
+        """Keep the weights without gradients and the model in evaluation mode, as long as the context is open."""
         ...
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep other threads off the model as long as this is open."""
+        """Keep other threads from using the model as long as the context is open."""
         ...

@@ -1,4 +1,4 @@
-"""The weights that contributions meet, as data: blocks → stages → branches.
+"""The weights that contributions pass through, as data: blocks, their stages, and the stages' branches.
 
 A stage reads one residual stream; each of its branches does `norm_out(operator(norm_in(x)))`, the sum is
 added to the stream, and a stage may end in a norm. Shapes drop the batch: every text stands alone.
@@ -13,20 +13,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Affine:
-    """`x @ weight + bias`."""
+    """A linear map with a bias, `x @ weight + bias`."""
 
     weight: Float[Tensor, "inputs outputs"]
     bias: Float[Tensor, " outputs"] | None = None
 
     def __call__(self, x: Float[Tensor, "*rows inputs"], *, with_bias: bool) -> Float[Tensor, "*rows outputs"]:
-        """Return the whole map of x, or without the bias its linear part."""
+        """Return `x @ weight`, and with the bias `x @ weight + bias`."""
         y = x @ self.weight
         return y + self.bias if with_bias and self.bias is not None else y
 
 
 @dataclass(frozen=True)
 class Norm:
-    """The parameters of a LayerNorm, or of an RMSNorm where `centred` is False."""
+    """The parameters γ and β of a LayerNorm, or γ of an RMSNorm, for which `centred` is False."""
 
     weight: Float[Tensor, " D"] | None
     bias: Float[Tensor, " D"] | None
@@ -34,14 +34,14 @@ class Norm:
     centred: bool = True
 
     def inverse_std(self, hidden: Float[Tensor, "T D"]) -> Float[Tensor, " T"]:
-        """Return 1/σ of undecomposed states, the one non-linear part; never computed in less than float32."""
+        """Return 1/σ of each hidden state, the norm's only non-linear part; computed in float32 at least."""
         x = hidden if hidden.dtype == torch.float64 else hidden.float()
         if self.centred:
             x = x - x.mean(-1, keepdim=True)
         return (x.square().mean(-1) + self.eps).rsqrt().to(hidden.dtype)
 
     def standardise(self, x: Float[Tensor, "T *S D"], inverse_std: Float[Tensor, "T *S"]) -> Float[Tensor, "T *S D"]:
-        """Return (x − mean(x)) · inverse_std, for an RMSNorm x · inverse_std."""
+        """Return (x − mean(x)) · inverse_std of a LayerNorm, x · inverse_std of an RMSNorm."""
         if self.centred:
             x = x - x.mean(-1, keepdim=True)
         return x * inverse_std[..., None]
@@ -70,9 +70,10 @@ class Norm:
 
 @dataclass(frozen=True)
 class Attention:
-    """Value and output projections of all heads side by side; `kv_heads` of them have values of their own.
+    """An attention layer's value and output projections, all heads side by side.
 
-    Queries and keys only shape the attention weights, which are frozen.
+    With grouped queries, the heads share `kv_heads` sets of values. Queries and keys are left out: they only make the
+    attention weights, which are frozen.
     """
 
     value: Affine
@@ -82,7 +83,7 @@ class Attention:
 
     @property
     def width(self) -> int:
-        """Return the width of all heads' mixed values together."""
+        """Return the width of the mixed values of all heads together."""
         return len(self.output.weight)
 
     def without_gate(self) -> "Attention":
@@ -91,7 +92,7 @@ class Attention:
 
     @property
     def value_width(self) -> int:
-        """Return the width of the values that heads do not share."""
+        """Return the width of the values before heads share them."""
         return self.value.weight.shape[1]
 
     @property
@@ -117,13 +118,16 @@ class Attention:
 
 @dataclass(frozen=True)
 class MLP:
-    """`Σ_p slope_p ⊙ (x @ W_p)` into one output projection: one input of a plain MLP; up, then gate of a gated one."""
+    """An MLP's projections: `(Σ_p slope_p ⊙ (x @ W_p)) @ W_out`, with one slope for each input projection W_p.
+
+    A plain MLP has one input projection; a gated MLP has two, first `up`, then `gate`.
+    """
 
     inputs: tuple[Affine, ...]
     output: Affine
 
     def without_gate(self) -> "MLP":
-        """Return the MLP with its first input alone."""
+        """Return the MLP with its first input projection alone."""
         return replace(self, inputs=self.inputs[:1])
 
     @property
@@ -159,9 +163,10 @@ class MLP:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Experts of which every position visits a few, `Σ_e w_e · expert_e(x)`; the router, which gives w, is frozen.
+    """A mixture of experts, `Σ_e w_e · expert_e(x)` over the few experts e that a position is routed to.
 
-    Rows meet one expert after the other, so its widths are those of a single one.
+    The router, which gives the weights w, is frozen. Widths are those of a single expert, since rows go through one
+    expert after the other.
     """
 
     experts: tuple[MLP, ...]
@@ -169,12 +174,12 @@ class Mixture:
     heads = width = value_width = 0
 
     def without_gate(self) -> "Mixture":
-        """Return the mixture of the same experts with their first inputs alone."""
+        """Return the mixture whose experts have their first input projections alone."""
         return Mixture(tuple(expert.without_gate() for expert in self.experts))
 
     @property
     def inputs(self) -> tuple[Affine, ...]:
-        """Return the first expert's inputs: all have as many."""
+        """Return the input projections of the first expert; all experts have as many."""
         return self.experts[0].inputs
 
     @property
@@ -189,13 +194,13 @@ class Mixture:
 
     @property
     def gathered(self) -> int:
-        """Return how many numbers are copied for each row on its way through an expert: input, outputs, slopes."""
+        """Return how many numbers are copied for each row that goes through an expert: input, outputs, slopes."""
         return 3 * self.hidden + self.neurons
 
 
 @dataclass(frozen=True)
 class Branch:
-    """`norm_out(operator(norm_in(x)))`; either norm may be missing."""
+    """One attention, MLP or mixture with its norms, `norm_out(operator(norm_in(x)))`; either norm may be missing."""
 
     operator: Attention | MLP | Mixture
     norm_in: Norm | None = None
@@ -204,7 +209,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class Stage:
-    """`norm(x + Σ branch(x))`; the norm may be missing. ValueError for several MLPs side by side."""
+    """One step of the residual stream, `norm(x + Σ branch(x))`; the norm may be missing.
+
+    ValueError for a stage with several MLPs side by side.
+    """
 
     branches: tuple[Branch, ...]
     norm: Norm | None = None
@@ -216,14 +224,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Network:
-    """All blocks in order, the final norm, and the projection from the hidden width to the unembedding's."""
+    """A whole network: its blocks in order, the final norm, and the projection to the unembedding's width, if any."""
 
     blocks: tuple[tuple[Stage, ...], ...]
     final_norm: Norm | None
     project_out: Affine | None
 
     def without_gates(self) -> "Network":
-        """Return the network whose gated MLPs are left with the input that their gates multiply."""
+        """Return the network whose gated MLPs have only the input projection `up`, which their gates multiply."""
 
         def ungated(branch: Branch) -> Branch:
             return replace(branch, operator=branch.operator.without_gate())
@@ -248,12 +256,12 @@ class Network:
 
     @property
     def width(self) -> int:
-        """Return the largest width of a layer's values."""
+        """Return the largest width of a layer's mixed values, all heads together."""
         return max(operator.width for operator in self.operators)
 
     @property
     def value_width(self) -> int:
-        """Return the largest width of a layer's values that heads do not share."""
+        """Return the largest width of a layer's values before heads share them."""
         return max(operator.value_width for operator in self.operators)
 
     @property
@@ -263,7 +271,7 @@ class Network:
 
     @property
     def gathered(self) -> int:
-        """Return how many numbers are copied for a row at most on its way through a mixture of experts."""
+        """Return the largest number of numbers copied for a row that goes through a mixture of experts."""
         return max(operator.gathered for operator in self.operators)
 
     @property
@@ -273,5 +281,5 @@ class Network:
 
     @property
     def inputs(self) -> int:
-        """Return how many inputs its MLPs have at most: 1, or 2 of gated ones."""
+        """Return the largest number of input projections of an MLP: 1 of plain ones, 2 of gated ones."""
         return max(len(operator.inputs) for operator in self.operators)

@@ -1,4 +1,4 @@
-"""All that is frozen at the values of one forward pass, and streams of single vectors through it."""
+"""The operating point: a network whose non-linear parts are frozen at the values of one text's forward pass."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from decomp.core.operators import FrozenAttention, FrozenMixture, FrozenMLP, Fro
 
 @dataclass(frozen=True)
 class FrozenBranch:
-    """`norm_out(operator(norm_in(x)))` at the operating point of one text."""
+    """One attention, MLP or mixture with its norms, `norm_out(operator(norm_in(x)))`, frozen at one text."""
 
     operator: FrozenAttention | FrozenMLP | FrozenMixture
     norm_in: FrozenNorm | None = None
@@ -37,11 +37,11 @@ class FrozenBranch:
         return self.operator
 
     def normed(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
-        """Return what the operator is given of x."""
+        """Return the operator's input for a residual stream x: `norm_in(x)`, or x where there is no such norm."""
         return x if self.norm_in is None else self.norm_in.carry(x, with_bias=with_bias)
 
     def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
-        """Return what the branch adds to the residual stream, one vector per target."""
+        """Return the vectors that the branch adds to the residual stream x, one for each position."""
         y = self.operator.carry(self.normed(x, with_bias=with_bias), with_bias=with_bias)
         return y if self.norm_out is None else self.norm_out.carry(y, with_bias=with_bias)
 
@@ -53,13 +53,13 @@ class FrozenBranch:
 
 @dataclass(frozen=True)
 class FrozenStage:
-    """`norm(x + Σ branch(x))` at the operating point of one text."""
+    """One step of the residual stream, `norm(x + Σ branch(x))`, frozen at one text."""
 
     branches: tuple[FrozenBranch, ...]
     norm: FrozenNorm | None = None
 
     def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
-        """Return the residual stream after the stage, one vector per target."""
+        """Return the residual stream after the stage, one vector for each position."""
         y = x
         for branch in self.branches:
             y = y + branch.carry(x, with_bias=with_bias)
@@ -71,36 +71,37 @@ FrozenBlock = tuple[FrozenStage, ...]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One text's frozen network, and the states of the pass that it was frozen at."""
+    """The network frozen at one text, with the hidden states of the forward pass that it was frozen at."""
 
     embedding: Float[Tensor, "T D"]
-    """What the first block is given."""
+    """The input of the first block."""
     blocks: tuple[FrozenBlock, ...]
     final_norm: FrozenNorm | None
     project_out: Affine | None
     hidden: Float[Tensor, "T E"]
-    """After the final norm and projection."""
+    """The final hidden states, after the final norm and projection."""
     hidden_layers: tuple[Float[Tensor, "T D"], ...] = ()
-    """After the embedding and after each block; empty unless every layer was asked for."""
+    """The hidden states after the embedding and after each block; empty unless every layer was asked for."""
 
     def __len__(self) -> int:
         return len(self.embedding)
 
     @property
     def branches(self) -> Iterator[FrozenBranch]:
-        """Return all branches in network order."""
+        """Yield all branches in the order of the network."""
         return (branch for block in self.blocks for stage in block for branch in stage.branches)
 
     def finish(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T E"]:
-        """Return the final norm and projection of a stream."""
+        """Return a residual stream after the final norm and projection."""
         if self.final_norm is not None:
             x = self.final_norm.carry(x, with_bias=with_bias)
         return x if self.project_out is None else self.project_out(x, with_bias=with_bias)
 
     def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Iterator[Float[Tensor, "T _"]]:
-        """Yield a stream of one vector per target: as it is, after each block, and after the final norm.
+        """Yield a residual stream x as it is, after each block, and after the final norm and projection.
 
-        Zero with the bias gives the bias of the decomposition; the embedding without it the sum over all sources.
+        The stream x = 0 carried with biases ends as the bias of the decomposition; the embedding carried without biases
+        ends as the sum of the contributions of all sources.
         """
         yield x
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Attention on packed rows, in place: values of every pair, mixed over positions by frozen weights."""
+"""Attention on the rows of all pairs, in place: values mixed over positions by frozen attention weights."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from decomp.core.pairs import Block, Panel, joined, rows_of, within
 from decomp.core.workspace import Workspace, bytes_of
 
 STRIP_TARGETS = 64
-"""Targets whose values are mixed by one product per head: few would read the values often, many meet zeros."""
+"""The number of targets that are mixed by one product per head: fewer read values often, more multiply zeros."""
 
 
 @dataclass(frozen=True)
 class FoldedAttention:
-    """Value and output projections with the norms around them folded in."""
+    """An attention's value and output projections with the norms around them folded in."""
 
     value: Float[Tensor, "D KV"]
     output: Float[Tensor, "HV D"]
@@ -30,7 +30,7 @@ class FoldedAttention:
 
     @classmethod
     def of(cls, operator: Attention, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedAttention":
-        """Return the folded projections of an attention between two norms."""
+        """Return an attention's projections with the norms before and after it folded in."""
         value, output = operator.value.weight, operator.output.weight
         return cls(
             value if norm_in is None else norm_in.before(value),
@@ -54,7 +54,7 @@ class FoldedAttention:
         frozen: FrozenBranch,
         work: Workspace,
     ) -> None:
-        """Add the first attention's outputs: token k is still at position k alone, so A^h[i, k] · e[k] W_V^h W_O^h."""
+        """Add the first attention's outputs A^h[i, k] · e[k] W_V^h W_O^h, where token k is at position k alone."""
         sources = embedding[panel.sources.start : panel.sources.stop]
         values = (sources @ self.value).view(len(sources), self.kv_heads, -1).transpose(0, 1)
         outputs = self.output.view(self.heads, -1, self.output.shape[-1])
@@ -72,10 +72,10 @@ class FoldedAttention:
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
     ) -> Iterator[None]:
-        """Read the rows, yield once, then add the attention's outputs to them.
+        """Read the rows, yield once, then add the attention's outputs to them; `frozen` has an entry for each text.
 
-        One matrix product per head mixes the values of all pairs over positions. `frozen`: by text. Panels that
-        are given together share the products with the weights.
+        One matrix product per head mixes the values of all pairs over positions. Panels that are given together share
+        the products with the weights.
         """
         runs = list(joined((block for panel in panels for block in panel.blocks), block_rows))
         values = panel_values(rows, panels, runs, self, work)
@@ -99,7 +99,7 @@ class FoldedAttention:
 
 
 def attention_rows(block: Block, frozen: FrozenBranch, work: Workspace) -> Float[Tensor, "H targets middles"]:
-    """Return A^h[i, j] of the block's targets on the positions that its sources went through, with the norms' 1/σ."""
+    """Return A^h[i, j], times the norms' 1/σ, for a block's targets i and all positions j from its first source on."""
     middles = slice(block.begin, block.targets.stop)
     weights = frozen.attention.rows(block.targets.start, block.targets.stop)[:, :, middles]
     if frozen.norm_in is not None:
@@ -111,7 +111,7 @@ def attention_rows(block: Block, frozen: FrozenBranch, work: Workspace) -> Float
 
 
 def add_embedding(rows: Tensor, panel: Panel, embedding: Float[Tensor, "T D"]) -> None:
-    """Add each position's vector to the row of the pair of that target and the source that it belongs to."""
+    """Add each position's embedding to the row of its pair: itself as target, and the source that it belongs to."""
     places, positions = panel.diagonal()
     rows[places] += embedding[positions]
 
@@ -123,7 +123,7 @@ def mix(
     frozen: FrozenBranch,
     work: Workspace,
 ) -> Iterator[tuple[Block, Float[Tensor, "H targets sources V"]]]:
-    """Yield for each block of the panel the strip it is in, and Σ_j A^h[i, j] · values[j] of that strip's targets."""
+    """Yield for each block of a panel the strip of targets it is in, and Σ_j A^h[i, j] · values[j] of the strip."""
     first_target, first_source = panel.targets.start, panel.sources.start
     for blocks in panel.strips(STRIP_TARGETS):
         strip = Block(panel.text, tuple(segment for block in blocks for segment in block.segments))
@@ -146,7 +146,7 @@ def panel_values(
     attention: FoldedAttention,
     work: Workspace,
 ) -> list[Float[Tensor, "K targets sources V"]]:
-    """Return n W_V of each panel, heads first, as a rectangle whose pairs outside of the panel are zero."""
+    """Return the values n W_V of each panel's contributions n, heads first, zero for pairs that are not kept."""
     heads, width = attention.kv_heads, attention.value.shape[1]
     shapes = [(heads, len(p.targets), len(p.sources), width // heads) for p in panels]
     sizes = [math.prod(shape) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Mixtures of experts on packed rows, in place: the rows of the targets that visit an expert go through it together."""
+"""Mixtures of experts on the rows of all pairs, in place: all rows whose targets visit an expert together."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from decomp.core.workspace import Workspace
 
 @dataclass(frozen=True)
 class FoldedMixture(FoldedInPlace):
-    """Experts with the norms around them folded in."""
+    """A mixture's experts with the norms around them folded in."""
 
     experts: tuple[FoldedMLP, ...]
 
     @classmethod
     def of(cls, operator: Mixture, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedMixture":
-        """Return the folded projections of experts between two norms."""
+        """Return a mixture's experts with the norms before and after it folded in."""
         return cls(tuple(FoldedMLP.of(expert, norm_in, norm_out) for expert in operator.experts))
 
     @staticmethod
@@ -33,7 +33,7 @@ class FoldedMixture(FoldedInPlace):
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
     ) -> Iterator[None]:
-        """Yield once, then read the rows and add the mixture's outputs to them. `frozen`: by text."""
+        """Yield once, then read the rows and add the mixture's outputs to them; `frozen` has an entry for each text."""
         yield
         for panel in panels:
             for block in panel.blocks:
@@ -56,7 +56,7 @@ def carry_block(
     frozen: FrozenBranch,
     work: Workspace,
 ) -> None:
-    """Add the outputs of all experts, each of which reads the rows as they were."""
+    """Add the outputs of all experts to rows in place; each expert reads the rows as they were before."""
     outputs = work("outputs of experts", *rows.shape).zero_()
     for number, expert, own, places in frozen.mixture.visits(targets):
         visiting = torch.index_select(rows, 0, own, out=work("visiting rows", len(own), rows.shape[1]))

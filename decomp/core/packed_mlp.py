@@ -1,4 +1,4 @@
-"""MLPs on packed rows, in place: (Σ_p slope_p ⊙ n W_p) W_out by the cheapest of three exact ways.
+"""MLPs on the rows n of all pairs, in place: (Σ_p slope_p ⊙ n W_p) W_out by the cheapest of three exact ways.
 
 `dense`: all neurons, whole blocks of targets at once. `sparse`: at each target only the neurons of which a
 slope is not zero; the others contribute exactly nothing. `formed`: at each target the map
@@ -23,16 +23,18 @@ from decomp.core.workspace import Workspace, bytes_of
 Path = Literal["dense", "sparse", "formed"]
 
 GATHER_ROWS = 15
-"""What a target of its own costs beside its products, in source rows of the same products (measured: gathering
-a neuron's weights takes the time of 6 rows, a product of few rows that of 9 more)."""
+"""The cost of treating one target by itself beside its matrix products, in source rows of these products.
+
+Measured: gathering a neuron's weights takes the time of 6 rows, a product of few rows that of 9 more.
+"""
 CALL_FLOPS = {"cpu": 2 * 10**6, "cuda": 10**8}
-"""What one call costs beside its arithmetic on a device, in the floating-point operations of its time."""
+"""The cost of one call on a device beside its arithmetic, in floating-point operations that take as long."""
 CALLS = 3
-"""Calls for each target of its own, and again for each panel that it is in."""
+"""The number of calls for each target that is treated by itself, and again for each panel that it is in."""
 
 
 class FoldedInPlace:
-    """A folded operator that mixes no positions."""
+    """A mixin for folded operators that map each position by itself (MLPs and mixtures of experts)."""
 
     mixes_positions = False
 
@@ -44,19 +46,16 @@ class FoldedInPlace:
         frozen: FrozenBranch,
         work: Workspace,
     ) -> None:
-        """Add the outputs for the embeddings themselves, to the rows of each token's own target.
-
-        There every source is still at its own position alone.
-        """
+        """Add the operator's outputs for the embeddings, where every token is still at its own position alone."""
         places, positions = panel.diagonal()
         rows[places] += frozen.carry(embedding, with_bias=False)[positions]
 
 
 @dataclass(frozen=True)
 class FoldedMLP(FoldedInPlace):
-    """Input and output projections with the norms around them folded in.
+    """An MLP's input and output projections with the norms around them folded in.
 
-    One contiguous row per neuron, so that active neurons can be gathered.
+    Each matrix has one contiguous row per neuron, so that active neurons can be gathered.
     """
 
     ups: tuple[Float[Tensor, "F D"], ...]
@@ -64,7 +63,7 @@ class FoldedMLP(FoldedInPlace):
 
     @classmethod
     def of(cls, operator: MLP, norm_in: Norm | None, norm_out: Norm | None) -> "FoldedMLP":
-        """Return the folded projections of an MLP between two norms."""
+        """Return an MLP's projections with the norms before and after it folded in."""
         ups = [x.weight if norm_in is None else norm_in.before(x.weight) for x in operator.inputs]
         down = operator.output.weight if norm_out is None else norm_out.after(operator.output.weight)
         return cls(tuple(up.T.contiguous() for up in ups), down.contiguous())
@@ -80,7 +79,7 @@ class FoldedMLP(FoldedInPlace):
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
     ) -> Iterator[None]:
-        """Yield once, then read the rows and add the MLP's outputs to them. `frozen`: by text."""
+        """Yield once, then read the rows and add the MLP's outputs to them; `frozen` has an entry for each text."""
         yield
         texts = {text: TextPanels(tuple(group)) for text, group in groupby(panels, lambda panel: panel.text)}
         paths = {text: choose_paths(own, frozen[text], self.down.shape) for text, own in texts.items()}
@@ -95,13 +94,13 @@ class FoldedMLP(FoldedInPlace):
 
 @dataclass(frozen=True)
 class TextPanels:
-    """Panels of one text, and where each target's rows are in them."""
+    """The panels of one text, with the rows of each target in them."""
 
     panels: tuple[Panel, ...]
 
     @cached_property
     def rows(self) -> dict[int, list[slice]]:
-        """Return the rows of each target."""
+        """Return for each target its rows, one slice in each panel."""
         places: dict[int, list[slice]] = {}
         for panel in self.panels:
             for segment in panel.segments:
@@ -120,7 +119,10 @@ class TextPanels:
 def cheapest_path(
     active: int, sources: int, panels: int, hidden: int, neurons: int, device: str, inputs: int = 1
 ) -> Path:
-    """Return the way with the fewest floating-point operations, the overhead of a target of its own included."""
+    """Return the way (dense, sparse or formed) with the least cost for one target with `active` active neurons.
+
+    Costs are floating-point operations, the overhead of treating a target by itself included.
+    """
     apart = CALL_FLOPS.get(device, CALL_FLOPS["cuda"]) * CALLS * (1 + panels)
     row = 2 * hidden * (inputs + 1)
     costs: dict[Path, float] = {
@@ -132,7 +134,7 @@ def cheapest_path(
 
 
 def active_neurons(slopes: Sequence[Float[Tensor, "*T F"]]) -> Bool[Tensor, "*T F"]:
-    """Return which neurons any input has a slope for."""
+    """Return the neurons with a slope that is not zero, for any of the input projections."""
     active = slopes[0] != 0
     for slope in slopes[1:]:
         active = active | (slope != 0)
@@ -140,7 +142,7 @@ def active_neurons(slopes: Sequence[Float[Tensor, "*T F"]]) -> Bool[Tensor, "*T 
 
 
 def choose_paths(panels: TextPanels, frozen: FrozenBranch, shape: Sequence[int]) -> dict[int, Path]:
-    """Return the cheapest way for each target; `shape` is neurons × hidden."""
+    """Return the cheapest way for each target; `shape` is (neurons, hidden)."""
     slopes = frozen.mlp.slopes
     active = active_neurons(slopes).sum(1).tolist()
     neurons, hidden = shape
@@ -153,7 +155,7 @@ def choose_paths(panels: TextPanels, frozen: FrozenBranch, shape: Sequence[int])
 
 
 def dense_parts(block: Block, paths: dict[int, Path]) -> Iterator[Block]:
-    """Yield the block's runs of dense targets."""
+    """Yield the parts of a block whose consecutive targets all take the way `dense`."""
     run: list[Segment] = []
     for segment in block.segments:
         for dense, group in groupby(segment.targets, lambda target: paths[target] == "dense"):
@@ -171,7 +173,7 @@ def dense_parts(block: Block, paths: dict[int, Path]) -> Iterator[Block]:
 def carry_run(
     rows: Tensor, run: tuple[Block, ...], mlp: FoldedMLP, frozen: Sequence[FrozenBranch], work: Workspace
 ) -> None:
-    """Add all neurons' outputs, for all targets of neighbouring blocks."""
+    """Add the MLP's outputs by all neurons to the rows of consecutive blocks, in place."""
     place = rows_of(run)
     shape = place.stop - place.start, len(mlp.down)
     neurons = work("neurons", *shape)
@@ -196,7 +198,10 @@ def carry_target(
     formed: bool,
     work: Workspace,
 ) -> None:
-    """Add the outputs of one target's active neurons, gathered once for all sources; by their joint map if `formed`."""
+    """Add the outputs of one target's active neurons, whose weights are gathered once for all its sources.
+
+    If `formed`, the map through all these neurons is made once, and applied to each source.
+    """
     at = range(target, target + 1)
     slopes = [scaled_slopes(at, frozen, number, work, f"slope {number}")[0] for number in range(len(mlp.ups))]
     active = active_neurons(slopes).nonzero()[:, 0]
@@ -226,7 +231,7 @@ def carry_target(
 def scaled_slopes(
     targets: range, frozen: FrozenBranch, number: int, work: Workspace, buffer: str = "slope"
 ) -> Float[Tensor, "targets F"]:
-    """Return the slopes for one input, with the 1/σ of the norms around the MLP."""
+    """Return the slopes for one input projection, times the 1/σ of the norms around the MLP."""
     place = slice(targets.start, targets.stop)
     slope = frozen.mlp.slopes[number][place]
     for norm in (frozen.norm_in, frozen.norm_out):

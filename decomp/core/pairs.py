@@ -1,4 +1,4 @@
-"""Which (target, source) pairs there are, and in which row each stands: target-major, no empty triangle."""
+"""The (target, source) pairs that have a contribution, and the row of each: target by target, none left empty."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ from decomp.core.partition import Partition
 
 
 def pair_offset(target: int, decomposition_length: int) -> int:
-    """Return how many pairs stand before a target's first one where sources are tokens: those of a shorter text."""
+    """Return the number of pairs before a target's first one, where sources are tokens."""
     full = min(target, decomposition_length)
     return full * (full + 1) // 2 + (target - full) * decomposition_length
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Each target of a text with the most recent sources that have begun, up to so many, target by target."""
+    """The pairs of one text: each target with its `decomposition_length` most recent sources, target by target.
+
+    A source that is a group of tokens counts from its first token on.
+    """
 
     partition: Partition
     decomposition_length: int
@@ -31,17 +34,17 @@ class Pairs:
         return self.begun_sources(int(self.partition.begun[target]))
 
     def begun_sources(self, begun: int) -> range:
-        """Return the sources kept where so many have begun."""
+        """Return the sources that are kept for a target at which `begun` sources have begun, oldest first."""
         return range(max(0, begun - self.decomposition_length), begun)
 
     def targets(self, sources: range) -> range:
-        """Return the targets that keep any of the sources."""
+        """Return the targets that keep any of the given sources."""
         last = sources.stop - 1 + self.decomposition_length
         return range(self.partition.begin(sources.start), self.partition.begin(last))
 
     @property
     def covered(self) -> int:
-        """Return how many targets, from the first, keep all sources that have begun."""
+        """Return the number of targets, from the first on, that keep all sources that have begun."""
         return self.partition.begin(self.decomposition_length)
 
     @cached_property
@@ -51,7 +54,7 @@ class Pairs:
 
     @cached_property
     def offsets(self) -> list[int]:
-        """Return how many pairs stand before each target's first one, and at the end how many there are."""
+        """Return the number of pairs before each target's first one, and last the number of all pairs."""
         return [0, *self.widths.cumsum(0).tolist()]
 
     def __len__(self) -> int:
@@ -59,13 +62,13 @@ class Pairs:
         return self.offsets[-1]
 
     def indices(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Return target and source of each pair, in the order of the rows."""
+        """Return the target and the source of each pair, in the order of the rows."""
         targets = torch.repeat_interleave(torch.arange(len(self.partition)), self.widths)
         first_row, first_source = torch.tensor(self.offsets), self.partition.begun - self.widths
         return targets, torch.arange(len(targets)) - first_row[targets] + first_source[targets]
 
     def runs(self, sources: range) -> Iterator[tuple[range, range]]:
-        """Yield runs of targets with the same sources out of `sources`."""
+        """Yield ranges of targets, each with the range of `sources` that all of them keep."""
         targets, begun = self.targets(sources), sources.start + 1
         begin = targets.start
         while begin < targets.stop:
@@ -80,13 +83,13 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive targets that keep the same sources: a full rectangle of rows."""
+    """A rectangle of pairs: consecutive targets that all keep the same sources, whose rows follow one another."""
 
     targets: range
     sources: range
     row: int
     begin: int
-    """The position at which the first of the sources begins: none of them is anywhere before."""
+    """The position of the first token of the first source; earlier positions hold nothing of these sources."""
 
     @property
     def rows(self) -> slice:
@@ -99,7 +102,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive segments of one text whose rows go through one matrix product."""
+    """A number of consecutive segments of one text, whose rows go through one matrix product."""
 
     text: int
     segments: tuple[Segment, ...]
@@ -118,7 +121,7 @@ class Block:
 
     @property
     def begin(self) -> int:
-        """Return the position at which the first of the sources begins."""
+        """Return the position of the first token of the first source."""
         return self.segments[0].begin
 
     def __len__(self) -> int:
@@ -126,13 +129,13 @@ class Block:
         return self.rows.stop - self.rows.start
 
     def targets_of(self, segment: Segment) -> slice:
-        """Return where a segment is among the block's targets."""
+        """Return the slice of the block's targets that a segment has."""
         return slice(segment.targets.start - self.targets.start, segment.targets.stop - self.targets.start)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A range of sources of one text with every target they reach."""
+    """A range of sources of one text with all targets that they reach, in blocks of rows."""
 
     text: int
     partition: Partition
@@ -156,7 +159,7 @@ class Panel:
         return self.rows.stop - self.rows.start
 
     def strips(self, targets: int) -> Iterator[tuple[Block, ...]]:
-        """Yield consecutive blocks of about so many targets together."""
+        """Yield runs of consecutive blocks that have about `targets` targets together."""
         strip: list[Block] = []
         for block in self.blocks:
             strip.append(block)
@@ -167,7 +170,7 @@ class Panel:
             yield tuple(strip)
 
     def diagonal(self) -> tuple[Int[Tensor, " own"], Int[Tensor, " own"]]:
-        """Return row and target of the pairs whose source the target itself belongs to."""
+        """Return the row and the target of each pair whose source the target itself belongs to."""
         places = [(s.targets.start, s.row, len(s.sources), s.sources.start) for s in self.segments]
         first, row, width, source = (torch.tensor(column) for column in zip(*places, strict=True))
         targets = self.partition.positions(self.sources)
@@ -179,13 +182,16 @@ class Panel:
 
 
 def split_rows(targets: range, sources: range, max_rows: int) -> Iterator[range]:
-    """Cut a run of targets so that a piece has at most `max_rows` rows (or is a single target)."""
+    """Yield pieces of a range of targets that have at most `max_rows` rows each (or are a single target)."""
     step = max(1, max_rows // len(sources))
     return (targets[i : i + step] for i in range(0, len(targets), step))
 
 
 def make_panel(text: int, sources: range, pairs: Pairs, row: int, block_rows: int) -> Panel:
-    """Lay out one panel from row `row` on, its blocks of at most `block_rows` rows where a target allows."""
+    """Return the panel of some sources, whose rows begin at `row`, in blocks of at most `block_rows` rows.
+
+    A block of a single target may have more rows.
+    """
     blocks: list[Block] = []
     pending: list[Segment] = []
     for run, kept in pairs.runs(sources):
@@ -204,7 +210,7 @@ Stretch = TypeVar("Stretch", Block, Panel)
 
 
 def joined(stretches: Iterable[Stretch], max_rows: int) -> Iterator[tuple[Stretch, ...]]:
-    """Return runs of neighbours with at most `max_rows` rows together (or a single one), of several texts too."""
+    """Yield runs of consecutive stretches of rows (of any text) with at most `max_rows` rows together, or of one."""
     run: list[Stretch] = []
     for stretch in stretches:
         if run and (stretch.rows.start != run[-1].rows.stop or stretch.rows.stop - run[0].rows.start > max_rows):
@@ -220,12 +226,12 @@ def rows_of(run: tuple[Stretch, ...]) -> slice:
 
 
 def within(part: slice, whole: slice) -> slice:
-    """Return where a part is, counted from the start of the whole."""
+    """Return the slice of a part, counted from the start of the whole."""
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def source_ranges(sources: int, width: int) -> list[range]:
-    """Return all sources in ranges of nearly equal width, at most `width`."""
+    """Return all sources in ranges of nearly equal width, which is at most `width`."""
     count = -(-sources // width)
     edges = [sources * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Sources: a partition of a text's positions into what contributions belong to, single tokens by default."""
+"""The sources of a text: a partition of its positions, by default into single tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from jaxtyping import Int
 from torch import Tensor
 
 Labels = Int[Tensor, " T"] | Sequence[int]
-"""A number per token: those of the same number are one source."""
+"""A number for each token; tokens of the same number are one source."""
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """A division of a text's positions into sources; a source may have holes (a sentence that goes on later)."""
+    """A partition of a text's positions into sources, which need not be contiguous (a sentence that is interrupted)."""
 
     labels: Int[Tensor, " T"]
-    """Per position its source, numbered from 0 in the order of their first positions."""
+    """The source of each position; sources are numbered from 0 in the order of their first positions."""
     names: tuple[str, ...] | None = None
-    """What the sources are called, in that order, where it is not their tokens."""
+    """The names of the sources, in the order of their numbers; None where they have none but their tokens."""
 
     @classmethod
     def tokens(cls, length: int) -> "Partition":
-        """Return the partition of so many positions of which each is a source of its own."""
+        """Return the partition of `length` positions in which each is a source of its own."""
         return cls(torch.arange(length))
 
     @classmethod
     def of(cls, labels: "Labels | Partition") -> "Partition":
-        """Return the partition whose sources are the positions of equal labels (any integers, of shape (T,)).
+        """Return the partition in which positions of equal labels are one source; labels are integers of shape (T,).
 
-        ValueError for labels of another shape or kind, or none at all.
+        ValueError for labels of another shape or type, and for none at all.
         """
         if isinstance(labels, Partition):
             return labels
@@ -47,7 +47,7 @@ class Partition:
 
     @cached_property
     def begun(self) -> Int[Tensor, " T"]:
-        """Return how many sources have begun by each position, its own included."""
+        """Return for each position the number of sources that have begun, its own included."""
         return self.labels.cummax(0).values + 1
 
     @cached_property
@@ -67,11 +67,11 @@ class Partition:
         return positions
 
     def begin(self, source: int) -> int:
-        """Return the first position of a source, the text's length for one that it has not."""
+        """Return the first position of a source; the text's length for a number that no source has."""
         return self.begins[source] if source < self.count else len(self)
 
     def positions(self, sources: range) -> Int[Tensor, " positions"]:
-        """Return the positions that belong to some sources."""
+        """Return the positions that belong to the given sources."""
         return ((self.labels >= sources.start) & (self.labels < sources.stop)).nonzero()[:, 0]
 
 
@@ -83,9 +83,9 @@ def in_order_of_first(labels: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
 
 
 def partitions_of(lengths: Sequence[int], given: Sequence[Partition] | None) -> list[Partition]:
-    """Return the given partitions of texts of these lengths, into tokens where none are given.
+    """Return the partition of each text: the given ones, or where they are None those into single tokens.
 
-    ValueError where they do not fit the texts.
+    ValueError for partitions whose number or lengths are not those of the texts.
     """
     if given is None:
         return [Partition.tokens(length) for length in lengths]

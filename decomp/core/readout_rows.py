@@ -1,4 +1,4 @@
-"""Which (readout, position) pair each row stands for, when readouts are taken back to the embeddings."""
+"""The (readout, position) pairs that rows stand for, when readouts are taken back to the embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ReadoutRows:
-    """Rows of some readouts, readout by readout: one for each position up to its target, or the target's alone."""
+    """The rows of some readouts: for each readout one row per position up to its target, or its target's alone."""
 
     targets: Sequence[int]
-    """The last position that each readout reads."""
+    """The target of each readout, which is the last position that it reads."""
     own: bool
-    """Whether a readout has a row for its target alone."""
+    """Whether each readout has a single row, that of its target."""
     device: torch.device
 
     @property
     def stop(self) -> int:
-        """Return the first position that no readout reads."""
+        """Return the position after the last target, from which on no readout reads anything."""
         return max(self.targets) + 1
 
     @cached_property
     def last_positions(self) -> Int[Tensor, " N"]:
-        """Return each readout's target."""
+        """Return the target of each readout, as a tensor."""
         return torch.tensor(self.targets, device=self.device)
 
     @cached_property
@@ -36,7 +36,7 @@ class ReadoutRows:
 
     @cached_property
     def index(self) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-        """Return each row's readout, and its place among the rows of that readout."""
+        """Return the number of each row's readout, and its index among the rows of that readout."""
         readout = torch.repeat_interleave(self.counts)
         first = self.counts.cumsum(0) - self.counts
         return readout, torch.arange(len(readout), device=self.device) - first[readout]
@@ -48,7 +48,7 @@ class ReadoutRows:
 
     @property
     def last(self) -> Int[Tensor, " N"]:
-        """Return the row of each readout's target."""
+        """Return the index of the row of each readout's target."""
         return self.counts.cumsum(0) - 1
 
     def all_positions(self) -> "ReadoutRows":
@@ -60,7 +60,7 @@ class ReadoutRows:
         return values.index_select(0, self.positions)
 
     def scale_(self, rows: Float[Tensor, "rows F"], factors: Float[Tensor, "T F"]) -> Float[Tensor, "rows F"]:
-        """Multiply rows by the factors of their positions, in place, without a copy of the factors per readout."""
+        """Multiply rows by the factors of their positions, in place; no copy of the factors for every row is made."""
         if self.own:
             return rows.mul_(self.of_positions(factors))
         for part in rows.split(self.counts.tolist()):
@@ -68,13 +68,13 @@ class ReadoutRows:
         return rows
 
     def pad(self, rows: Float[Tensor, "rows *rest"]) -> Float[Tensor, "N P *rest"]:
-        """Return the rows as a rectangle of readouts and places, zero where a readout has no row."""
+        """Return the rows as a rectangle of readouts × rows of a readout, zero where a readout has fewer rows."""
         padded = rows.new_zeros(len(self.targets), 1 if self.own else self.stop, *rows.shape[1:])
         padded[self.index] = rows
         return padded
 
     def pad_heads(self, rows: Float[Tensor, "rows HV"], heads: int) -> Float[Tensor, "H N P V"]:
-        """Return the same rectangle for each head's part of the rows."""
+        """Return the rows, whose columns are heads side by side, as one rectangle of readouts × rows for each head."""
         parts = rows.unflatten(-1, (heads, -1))
         padded = rows.new_zeros(heads, len(self.targets), 1 if self.own else self.stop, parts.shape[-1])
         padded.permute(1, 2, 0, 3)[self.index] = parts

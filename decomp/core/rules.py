@@ -18,7 +18,7 @@ Activation = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Rules:
-    """How a frozen network treats the activations of plain MLPs and the gates of gated ones.
+    """The choice of rules by which a frozen network makes activations of plain MLPs and gates of gated MLPs linear.
 
     `activation`: `tangent` (Oh & Schuler 2023) or `secant` (DecompX, Modarressi et al. 2023).
     `gate`: `frozen` keeps the gate's value; `half` gives half of the product to either factor (the uniform

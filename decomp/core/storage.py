@@ -1,4 +1,4 @@
-"""Decompositions and unembeddings on disk: safetensors, and the original research code's `.pt` files.
+"""Storing decompositions and unembeddings: as safetensors, or as the original research code's `.pt` files.
 
 Every file says how it was made and has digests of all that it holds, by blocks of rows, so that damage shows where
 rows are read: those of `.pt` files are in a manifest beside them. `read` gives the fields of a `Decomposition`.
@@ -26,26 +26,26 @@ from decomp.io.digests import digest, file_digest
 from decomp.io.files import check_outputs, complete_or_absent, write_whole
 
 FORMAT_VERSION = 3
-"""The newest that is read: decompositions whose sources are groups of tokens are of it."""
+"""The newest version of the format that is read: that of decompositions whose sources are groups of tokens."""
 TOKENS_VERSION = 2
-"""What all other files are of, so that packages that know no groups read them."""
+"""The version of all other files, which older releases that know no groups can read, too."""
 METADATA_KEY = "decomp"
 SUFFIX = ".safetensors"
 MANIFEST_SUFFIX = ".meta.json"
-"""Of what `.pt` files do not say themselves."""
+"""The suffix of manifests, which hold what `.pt` files do not say themselves."""
 BLOCK = 1024
-"""Rows that have a digest together."""
+"""The number of rows that have one digest together."""
 STATES = ("bias", "hidden", "remainder")
 STORED_TENSORS = {"input_ids", "contributions", *STATES}
 
 Header = dict[str, Any]
-"""What a file says of itself: kind, version, how it was made, digests."""
+"""The description that a file has of itself: kind, version, model and rules, digests."""
 
 logger = logging.getLogger(__name__)
 
 
 class Storable(Protocol):
-    """What is stored: the fields of a `Decomposition`."""
+    """The fields of a `Decomposition` that are stored; `Decomposition` says what each holds."""
 
     @property
     def input_ids(self) -> Int[Tensor, " T"]: ...
@@ -70,19 +70,19 @@ class Storable(Protocol):
 
 
 def block_digests(tensor: Tensor) -> list[str]:
-    """Return the digests of a tensor's bytes, of `BLOCK` rows each."""
+    """Return the digests of a tensor's bytes, one for each `BLOCK` rows."""
     flat = tensor.contiguous().reshape(len(tensor), -1).view(torch.uint8).numpy()
     return [digest([flat[first : first + BLOCK].tobytes()]) for first in range(0, len(flat), BLOCK)]
 
 
 def header_digest(about: Mapping[str, Any]) -> str:
-    """Return the digest of all that a header says but for the digest itself."""
+    """Return the digest of a header's content, the entry of the digest itself left out."""
     rest = {key: value for key, value in about.items() if key != "digest"}
     return digest([json.dumps(rest, ensure_ascii=True, sort_keys=True).encode()])
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and what the file says of itself, in one metadata entry: the same content gives the same bytes.
+    """Write tensors and the description `about` to a file; the same content gives the same bytes.
 
     CannotWriteError, a ValueError, for a folder that can't be written into.
     """
@@ -94,7 +94,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[
 
 
 def read_header(path: Path, kind: str) -> tuple[Any, Header]:
-    """Return the open file and what it says of itself. ValueError for a truncated, foreign, damaged or newer file."""
+    """Return an open file and its header. ValueError for a truncated, foreign, damaged or newer file."""
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     try:
@@ -105,7 +105,7 @@ def read_header(path: Path, kind: str) -> tuple[Any, Header]:
 
 
 def check_header(path: Path, content: str | bytes | None, kind: str) -> Header:
-    """Return what a file of this package says of itself. ValueError for a foreign, damaged or newer file."""
+    """Return the header in a file's metadata. ValueError for a foreign, damaged or newer file."""
     try:
         header = json.loads(content) if content else {}
     except (ValueError, RecursionError) as error:
@@ -125,7 +125,7 @@ def check_header(path: Path, content: str | bytes | None, kind: str) -> Header:
 
 
 def check_block(path: Path, name: str, number: int, block: Tensor, digests: Sequence[str] | None) -> None:
-    """Raise ValueError for rows of a stored tensor that are not those that were written, or not finite."""
+    """Raise ValueError for a block of stored rows that differs from what was written, or is not finite."""
     if digests is not None and (number >= len(digests) or block_digests(block) != [digests[number]]):
         raise ValueError(
             f"{path} is damaged: {name} has changed at rows {number * BLOCK} to {number * BLOCK + len(block) - 1}; "
@@ -136,7 +136,7 @@ def check_block(path: Path, name: str, number: int, block: Tensor, digests: Sequ
 
 
 def read_tensor(path: Path, file: Any, name: str, header: Header) -> Tensor:
-    """Return a stored tensor whole. ValueError where it is not what was written."""
+    """Return a whole stored tensor. ValueError where it differs from what was written."""
     tensor: Tensor = file.get_tensor(name)
     digests = header["digests"].get(name) if "digests" in header else None
     for number, block in enumerate(tensor.split(BLOCK)):
@@ -146,12 +146,12 @@ def read_tensor(path: Path, file: Any, name: str, header: Header) -> Tensor:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Contributions in a file; a slice reads its rows, and once the block that they are in, to check it."""
+    """The contributions in a file: a slice reads those rows, and checks the blocks that hold them at the first read."""
 
     path: Path
     digests: tuple[str, ...] | None = None
     checked: set[int] = field(default_factory=set, compare=False, repr=False)
-    """Blocks that are what was written."""
+    """The numbers of the blocks that have been checked."""
 
     def __getitem__(self, index: slice, /) -> Float[Tensor, "pairs E"]:
         with safe_open(self.path, "pt") as file:
@@ -166,12 +166,12 @@ class StoredRows:
 
 
 def unembedding_path(folder: Path, model: str) -> Path:
-    """Return where a folder keeps the unembedding of a model, once for all its decompositions."""
+    """Return the path of a model's unembedding, which all decompositions of a folder share."""
     return folder / f"{model}_unembedding{SUFFIX}"
 
 
 def save_unembedding(unembedding: Unembedding, path: Path, about: Mapping[str, str]) -> None:
-    """Write an unembedding, with `about` the model that it is of."""
+    """Write an unembedding to a file; `about` describes its model."""
     tensors = {"weight": unembedding.weight}
     if unembedding.bias is not None:
         tensors["bias"] = unembedding.bias
@@ -179,7 +179,7 @@ def save_unembedding(unembedding: Unembedding, path: Path, about: Mapping[str, s
 
 
 def check_model(path: Path, of_file: Mapping[str, str], about: Mapping[str, str]) -> None:
-    """Raise ValueError for a shared file (unembedding) of another model than a decomposition is of."""
+    """Raise ValueError where a shared file (an unembedding) belongs to another model than a decomposition."""
     if of_file.get("weights") != about.get("weights"):
         raise ValueError(
             f"{path} is of another model ({of_file.get('model')}, weights {of_file.get('weights')}) than the "
@@ -189,7 +189,7 @@ def check_model(path: Path, of_file: Mapping[str, str], about: Mapping[str, str]
 
 
 def load_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
-    """Return a stored unembedding. ValueError if it is damaged, or of another model than `about` says."""
+    """Return a stored unembedding. ValueError where it is damaged, or of another model than `about` says."""
     _, header = read_header(path, "unembedding")
     check_model(path, header["about"], about)
     status = path.stat()
@@ -198,7 +198,7 @@ def load_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
 
 @lru_cache(maxsize=1)
 def read_unembedding(path: Path, *_changed: int) -> Unembedding:
-    """Return what a file holds: windows share one. ValueError for damage, and for other shapes and dtypes."""
+    """Return the unembedding in a file, read once for all windows. ValueError for damage, other shapes or dtypes."""
     file, header = read_header(path, "unembedding")
     names = set(file.keys())
     if not {"weight"} <= names <= {"weight", "bias"}:
@@ -214,7 +214,7 @@ def read_unembedding(path: Path, *_changed: int) -> Unembedding:
 
 
 def narrowed(contributions: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return contributions as they are stored. ValueError where a number does not fit."""
+    """Return contributions in the dtype in which they are stored. ValueError for a number that it can't hold."""
     if not contributions.isfinite().all():
         raise ValueError("some contributions are not finite: nothing is stored")
     stored = contributions if dtype is None else contributions.to(dtype)
@@ -224,10 +224,10 @@ def narrowed(contributions: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
-    """Write `path`, and the unembedding beside it unless that is there.
+    """Write a decomposition to `path`, and its unembedding beside it unless one is there.
 
-    ValueError for an existing file, an unembedding of another model, a folder that can't be written, or
-    contributions that `dtype` can't hold.
+    ValueError for an existing file without `overwrite`, an unembedding of another model beside it, a folder that can't
+    be written into, and contributions that `dtype` can't hold.
     """
     check_outputs([path], overwrite=overwrite)
     rows = narrowed(result.rows[: len(Pairs(result.partition, result.decomposition_length))], dtype)
@@ -257,11 +257,11 @@ def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, over
 
 
 def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
-    """Return the fields of a stored `Decomposition`; contributions are read as they are asked for.
+    """Return the fields of a stored `Decomposition`; contributions are read as they are needed.
 
-    The unembedding is read from beside, where it is there. `d_{id}.pt` are read with their `i_` and `o_` files;
-    `unembedding` is then the file of the projection, if not that of the manifest. ValueError for a file that is
-    missing, truncated, damaged, foreign, or newer than this package.
+    `unembedding` is the file of the language-model head, by default the one beside `path`, if there is one. An
+    original file `d_{id}.pt` is read with `i_{id}.pt` and `o_{id}.pt`. ValueError for a file that is missing,
+    truncated, damaged, foreign, or newer than this package.
     """
     if path.suffix == ".pt":
         return read_pt_files(path, unembedding)
@@ -290,7 +290,7 @@ def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:
 
 
 def read_partition(path: Path, file: Any, header: Header, tokens: int) -> Partition:
-    """Return which source each token of a stored decomposition belongs to. ValueError for labels that are no such."""
+    """Return the sources of a stored decomposition. ValueError for labels that are not one integer for each token."""
     if "sources" not in file.keys():  # noqa: SIM118  (an open file is no mapping)
         return Partition.tokens(tokens)
     labels, names = read_tensor(path, file, "sources", header), header.get("source_names")
@@ -303,9 +303,9 @@ def read_partition(path: Path, file: Any, header: Header, tokens: int) -> Partit
 
 
 def stored_window(path: Path) -> dict[str, Any] | None:
-    """Return which window of the corpus a file (or the manifest of `.pt` files) is of, None where it does not say.
+    """Return the window of the corpus that a file's header (or `.pt` files' manifest) names; None where it names none.
 
-    Nothing but what the file says of itself is read. ValueError for a truncated, foreign, damaged or newer file.
+    Only the header is read. ValueError for a truncated, foreign, damaged or newer file.
     """
     if path.suffix == SUFFIX:
         _, header = read_header(path, "decomposition")
@@ -346,7 +346,7 @@ def check_shapes(
 
 
 def check_ids(path: Path, ids: Int[Tensor, " T"], unembedding: Unembedding | None) -> None:
-    """Raise ValueError for token ids that are none of the vocabulary's."""
+    """Raise ValueError for token ids outside of the vocabulary."""
     vocab = None if unembedding is None else len(unembedding.weight)
     if int(ids.min()) < 0 or (vocab is not None and int(ids.max()) >= vocab):
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
@@ -354,35 +354,35 @@ def check_ids(path: Path, ids: Int[Tensor, " T"], unembedding: Unembedding | Non
 
 
 def pt_paths(folder: Path, identifier: str) -> tuple[Path, Path, Path]:
-    """Return the original names: contributions, input ids, hidden states."""
+    """Return the paths of the original format's three files: contributions, input ids, hidden states."""
     d, i, o = (folder / f"{letter}_{identifier}.pt" for letter in "dio")
     return d, i, o
 
 
 def pt_manifest_path(folder: Path, identifier: str) -> Path:
-    """Return where it says what the `.pt` files of a window do not: model, window, tokens, digests."""
+    """Return the path of the manifest of a window's `.pt` files, with their model, window, tokens and digests."""
     return folder / f"{identifier}{MANIFEST_SUFFIX}"
 
 
 def pt_unembedding_path(folder: Path, model: str) -> Path:
-    """Return the original name of a model's projection."""
+    """Return the path of a model's projection to the vocabulary in the original format."""
     return folder / f"{model}_proj_weights.pt"
 
 
 def unembedding_beside(folder: Path, about: Mapping[str, str]) -> Path | None:
-    """Return the projection that was written into a folder beside decompositions, where there is one."""
+    """Return the path of the projection in a folder that belongs to the described model; None where none does."""
     path = pt_unembedding_path(folder, about["model"]) if "model" in about else None
     return path if path is not None and path.is_file() else None
 
 
 def write_pt(path: Path, tensor: Tensor) -> None:
-    """Write one tensor, the same content as the same bytes."""
+    """Write one tensor to a `.pt` file; the same content gives the same bytes."""
     with complete_or_absent(path) as beside, beside.open("wb") as file:
         torch.save(tensor.detach().cpu().contiguous(), file)
 
 
 def write_manifest(path: Path, files: Iterable[Path], about: Mapping[str, Any]) -> None:
-    """Write what `.pt` files do not say themselves, and their digests."""
+    """Write the manifest of `.pt` files: the description `about`, and the files' digests."""
     header = {"version": TOKENS_VERSION, **about, "digests": {file.name: file_digest(file) for file in files}}
     header = json.loads(json.dumps(header))
     content = json.dumps({**header, "digest": header_digest(header)}, ensure_ascii=True, indent=1)
@@ -390,7 +390,7 @@ def write_manifest(path: Path, files: Iterable[Path], about: Mapping[str, Any]) 
 
 
 def read_manifest(path: Path, kind: str) -> Header | None:
-    """Return what a manifest says, None where there is none. ValueError for a damaged one, or for changed files."""
+    """Return a manifest's content; None where there is no manifest. ValueError for a damaged one, or changed files."""
     if not path.is_file():
         return None
     header = check_header(path, path.read_bytes(), kind)
@@ -410,11 +410,12 @@ def save_pt(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the original files: `d` (min(W, T), T, E) with `d[r, t]` of source t−r at target t, `i`, `o`, projection,
-    and beside them what these do not say.
+    """Write a decomposition in the original research code's format.
 
-    ValueError for existing files, a projection of another model, contributions that `dtype` can't hold, or a
-    head that the format has no place for.
+    Its files are `d`, the contributions, of shape (min(W, T), T, E), where `d[r, t]` is that of source t−r to target t;
+    `i`, the input ids; `o`, the hidden states; the projection to the vocabulary; and a manifest of what these do not
+    say. ValueError for existing files without `overwrite`, a projection of another model, contributions that `dtype`
+    can't hold, and a head that the format can't store.
     """
     check_pt_unembedding(result.unembedding)
     if not result.partition.is_tokens:
@@ -435,7 +436,7 @@ def save_pt(
 
 
 def check_pt_unembedding(unembedding: Unembedding | None) -> None:
-    """Raise ValueError for a head of which the original format, a matrix, would lose a part."""
+    """Raise ValueError for a head that is more than a matrix, which is all that the original format can store."""
     if unembedding is None:
         return
     for what, part in (("a bias", unembedding.bias), ("a soft-cap of its logits", unembedding.softcap)):
@@ -446,7 +447,7 @@ def check_pt_unembedding(unembedding: Unembedding | None) -> None:
 
 
 def keep_pt_unembedding(weight: Float[Tensor, "V E"], path: Path, about: Mapping[str, str]) -> None:
-    """Write the projection that all windows of a model share. ValueError where another model's is there."""
+    """Write the projection that all windows of a model share. ValueError where one of another model is there."""
     manifest = path.with_suffix(MANIFEST_SUFFIX)
     if not path.exists():
         manifest.unlink(missing_ok=True)
@@ -460,7 +461,7 @@ def keep_pt_unembedding(weight: Float[Tensor, "V E"], path: Path, about: Mapping
 
 
 def unembedding_manifest(path: Path) -> Header | None:
-    """Return what is known of a projection, None where nothing is. ValueError as for `read_manifest`."""
+    """Return the manifest of a projection; None where it has none. ValueError for a damaged one, or a changed file."""
     manifest = path.with_suffix(MANIFEST_SUFFIX)
     if not manifest.is_file():
         return None
@@ -470,12 +471,12 @@ def unembedding_manifest(path: Path) -> Header | None:
 
 @lru_cache(maxsize=1)
 def read_unembedding_manifest(manifest: Path, *_changed: int) -> Header | None:
-    """Return what a projection's manifest says: windows share one."""
+    """Return the manifest of a projection, read once for all windows."""
     return read_manifest(manifest, "unembedding")
 
 
 def read_pt(path: Path) -> Tensor:
-    """Return the tensor in a `.pt` file. ValueError for a file that is missing, broken, or holds none."""
+    """Return the tensor in a `.pt` file. ValueError for a file that is missing, broken, or holds something else."""
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     try:
@@ -488,9 +489,10 @@ def read_pt(path: Path) -> Tensor:
 
 
 def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
-    """Return the fields of a `Decomposition` from the original files, `path` being the `d_{id}.pt`.
+    """Return the fields of a `Decomposition` from the original format's files, of which `path` is `d_{id}.pt`.
 
-    `bias` is all that `d` leaves of `o`: biases and sources older than the decomposition length.
+    The bias is all that the contributions leave of the hidden states: biases, and sources older than the decomposition
+    length.
     """
     if not path.name.startswith("d_"):
         raise ValueError(f"{path} is no d_{{id}}.pt: give the file of the contributions")
@@ -522,7 +524,7 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
 
 
 def check_pt(path: Path, d: Tensor, ids: Tensor, hidden: Tensor) -> None:
-    """Raise ValueError where the original files of a decomposition do not fit together, or are not finite."""
+    """Raise ValueError where the original format's tensors do not fit together, or are not finite."""
     if d.ndim != 3 or d.shape[1:] != hidden.shape or len(ids) != len(hidden) or not 0 < len(d) <= len(ids):
         raise ValueError(
             f"{path}: shapes {tuple(d.shape)}, {tuple(ids.shape)}, {tuple(hidden.shape)} do not fit together"
@@ -535,7 +537,7 @@ def check_pt(path: Path, d: Tensor, ids: Tensor, hidden: Tensor) -> None:
 
 @cache
 def say_unknown(folder: Path) -> None:
-    """Warn, once for a folder, of files that do not say what they are of."""
+    """Warn, once for each folder, of `.pt` files without a manifest that says what they belong to."""
     logger.warning(
         "%s has .pt files that do not say which model and window they are of: that they fit together is not checked, "
         "and articles are counted file by file",
@@ -544,7 +546,7 @@ def say_unknown(folder: Path) -> None:
 
 
 def pt_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
-    """Return the projection in a `.pt` file. ValueError where it is known to be of another model."""
+    """Return the projection in a `.pt` file as an unembedding. ValueError where it is of another model."""
     header = unembedding_manifest(path) if path.is_file() else None
     if header is not None and about:
         check_model(path, header["about"], about)
@@ -557,12 +559,12 @@ def pt_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
 
 
 def stored_identifiers(folder: Path) -> dict[str, Path]:
-    """Return the identifiers of the decompositions in a folder, of either format, with their files."""
+    """Return the files of all decompositions in a folder, of either format, by their identifiers."""
     ours = {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.stem.endswith("_unembedding")}
     return {p.stem[2:]: p for p in folder.glob("d_*.pt")} | ours
 
 
 def numbered(run: str, identifiers: Iterable[str]) -> dict[int, str]:
-    """Return those identifiers that are `{run}_{n}`, by n."""
+    """Return the identifiers of the form `{run}_{n}`, by their number n."""
     matches = (re.fullmatch(re.escape(run) + r"_(\d+)", name) for name in identifiers)
     return {int(match[1]): match[0] for match in matches if match}

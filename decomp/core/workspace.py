@@ -1,4 +1,4 @@
-"""Buffers that are made once: fresh large tensors cost page faults, often more than the arithmetic in them."""
+"""Buffers that are used again: fresh large tensors cost page faults, often more than the arithmetic in them."""
 
 import ctypes
 import math
@@ -11,7 +11,7 @@ from decomp.core.network import Norm
 
 
 class Workspace:
-    """Buffers by name, made at the first use, grown when too small, written over at the next use."""
+    """A store of buffers by name, each made at its first use, enlarged when too small, overwritten at its next use."""
 
     def __init__(self, like: Tensor) -> None:
         self.like = like
@@ -29,7 +29,7 @@ class Workspace:
 def normalise_(
     rows: Float[Tensor, "targets sources D"], norm: Norm, inverse_std: Float[Tensor, " targets"]
 ) -> Float[Tensor, "targets sources D"]:
-    """Apply the linear part of a frozen norm, in place."""
+    """Apply the linear part of a frozen norm to rows in place, with the 1/σ of each target."""
     if norm.centred:
         rows.sub_(rows.mean(-1, keepdim=True))
     rows.mul_(inverse_std[:, None, None])
@@ -37,7 +37,7 @@ def normalise_(
 
 
 def return_freed_memory() -> None:
-    """Give back what the allocator keeps of freed tensors: glibc holds on to hundreds of MB after a forward pass."""
+    """Return freed memory to the system: the allocator of glibc keeps hundreds of MB after a forward pass."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -45,4 +45,5 @@ def return_freed_memory() -> None:
 
 
 def bytes_of(*tensors: Tensor | None) -> int:
+    """Return the bytes of all given tensors together; None counts nothing."""
     return sum(t.numel() * t.element_size() for t in tensors if t is not None)

@@ -1,4 +1,8 @@
-"""Operators frozen at the values of one forward pass of one text; each can carry, pull and differentiate."""
+"""Frozen operators: norms, attention, MLPs and mixtures at the values of one text's forward pass.
+
+Each can `carry` vectors forward through its linear part, `pull` linear functions of its output back through the
+transpose, and `differentiate` them back through the real, non-linear operator.
+"""
 
 from decomp.core.operators.attention import AttentionRows, FrozenAttention
 from decomp.core.operators.mixture import FrozenMixture, RouterGradients

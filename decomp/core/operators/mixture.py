@@ -16,10 +16,10 @@ Back = Callable[[FrozenMLP, Float[Tensor, "rows D"], ReadoutRows], Float[Tensor,
 
 @dataclass(frozen=True)
 class RouterGradients:
-    """The router keeps what gradients through the weights of chosen experts need; the choice itself has no gradient."""
+    """The values by which gradients go through a router's weights; the choice of experts itself has no gradient."""
 
     outputs: Float[Tensor, "T chosen D"]
-    """What every chosen expert gives, before its weight multiplies it."""
+    """The output of every chosen expert at each position, before the expert's weight multiplies it."""
     to_inputs: Float[Tensor, "T chosen D"]
     """The gradient of every chosen expert's weight with respect to the mixture's input at its position."""
 
@@ -39,22 +39,22 @@ class RouterGradients:
 
 @dataclass(frozen=True)
 class FrozenMixture:
-    """Experts with the slopes of one forward pass, times the router's weights."""
+    """A mixture of experts whose routing, weights and slopes are those of one text's forward pass."""
 
     mixture: Mixture
     experts: tuple[FrozenMLP, ...]
-    """Each has slopes for the positions that visit it, and for no other."""
+    """The experts, each with slopes (times the router's weights) for those positions alone that visit it."""
     places: Int[Tensor, "experts T"]
-    """The place of a position among those that visit an expert, −1 where it does not."""
+    """For each expert and position, the position's index among those that visit the expert; −1 where it does not."""
     router: RouterGradients | None = None
-    """Kept where gradients are wanted."""
+    """The values that gradients through the router need; None unless recorded for gradients."""
 
     mixes_positions = False
 
     def visits(
         self, positions: Int[Tensor, " rows"]
     ) -> Iterator[tuple[int, FrozenMLP, Int[Tensor, " n"], Int[Tensor, " n"]]]:
-        """Yield number and slopes of each expert that rows visit, which rows these are, and their places in it."""
+        """Yield each expert that some rows visit: number, slopes, those rows, and their indices among its visitors."""
         for number, expert in enumerate(self.experts):
             place = self.places[number][positions]
             rows = (place >= 0).nonzero()[:, 0]
@@ -62,26 +62,26 @@ class FrozenMixture:
                 yield number, expert, rows, place[rows]
 
     def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
-        """Return Σ_e w_e (Σ_p slope_p ⊙ x W_p) W_out over the experts of each position, one vector per target."""
+        """Return Σ_e w_e (Σ_p slope_p ⊙ x W_p) W_out over the experts e of each position, with biases or without."""
         y = torch.zeros_like(x)
         for _, expert, rows, _ in self.visits(torch.arange(len(x), device=x.device)):
             y = y.index_add(0, rows, expert.carry(x[rows], with_bias=with_bias))
         return y
 
     def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
-        """Return what readouts g of the output read of the input."""
+        """Return readouts g of the output turned into readouts of the input at the same position."""
         return self.through_experts(g, at, FrozenMLP.pull)
 
     def differentiate(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
     ) -> Float[Tensor, "rows D"]:
-        """Return gradients with respect to the real input x: through the experts, and through the router's weights."""
+        """Return gradients with respect to the real input x, through the experts and through the router's weights."""
         assert self.router is not None
         inner = self.through_experts(g, at, lambda expert, own, places: expert.differentiate(own, places, x))
         return inner + self.router.differentiate(g, at)
 
     def through_experts(self, g: Float[Tensor, "rows D"], at: ReadoutRows, back: Back) -> Float[Tensor, "rows D"]:
-        """Return the sum of what takes rows back through each expert that their positions visit."""
+        """Return the sum of `back(expert, rows)` over the experts that the rows' positions visit."""
         total = torch.zeros_like(g)
         for _, expert, rows, places in self.visits(at.positions):
             # To an expert its visitors are positions, and every row stands alone.

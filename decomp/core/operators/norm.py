@@ -1,4 +1,4 @@
-"""A norm frozen at the states of one text: 1/σ of each position is a constant."""
+"""A norm frozen at one text: 1/σ of each position is a constant, so that the output is linear in the input."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from decomp.core.readout_rows import ReadoutRows
 
 @dataclass(frozen=True)
 class FrozenNorm:
-    """A norm with the 1/σ of every position, and for gradients the standardised states."""
+    """A LayerNorm or RMSNorm with the 1/σ of every position of one text's forward pass."""
 
     norm: Norm
     inverse_std: Float[Tensor, " T"]
     standardised: Float[Tensor, "T D"] | None = None
-    """(x − mean(x)) / σ of the real states x; kept where gradients are wanted."""
+    """The standardised states (x − mean(x)) / σ of the real input x; None unless recorded for gradients."""
 
     def carry(self, x: Float[Tensor, "T D"], *, with_bias: bool) -> Float[Tensor, "T D"]:
-        """Return γ ⊙ (x − mean(x)) · inverse_std, one vector per position, and with the bias β added."""
+        """Return γ ⊙ (x − mean(x)) · inverse_std at every position, and with the bias β added."""
         return self.norm.scale(self.norm.standardise(x, self.inverse_std), with_bias=with_bias)
 
     def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
-        """Return what the readouts g of the norm's output read of its input, 1/σ being constant."""
+        """Return readouts g of the norm's output turned into readouts of its input, with 1/σ as a constant."""
         return self.norm.transpose(g) * at.of_positions(self.inverse_std)[:, None]
 
     def differentiate(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
