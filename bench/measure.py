@@ -1,10 +1,13 @@
 """Measuring: seconds, the machine's matrix-product peak, and peak memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 
 def seconds(work: Callable[[], object], repeat: int = 1) -> float:
@@ -35,6 +38,34 @@ def gemm_peak(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
     return 2 * size**3 / seconds(lambda: torch.mm(a, b, out=out), repeat=3)
+
+
+@dataclass
+class Sampled:
+    """The rate of matrix products, measured a moment at a time between the steps of other work."""
+
+    factors: Sequence[tuple[Tensor, Tensor]]
+    clock: Callable[[], float]
+    seconds: float = 0.0
+    operations: int = 0
+
+    @cached_property
+    def products(self) -> list[Tensor]:
+        """Return what the products are written to."""
+        return [a.new_empty(len(a), b.shape[1]).fill_(0) for a, b in self.factors]
+
+    def sample(self) -> None:
+        """Multiply each pair of factors once."""
+        for (a, b), out in zip(self.factors, self.products, strict=True):
+            begin = self.clock()
+            torch.mm(a, b, out=out)
+            self.seconds += self.clock() - begin
+            self.operations += 2 * a.numel() * b.shape[1]
+
+    @property
+    def rate(self) -> float:
+        """Return floating-point operations a second."""
+        return self.operations / self.seconds
 
 
 def resident_bytes(field: str) -> int:

@@ -3,7 +3,7 @@
 It is here for comparison, and computes the same as the engine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def step(row: Tensor, targets: slice, stage: FrozenStage, weights: list[Tensor |
 
 
 @torch.no_grad()
-def propagate(point: OperatingPoint, kept: int) -> list[Tensor]:
+def propagate(point: OperatingPoint, kept: int, after_stage: Callable[[], None] = lambda: None) -> list[Tensor]:
     """Return, for each source, its contributions to the targets that it reaches, before the final norm."""
     length = len(point)
     rows = []
@@ -57,6 +57,7 @@ def propagate(point: OperatingPoint, kept: int) -> list[Tensor]:
         weights = [b.attention.rows(0, length) if b.operator.mixes_positions else None for b in stage.branches]
         for source in range(length):
             rows[source] = step(rows[source], reached(source, length, kept), stage, weights)
+        after_stage()
     return rows
 
 
