@@ -1,4 +1,4 @@
-"""What an architecture fills in, and what it has for that: its weights as data, a model run alone."""
+"""The base class of supported architectures: one method describes its blocks, all others are derived from that."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def model_label(name: str) -> str:
-    """Return the last part of a model's name, which file names carry."""
+    """Return the last part of a model's name, which is part of file names: `gpt2` of `openai-community/gpt2`."""
     return Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -38,17 +38,17 @@ def network_of(model: "Architecture") -> Network:
 
 
 def fold_network(model: "Architecture") -> FoldedNetwork:
-    """Return the folded network for the gate rule `frozen`, under which gates carry nothing."""
+    """Return the folded network for the gate rule `frozen`, under which gates carry no contributions."""
     return FoldedNetwork(model.network().without_gates())
 
 
 def fold_with_gates(model: "Architecture") -> FoldedNetwork:
-    """Return the folded network for the gate rule `half`."""
+    """Return the folded network for the gate rule `half`, under which gates carry contributions, too."""
     return FoldedNetwork(model.network())
 
 
 def weights_digest(model: "Architecture") -> str:
-    """Return the SHA-256 of all parameters as they are, shortened."""
+    """Return a shortened SHA-256 of all parameters, by which files made with the model are recognised."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -57,20 +57,20 @@ def weights_digest(model: "Architecture") -> str:
 
 
 class Architecture(PreTrainedModel):
-    """A causal language model whose blocks' stages its `stages` describes."""
+    """A causal language model whose method `stages` says where each block keeps its weights."""
 
     unsupported: ClassVar[dict[str, str]] = {}
-    """What this architecture can't do, by name of the feature, and why."""
+    """The features that this architecture does not support, each with the reason, by name."""
 
     adds_positions: ClassVar[bool] = False
-    """Whether embeddings of positions are added to those of tokens."""
+    """Whether the embeddings of positions are added to those of tokens."""
 
     blocks_at: ClassVar[str] = "layers"
     final_norm_at: ClassVar[str] = "norm"
-    """Where the base model has its blocks, and the norm after the last."""
+    """The attributes of the base model that hold its blocks, and the norm after the last block."""
 
     weights_note: str = ""
-    """What was done to the weights when they were loaded (`dequantised from GGUF`)."""
+    """A remark on what was done to the weights when they were loaded (`dequantised from GGUF`)."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -79,7 +79,7 @@ class Architecture(PreTrainedModel):
             cls.forward = alone(cls.forward)
 
     def stages(self, block: Any) -> tuple[StageSite, ...]:
-        """Return where one block keeps its weights."""
+        """Return the stages of one block, which say where it keeps its weights."""
         raise NotImplementedError
 
     def blocks(self) -> Sequence[Any]:
@@ -87,42 +87,43 @@ class Architecture(PreTrainedModel):
         return list(attrgetter(self.blocks_at)(self.base_model))
 
     def final_norm(self) -> nn.Module | None:
-        """Return the norm after the last block, where there is one."""
+        """Return the norm after the last block; None where there is none."""
         norm: nn.Module | None = attrgetter(self.final_norm_at)(self.base_model)
         return norm
 
     def project_in(self) -> nn.Module | None:
-        """Return the map from token embeddings to the hidden width, where there is one."""
+        """Return the map from the width of token embeddings to the hidden width; None where there is none."""
         return None
 
     def project_out(self) -> nn.Module | None:
-        """Return the map from the hidden width to that of the unembedding, where there is one."""
+        """Return the map from the hidden width to that of the unembedding; None where there is none."""
         return None
 
     def require(self, feature: str) -> None:
-        """Raise ValueError, in the architecture's own words, where it does not support a feature."""
+        """Raise ValueError, with the architecture's own reason, for a feature that it does not support."""
         if feature in self.unsupported:
             raise ValueError(f"{self.config.model_type} models don't support {feature}: {self.unsupported[feature]}")
 
     def token_embeddings(self) -> tuple[Float[Tensor, "V E"], Affine | None]:
-        """Return the embedding matrix, and the map that brings it to the hidden width."""
+        """Return the embedding matrix, and the map from its width to the hidden width (None where they are equal)."""
         project_in = self.project_in()
         return self.get_input_embeddings().weight.detach(), None if project_in is None else affine(project_in)
 
     def default_baseline(self, positions: bool) -> str:
-        """Return the baseline that integrated gradients converge from, of token embeddings or with their positions.
+        """Return the baseline from which integrated gradients converge, `zero` or `mean`.
 
-        `zero` where a position is added to it, else `mean`: a norm turns any multiple of a state, however small, into
-        the same, and leaps at zero.
+        `positions`: whether the embeddings of positions are integrated over, too. The baseline is `zero` where
+        positions are added to it and remain, else `mean`: a norm maps all multiples of a state, however small, to the
+        same, so that a path to zero ends in a leap.
         """
         return "zero" if self.adds_positions and not positions else "mean"
 
     def max_length(self) -> int:
-        """Return the positions of the model, the beginning-of-sequence token included."""
+        """Return the largest number of tokens of a text, the beginning-of-sequence token included."""
         return int(self.config.max_position_embeddings)
 
     def sites(self) -> list[tuple[StageSite, ...]]:
-        """Return where every block keeps its weights."""
+        """Return the stages of every block, which say where it keeps its weights."""
         return [self.stages(block) for block in self.blocks()]
 
     def branch_sites(self) -> list[BranchSite]:
@@ -130,44 +131,47 @@ class Architecture(PreTrainedModel):
         return [branch for block in self.sites() for stage in block for branch in stage.branches]
 
     def network(self) -> Network:
-        """Return the weights that contributions meet, as views where that is possible."""
+        """Return the weights that contributions pass through, as data: views of the model's own where possible."""
         return self.until_weights_change(network_of)
 
     def modules_of(self, component: str) -> list[nn.Module]:
-        """Return per block the module whose output its `attention` or `mlp` adds to the stream, or the block itself."""
+        """Return one module of each block: that of its `attention` or `mlp` with the output added to the stream.
+
+        For the component `block` it is the block itself.
+        """
         if component == "residual":
             return list(self.blocks())
         return [site.last for site in self.branch_sites() if site.body.kind == component]
 
     def neuron_modules(self) -> list[nn.Module]:
-        """Return per block the module that is given the neurons of its MLP, after their activation and gate."""
+        """Return of each block the module whose input is the MLP's neurons, after activation and gate."""
         self.require("neurons")
         return [site.body.last for site in self.branch_sites() if site.body.kind == "mlp"]
 
     def pre_activations(self) -> list[Projection]:
-        """Return per block which columns of which module's output the activation of its MLP is given."""
+        """Return of each block the inputs of the MLP's activation function, as columns of a module's output."""
         self.require("neurons")
         bodies = [site.body for site in self.branch_sites()]
         return [body.up if body.gate is None else body.gate for body in bodies if isinstance(body, MLPSite)]
 
     def neurons_shape(self) -> tuple[int, int]:
-        """Return the number of layers, and of neurons in each."""
+        """Return the number of layers and that of neurons in each."""
         downs = self.neuron_modules()
         return len(downs), affine(downs[0]).weight.shape[0]
 
     def attention_projections(self) -> list[tuple[Affine, Affine, Affine]]:
-        """Return per layer the maps to queries, keys and values."""
+        """Return for each layer the maps from the attention's input to queries, keys and values."""
         return [site.body.projections() for site in self.branch_sites() if isinstance(site.body, AttentionSite)]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Run a model for one thread, in evaluation mode and its own precision, while hooks of one's own are on it."""
+        """Keep other threads from using the model, which is in evaluation mode and its own precision meanwhile."""
         with running(self, self.config._attn_implementation):
             yield
 
     @contextmanager
     def weights_frozen(self) -> Iterator[None]:
-        """Run alone (see `alone`), without gradients of weights; undone at the end."""
+        """Keep other threads from using the model, whose weights have no gradients meanwhile."""
         with self.alone():
             trained = [p for p in self.parameters() if p.requires_grad]
             try:
@@ -179,7 +183,7 @@ class Architecture(PreTrainedModel):
                     parameter.requires_grad_(True)
 
     def until_weights_change(self, make: Callable[["Architecture"], T]) -> T:
-        """Return `make(self)`, made again only after a weight has changed."""
+        """Return `make(self)`, computed once and again only after a weight has changed."""
         with exclusive(self):
             key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in self.parameters())
             kept = self.__dict__.setdefault("_kept", {})
@@ -188,11 +192,11 @@ class Architecture(PreTrainedModel):
             return kept[make][1]
 
     def folded(self, gate_rule: GateRule = "half") -> FoldedNetwork:
-        """Return the network with its norms folded in, with what the gate rule needs of gated MLPs."""
+        """Return the network with its norms folded in; of gated MLPs, the inputs that the gate rule gives a share."""
         return self.until_weights_change(fold_network if gate_rule == "frozen" else fold_with_gates)
 
     def about(self) -> dict[str, str]:
-        """Return which model this is, for what is made with it."""
+        """Return the model's name, revision and digest of weights, which files made with it carry."""
         return {
             "version": decomp.__version__,
             "model": model_label(self.name_or_path or self.config.model_type),

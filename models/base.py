@@ -1,4 +1,4 @@
-"""Decompositions, which every supported model gives, of one text or several, whole or in chunks."""
+"""The methods by which every supported model decomposes a text, several texts, or texts in chunks of sources."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,10 @@ from decomp.models.passes import Passes
 
 
 class DecomposedModel(Passes):
-    """Mixin for a `…ForCausalLM` class whose blocks' stages its `stages` describes."""
+    """A mixin for a `…ForCausalLM` class of transformers, by which its hidden states can be decomposed.
+
+    The class needs a method `stages`, which says where a block keeps its weights.
+    """
 
     def decompose(
         self,
@@ -32,10 +35,10 @@ class DecomposedModel(Passes):
     ) -> Decomposition:
         """Return the exact decomposition of one text's final hidden states (Oh & Schuler 2023).
 
-        `decomposition_length`: most recent sources kept per target, all by default. `memory`: of the
-        buffers, beside the result. `sources`: a label per token, of shape (T,); tokens of one label are one
-        source, each token one by default. ValueError for ids or labels of another shape, non-finite hidden
-        states, a length below 1.
+        `decomposition_length` is the number of most recent sources kept for each target, all by default. `memory`
+        limits the bytes of buffers, the result aside. `sources` gives a number for each token, of shape (T,): tokens
+        of one number are one source; by default each token is one. ValueError for ids or labels of another shape, for
+        hidden states that are not finite, and for a length below 1.
         """
         if input_ids.shape[:-1].numel() != 1:
             raise ValueError(
@@ -69,7 +72,7 @@ class DecomposedModel(Passes):
         memory: int | str = DEFAULT_MEMORY,
         sources: Sequence[Labels | Partition] | None = None,
     ) -> list[Decomposition]:
-        """Return one decomposition per text, padding taken off, that of the labels too; errors as for `decompose`."""
+        """Return one decomposition for each text, without its padding; options and errors are those of `decompose`."""
         rules = Rules(activation_rule, gate_rule)
         texts = unpad(input_ids, attention_mask, position_ids)
         partitions = unpad_sources(sources, attention_mask, [len(ids) for ids, _ in texts])
@@ -99,7 +102,7 @@ class DecomposedModel(Passes):
         memory: int | str = DEFAULT_MEMORY,
         sources: Sequence[Labels | Partition] | None = None,
     ) -> Iterator[Chunk]:
-        """Yield contributions in chunks of sources, in bounded memory; each chunk is valid until the next."""
+        """Yield contributions in chunks of sources, within `memory` bytes; each is valid until the next is made."""
         texts = unpad(input_ids, attention_mask, position_ids)
         partitions = unpad_sources(sources, attention_mask, [len(ids) for ids, _ in texts])
         points = [self.record(ids, places, Rules(activation_rule, gate_rule)) for ids, places in texts]
@@ -111,7 +114,7 @@ class DecomposedModel(Passes):
 def unpad(
     input_ids: Tensor | Sequence[Tensor], attention_mask: Tensor | None, position_ids: Tensor | None
 ) -> list[tuple[Int[Tensor, " T"], Int[Tensor, " T"] | None]]:
-    """Return ids and positions of each text without its padding."""
+    """Return the token ids and position numbers of each text, without its padding."""
     texts = []
     for b, ids in enumerate(input_ids):
         if ids.ndim != 1:
@@ -129,7 +132,7 @@ def unpad(
 def unpad_sources(
     sources: Sequence[Labels | Partition] | None, attention_mask: Tensor | None, lengths: Sequence[int]
 ) -> list[Partition]:
-    """Return the partition of each text without its padding. ValueError where labels do not fit the texts."""
+    """Return the sources of each text, without its padding. ValueError for labels that do not fit the texts."""
     if sources is None:
         return partitions_of(lengths, None)
     if len(sources) != len(lengths):
@@ -141,13 +144,14 @@ def unpad_sources(
 
 
 def without_padding(labels: Labels | Partition, mask: Bool[Tensor, " T"]) -> Partition:
-    """Return the partition of the tokens that are no padding; labels may leave the padding out already."""
+    """Return the sources of the tokens that are not padding; labels may leave the padding out already."""
     if isinstance(labels, Partition) or len(labels) != len(mask):
         return Partition.of(labels)
     return Partition.of(torch.as_tensor(labels).cpu()[mask])
 
 
 def check_decomposition_length(decomposition_length: int | None, longest: int) -> int:
+    """Return the decomposition length, by default that of the longest text. ValueError for one below 1."""
     if decomposition_length is None:
         return longest
     if decomposition_length < 1:

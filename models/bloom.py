@@ -14,11 +14,11 @@ from decomp.models.recomputed import RECORDING, recording_attention
 from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite, interleaved
 
 TRAINED_LENGTH = 2048
-"""Tokens of the texts that BLOOM was trained with, where its config does not say."""
+"""The number of tokens of the texts that BLOOM was trained with, for configs that do not say it."""
 
 
 class DecomposedBloomAttention(BloomAttention):
-    """BLOOM's attention, which also hands on its queries and keys while it is recorded."""
+    """BLOOM's attention, whose queries and keys can be recorded."""
 
     config: BloomConfig
 
@@ -34,7 +34,7 @@ class DecomposedBloomAttention(BloomAttention):
     def eager_attention(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, alibi: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the attention's output, heads first, and weights as transformers computes them."""
+        """Return the attention's output, heads first, and its weights, as transformers computes them."""
         rows, keys, values = (x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
         scores = alibi[..., : keys.shape[1]].baddbmm(rows, keys.mT, beta=self.beta, alpha=self.inv_norm_factor)
         masked = scores.view(*query.shape[:3], -1) + attention_mask
@@ -43,7 +43,7 @@ class DecomposedBloomAttention(BloomAttention):
 
 
 class DecomposedBloomModel(BloomModel):
-    """BLOOM's blocks; distances do not depend on which earlier tokens a mask by target hides."""
+    """BLOOM's blocks, whose distances between tokens stay the same where a mask hides some tokens from some targets."""
 
     def build_alibi_tensor(self, attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
         if attention_mask.ndim == 4:

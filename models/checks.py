@@ -1,4 +1,4 @@
-"""What is refused by name when a model is loaded: configs, weights and tokenizers that don't fit."""
+"""Checks when a model is loaded: configs, weights and tokenizers that do not fit are refused by name."""
 
 import logging
 import math
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 COUNTS = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 ACTIVATIONS = ("activation_function", "hidden_act", "hidden_activation")
 HARMLESS = re.compile(r"(\.attn\.(masked_)?bias|\.attention\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
-"""Buffers that older files hold: causal masks, rotary frequencies. transformers computes them."""
+"""The names of buffers that older files hold and transformers computes: causal masks, rotary frequencies."""
 SHOWN = 3
 
 
 @cache
 def warn_if_untested(version: str) -> None:
-    """Warn, once for each, of a version of transformers that the families have not been tested with."""
+    """Warn, once for each version, of a transformers that the families have not been tested with."""
     if ".".join(version.split(".")[:2]) not in TESTED_TRANSFORMERS:
         logger.warning(
             "transformers %s is not among the versions that decomp is tested with (%s to %s): look at the "
@@ -36,7 +36,7 @@ def warn_if_untested(version: str) -> None:
 
 
 def check_config(config: Any) -> None:
-    """Raise ValueError for a config with a count that is no positive integer, or an activation that is unknown."""
+    """Raise ValueError for a config with a count that is not a positive integer, or with an unknown activation."""
     for name in COUNTS:
         value = getattr(config, name, None)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -48,9 +48,9 @@ def check_config(config: Any) -> None:
 
 
 def check_unpacked(config: Any, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, which names the method, for weights that are packed into a few bits.
+    """Raise ValueError, which names the method, for weights that are packed into a few bits (quantised).
 
-    They are in the files as the config says, or `options` of `from_pretrained` ask for it.
+    Either the config says that the files hold such weights, or `options` of `from_pretrained` ask for them.
     """
     asked = next((name for name in ("load_in_8bit", "load_in_4bit") if options.get(name)), None)
     packed = options.get("quantization_config") or getattr(config, "quantization_config", None)
@@ -67,7 +67,7 @@ def check_unpacked(config: Any, options: Mapping[str, Any]) -> None:
 
 
 def packed_bits(told: Mapping[str, Any]) -> int | None:
-    """Return into how many bits weights are packed by what bitsandbytes calls it."""
+    """Return the bits of each weight that options of the library bitsandbytes ask for; None where they ask for none."""
     return next((bits for bits in (8, 4) if told.get(f"load_in_{bits}bit")), None)
 
 
@@ -82,10 +82,10 @@ def check_placed(model: PreTrainedModel) -> None:
 
 
 def check_loaded(info: Mapping[str, Iterable[Any]]) -> None:
-    """Refuse weights that are not the config's own, from what `from_pretrained` says of its loading.
+    """Raise ValueError for loaded weights that do not fit the config; `info` is the report of `from_pretrained`.
 
-    ValueError, which names the first few, for weights that are missing (they would be random), unexpected
-    (they would be dropped) or of another shape.
+    The error names the first few weights that are missing (they would be random), unexpected (they would be dropped)
+    or of another shape.
     """
     mismatched = [f"{name} {tuple(came)}, not {tuple(own)}" for name, came, own in sorted(info["mismatched_keys"])]
     unexpected = [name for name in info["unexpected_keys"] if not HARMLESS.search(name)]
@@ -99,12 +99,12 @@ def check_loaded(info: Mapping[str, Iterable[Any]]) -> None:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return names in order, numbers in them as numbers."""
+    """Return names sorted, with the numbers in them as numbers: layer 2 before layer 10."""
     return sorted(names, key=lambda name: [(not part.isdigit(), part.zfill(9)) for part in re.split(r"\.", name)])
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return how many there are, and the first few."""
+    """Return a text with the number of names and the first few of them."""
     more = ", …" if len(names) > SHOWN else ""
     return f"{len(names)} weights ({', '.join(names[:SHOWN])}{more})"
 
@@ -120,10 +120,9 @@ def check_finite_weights(model: PreTrainedModel) -> None:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Refuse a tokenizer some of whose tokens have no embedding among `rows`.
+    """Raise ValueError for a tokenizer with tokens that have no embedding among the `rows` of the model.
 
-    Special tokens beyond them are left alone: models of several modalities share a tokenizer with text models.
-    ValueError with both counts.
+    Special tokens beyond them are allowed, since models of text share tokenizers with models of several modalities.
     """
     added = [number for number, token in tokenizer.added_tokens_decoder.items() if not token.special]
     tokens = max([tokenizer.vocab_size, *(number + 1 for number in added)])
@@ -132,11 +131,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
 
 
 LOWEST_TEMPERATURE = 0.01
-"""Logits divided by less leave the range of float32, and all of the probability is the likeliest token's."""
+"""The lowest temperature for sampling: logits divided by less may leave the range of float32."""
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise ValueError for a temperature that is too low to sample at, infinite, or no number."""
+    """Raise ValueError for a temperature that is too low to sample at, infinite, or not a number."""
     if not LOWEST_TEMPERATURE <= temperature < math.inf:
         raise ValueError(
             f"the temperature must be at least {LOWEST_TEMPERATURE} and finite, not {temperature}: "
@@ -148,14 +147,14 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 
 def parse_dtype(name: str) -> torch.dtype:
-    """Return the dtype of a name. ValueError for one that models can't be computed in."""
+    """Return the dtype with a name, such as `float64`. ValueError for one that models can't be computed in."""
     if name not in DTYPES:
         raise ValueError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
 def parse_device(name: torch.device | str, dtype: torch.dtype = torch.float32) -> torch.device:
-    """Return the device of a name. ValueError for one that is not there, or can't compute in a dtype."""
+    """Return the device with a name, as `cuda`. ValueError for one that is missing, or can't compute in `dtype`."""
     try:
         # A sum, since some devices that are not there (meta) have empty tensors.
         torch.ones(1, device=name, dtype=dtype).sum().item()

@@ -1,4 +1,4 @@
-"""The families of models that can be decomposed, as data: adding one is a line here and a file beside this one."""
+"""The table of model families that can be decomposed; a new family is a line here and a file beside this one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +8,24 @@ import decomp
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture of transformers, and what a person wants to know of its decomposition."""
+    """An architecture of transformers that can be decomposed, with what `decomp models` and the docs say of it."""
 
     model_type: str
-    """As configs name it."""
+    """The architecture's name in configs."""
     name: str
     model_class: str
-    """Where the decomposed class is, `module:Class`; imported when a model of the family is loaded."""
+    """The decomposed class, as `module:Class`, which is imported when a model of the family is loaded."""
     examples: tuple[str, ...]
-    """Hub ids."""
+    """The hub ids of some models of the family."""
     frozen: str
-    """What is held at the values of the forward pass."""
+    """The parts of the network that are frozen at the values of the forward pass, in words."""
     rules: str
-    """Options that choose how what is frozen is made linear."""
+    """The options that choose the rules by which frozen parts are made linear."""
     positions: str
     verified: str
-    """What the tests compare it with."""
+    """The reference that the tests compare the family with, in words."""
     traits: tuple[str, ...]
-    """Fields of the config by which a relative of the family is recognised."""
+    """The fields of a config by which a similar architecture is recognised."""
 
 
 PLAIN = "attention weights, LayerNorm scales, activation slopes"
@@ -53,7 +53,7 @@ MIXTURE_TRAITS = (
 
 
 def llama_shaped(model_type: str, name: str, class_name: str, examples: tuple[str, ...], positions: str) -> Family:
-    """Return a family whose blocks are Llama's."""
+    """Return a family whose blocks have the structure of Llama's."""
     return gated(model_type, name, f"llama:{class_name}", examples, positions)
 
 
@@ -254,14 +254,14 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 TESTED_TRANSFORMERS: tuple[str, ...] = ("5.20", "5.21", "5.22", "5.23")
-"""Versions of transformers, but for their last number, that all families have been tested with."""
+"""The versions of transformers, without their last number, that all families have been tested with."""
 
 DATA = Path(decomp.__file__).parent / "data"
 DEMO_MODELS: dict[str, str] = {
     "demo-opt": "6 layers, 192 wide, ReLU, trained on 22 English novels",
     "demo-gpt2": "6 layers, 192 wide, GELU, trained on 22 English novels",
 }
-"""Models that are shipped, in folders of these names in `DATA`."""
+"""The models that are shipped with the package, in folders of these names in `DATA`, with what each is."""
 DEMO_FILES: dict[str, tuple[str, str]] = {
     "demo.sentitems": ("demo.sentitems", "three passages of novels, for score, decompose and evaluate"),
     "demo-contrast.csv": ("contrast.csv", "twelve contrast items, for contrast and evaluate alignment"),
@@ -271,11 +271,11 @@ DEMO_FILES: dict[str, tuple[str, str]] = {
     "demo-edits.jsonl": ("edits.jsonl", "four edits of code, for neurons"),
     "demo-pronouns.json": ("pronouns.json", "pairs of prompts, for edges"),
 }
-"""Inputs that are shipped, by the name that commands know them by: the file in `DATA`, and what it is."""
+"""The inputs that are shipped with the package: by name, the file in `DATA`, and what it is."""
 
 
 def demo_file(path: Path) -> Path:
-    """Return where an input is: the shipped one of that name, unless a file of that name is in the working folder."""
+    """Return the path of an input: the shipped one of that name, unless the working folder has such a file."""
     if str(path) in DEMO_FILES and not path.exists():
         return DATA / DEMO_FILES[str(path)][0]
     return path

@@ -27,7 +27,7 @@ class ScaledEmbeddings(DecomposedModel):
         super().__init__(config)
 
     def token_embeddings(self) -> tuple[Float[Tensor, "V E"], Affine | None]:
-        """Return the embedding matrix at the scale at which the first block is given it."""
+        """Return the embedding matrix, scaled as the first block is given it; there is no further map."""
         embed: Any = self.get_input_embeddings()
         weight: Tensor = embed.weight.detach()
         return weight * embed.embed_scale.to(weight.dtype), None
@@ -38,7 +38,7 @@ class DecomposedGemmaForCausalLM(ScaledEmbeddings, LlamaShaped, GemmaForCausalLM
 
 
 class SandwichNormed(ScaledEmbeddings):
-    """Blocks of rotary attention and a gated MLP, an RMSNorm before and after each."""
+    """A mixin for models whose blocks have rotary attention and a gated MLP, with an RMSNorm before and after each."""
 
     def stages(self, block: Any) -> tuple[StageSite, ...]:
         """Return where a block keeps its weights."""

@@ -1,4 +1,4 @@
-"""Reading GGUF files by transformers and the package gguf, which alone would read a header three times, slowly."""
+"""Reading GGUF files faster: transformers and the package gguf would read a file's header three times."""
 
 import importlib
 import threading
@@ -10,17 +10,19 @@ from types import ModuleType
 from transformers.utils import logging
 
 READING = threading.RLock()
-"""Held while functions of gguf and transformers are replaced."""
+"""The lock that is held while functions of the packages gguf and transformers are replaced."""
 SLOW = ("GGUFReader", "get_tensor_name_map")
-"""What transformers asks gguf for: the header, for config, weights and tokenizer anew; the names of all tensors, for
-every module of the model."""
+"""The functions of gguf whose results are kept while a model is loaded.
+
+Transformers calls the first for config, weights and tokenizer, and the second for every module of the model.
+"""
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Keep what gguf has read of a file until the end: a third of the time to load a model of 30 layers.
+    """Keep what gguf has read of a file while the context is open: loading 30 layers then takes a third of the time.
 
-    The progress bar of transformers' dequantising is shown where its other bars are: it asks nobody.
+    The progress bar of transformers' dequantising, which it would show always, is shown where its other bars are.
     """
     gguf = importlib.import_module("gguf")
     dequantising = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
@@ -33,7 +35,7 @@ def read_once() -> Iterator[None]:
 
 @contextmanager
 def replacing(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Give a module's name another value until the end; a name that this version of it lacks as well."""
+    """Give an attribute of a module another value while the context is open, whether or not it has one by that name."""
     before = vars(module).get(name)
     setattr(module, name, value)
     try:

@@ -13,7 +13,7 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 
 class DecomposedGPTNeoSelfAttention(GPTNeoSelfAttention):
-    """GPT-Neo's attention, which also hands on its queries and keys while it is recorded."""
+    """GPT-Neo's attention, whose queries and keys can be recorded."""
 
     def _attn(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None
@@ -30,7 +30,7 @@ class DecomposedGPTNeoSelfAttention(GPTNeoSelfAttention):
     def eager_attention(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the attention's output and weights as transformers computes them, the window in the mask."""
+        """Return the attention's output and weights as transformers computes them, with its window in the mask."""
         scores = query.to(torch.float32) @ key.to(torch.float32).mT + attention_mask
         weights = nn.functional.softmax(scores, dim=-1).to(value.dtype)
         return weights @ value, weights

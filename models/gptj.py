@@ -10,7 +10,7 @@ from decomp.models.sites import AttentionSite, BranchSite, MLPSite, Projection, 
 
 
 class DecomposedGPTJAttention(GPTJAttention):
-    """GPT-J's attention, which also hands on its queries and keys while it is recorded."""
+    """GPT-J's attention, whose queries and keys can be recorded."""
 
     def _attn(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         recorded = self.config._attn_implementation == RECORDING

@@ -10,7 +10,7 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 
 def rotary_attention(attn: Any) -> AttentionSite:
-    """Return the site of an attention with separate maps to queries, and to keys and values that heads may share."""
+    """Return the places of an attention's weights: separate maps to queries, keys and values."""
     query, key, value = (Projection(p) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
     heads, kv_heads = (p.out_features // attn.head_dim for p in (attn.q_proj, attn.k_proj))
     output: nn.Module = attn.o_proj if hasattr(attn, "o_proj") else attn.dense
@@ -18,12 +18,12 @@ def rotary_attention(attn: Any) -> AttentionSite:
 
 
 def gated_mlp(mlp: Any) -> MLPSite:
-    """Return the site of an MLP `down(φ(gate(x)) ⊙ up(x))`."""
+    """Return the places of the weights of a gated MLP `down(φ(gate(x)) ⊙ up(x))`."""
     return MLPSite(Projection(mlp.up_proj), mlp.down_proj, mlp.act_fn, gate=Projection(mlp.gate_proj))
 
 
 class LlamaShaped(DecomposedModel):
-    """Blocks of rotary attention and a gated MLP, an RMSNorm before each."""
+    """A mixin for models whose blocks have rotary attention and a gated MLP, with an RMSNorm before each."""
 
     def stages(self, block: Any) -> tuple[StageSite, ...]:
         """Return where a block keeps its weights."""

@@ -1,4 +1,4 @@
-"""From a model's name to a decomposed model and its tokenizer."""
+"""Loading a model that can be decomposed, with its tokenizer, by name."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -35,11 +35,17 @@ def load_model(
     revision: str | None = None,
     **options: Any,
 ) -> tuple[DecomposedModel, PreTrainedTokenizerBase]:
-    """Load the decomposed model and the tokenizer of a hub id, a local folder, a GGUF file or a demo model.
+    """Load a model that can be decomposed, and its tokenizer.
 
-    `options` go to `from_pretrained`. ValueError for a model that can't be found or read, whose architecture
-    is not supported, or whose weights or tokenizer are not those of its config. Warns, once, of a version of
-    transformers that is not among the tested ones.
+    `name` is a hub id, a local folder, a GGUF file, or a demo model that is shipped with the package; `options` go to
+    transformers' `from_pretrained`. ValueError for a model that can't be found or read, whose architecture is not
+    supported, or whose weights or tokenizer do not fit its config. A version of transformers that the package has not
+    been tested with is warned of once.
+
+        >>> import decomp
+        >>> model, tokenizer = decomp.load_model("demo-opt", dtype="float64")
+        >>> model.dtype, len(tokenizer)
+        (torch.float64, 4096)
     """
     warn_if_untested(transformers.__version__)
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
@@ -52,7 +58,7 @@ def load_model(
 def load_both(
     name: str, dtype: torch.dtype, revision: str | None, options: Mapping[str, Any]
 ) -> tuple[DecomposedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer, checked; see `load_model`."""
+    """Load a model and its tokenizer, and check that they fit each other and the config."""
     check_revision(name, revision)
     config = load_config(name, revision)
     with named(name):
@@ -71,7 +77,7 @@ def load_both(
 
 
 def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """Load the config of a model. ValueError where there is none, or it is not valid."""
+    """Load the config of a model. ValueError where it is missing or not valid."""
     register_installed()
     source = source_of(name)
     try:
@@ -81,7 +87,7 @@ def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model. ValueError where there is none."""
+    """Load the tokenizer of a model. ValueError where it is missing."""
     source = source_of(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, **source.options(revision))
@@ -101,7 +107,7 @@ def load_weights(
     revision: str | None,
     **options: Any,
 ) -> tuple[DecomposedModel, dict[str, Any]]:
-    """Load the weights of a model, those of a GGUF file dequantised, and what `check_loaded` is to look at.
+    """Load a model's weights, those of a GGUF file dequantised; return it with transformers' report for `check_loaded`.
 
     ValueError for weights that can't be read.
     """
@@ -122,13 +128,13 @@ def load_weights(
 
 
 def unpacked() -> dict[str, Any]:
-    """Return the option that keeps newer transformers from computing with a GGUF file's packed weights."""
+    """Return the option by which newer versions of transformers unpack the weights of a GGUF file."""
     config_class = getattr(transformers, "GgufConfig", None)
     return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
 
 
 def forget_quantisation(model: DecomposedModel) -> None:
-    """Remove what marks a model as quantised: its weights are ordinary ones now, and can be saved."""
+    """Remove the mark of a quantised model from one whose weights have been dequantised, so that it can be saved."""
     for name in ("hf_quantizer", "quantization_method"):
         model.__dict__.pop(name, None)
     model.is_quantized = False
@@ -137,10 +143,10 @@ def forget_quantisation(model: DecomposedModel) -> None:
 
 
 def tokens_by(model: str) -> Callable[[Any], tuple[bool, tuple[str, ...]]]:
-    """Return what gives the strings of token ids, by a model's tokenizer, which is loaded when it is first asked.
+    """Return a function from token ids to their strings, by a model's tokenizer, which is loaded at the first call.
 
-    From the ids: whether the first one is the beginning of sequence, and the strings of all. ValueError for ids that
-    the tokenizer has not.
+    It returns whether the first id is the beginning-of-sequence token, and the strings of all ids. ValueError for ids
+    that the tokenizer does not have.
     """
 
     @cache

@@ -10,14 +10,14 @@ from decomp.models.sites import MixtureSite, StageSite
 
 
 def mixture(mlp: Any) -> MixtureSite:
-    """Return the site of a mixture whose router is called `gate`."""
+    """Return the places of the weights of a mixture of experts whose router is called `gate`."""
     return MixtureSite(mlp, mlp.gate, mlp.experts)
 
 
 class MixtureShaped(DecomposedModel):
-    """Blocks of rotary attention and experts, in some layers one gated MLP instead, an RMSNorm before each.
+    """A mixin for models whose blocks have rotary attention and a mixture of experts (in some layers a gated MLP).
 
-    Experts run one after the other (transformers' implementation `eager`).
+    An RMSNorm stands before each. Experts run one after the other (transformers' implementation `eager`).
     """
 
     unsupported: ClassVar[dict[str, str]] = {

@@ -1,4 +1,4 @@
-"""Forward passes of a model: recorded, with sources hidden, patched, from the middle on, and as it writes."""
+"""The forward passes that measures need: recorded, with tokens hidden, with values changed, and for writing text."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,11 +17,11 @@ from decomp.models.running import running
 
 STANDARD = Rules()
 SLIDING = "sliding_attention"
-"""How configs call layers with a sliding window."""
+"""The name, in configs, of layers whose attention has a sliding window."""
 
 
 class Passes(Architecture):
-    """A model that can be run in all the ways that measures need."""
+    """A mixin with the forward passes that measures need: recorded, with tokens hidden, with values changed."""
 
     @torch.no_grad()
     def record(
@@ -32,11 +32,11 @@ class Passes(Architecture):
         output_layers: bool = False,
         embedding: Float[Tensor, "T D"] | None = None,
     ) -> OperatingPoint:
-        """Return everything that is frozen at one ordinary forward pass of one text.
+        """Return the operating point of one text: all that is frozen at its forward pass.
 
-        With an `embedding`, the pass starts from it instead of that of the tokens, and what gradients
-        need is kept too. ValueError if the hidden states are not finite, and for positions that the
-        architecture does not take.
+        With an `embedding`, the pass starts from it in place of the tokens' own, and the values that gradients need
+        are kept, too. ValueError for hidden states that are not finite, and for position numbers where the
+        architecture does not take any.
         """
         if position_ids is not None:
             self.require("position_ids")
@@ -55,10 +55,10 @@ class Passes(Architecture):
     def hidden_without(
         self, input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T E"]:
-        """Return final hidden states where no later position attends to what is removed; positions stay.
+        """Return final hidden states where no later position attends to the removed ones; position numbers stay.
 
-        A removed position attends to itself where nothing else is left, so that every row of attention weights has
-        an entry. What all texts begin with is computed once.
+        A removed position attends to itself where nothing else is left, so that no row of attention weights is empty.
+        Tokens that all texts begin with are computed once.
         """
         count, length = input_ids.shape
         position_ids = torch.arange(length, device=input_ids.device).expand(count, length)
@@ -87,7 +87,7 @@ class Passes(Architecture):
     def masks_without(
         self, position_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None
     ) -> dict[str, Float[Tensor, "B T T"]]:
-        """Return what is added to the attention scores of layers of each kind, so that they don't see the removed."""
+        """Return for each kind of layer the attention mask (0 or very negative) that hides the removed positions."""
         visible = position_ids[:, :, None] >= position_ids[:, None, :]
         if removed is not None:
             visible = visible & ~removed[:, None, :]
@@ -99,7 +99,7 @@ class Passes(Architecture):
         }
 
     def seen_by_layers(self, visible: Bool[Tensor, "B T T"]) -> dict[str, Bool[Tensor, "B T T"]]:
-        """Return what layers of each kind see of what is visible: those with a sliding window the most recent."""
+        """Return for each kind of layer the visible positions that it sees: with a sliding window, the most recent."""
         window = getattr(self.config, "sliding_window", None)
         near = visible if window is None else within_window(visible, window)
         # Models whose config lists the layers' kinds take a mask for each, others one for all.
@@ -109,7 +109,7 @@ class Passes(Architecture):
     def after_attention(
         self, layer: int, inputs: Float[Tensor, "*rows D"], output: Float[Tensor, "*rows D"]
     ) -> Float[Tensor, "*rows D"]:
-        """Return a block's output in earnest, from its inputs and any output of its attention's own projection."""
+        """Return a block's output, computed by its real MLP and norms, from its input and a given attention output."""
         first, *rest = self.sites()[layer]
         attention, *beside = first.branches
         with own_precision(self.dtype):
@@ -123,14 +123,14 @@ class Passes(Architecture):
 
     @torch.no_grad()
     def read_out(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
-        """Return what the unembedding reads of the last block's output: after the final norm and projection."""
+        """Return the last block's output after the final norm and projection, which the unembedding reads."""
         with own_precision(self.dtype):
             for module in (self.final_norm(), self.project_out()):
                 hidden = hidden if module is None else module(hidden)
         return hidden
 
     def patched_logits(self, input_ids: Int[Tensor, "B T"], patch: Patch) -> Float[Tensor, "B V"]:
-        """Return logits at the last position of texts of one length, where `patch` has a say at every stage."""
+        """Return the logits at the last position of texts of one length; `patch` may change values at every stage."""
         check_ids(input_ids, self.max_length(), self.config.vocab_size)
         with patching(self, self.blocks(), self.sites(), patch):
             logits: Tensor = self(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits
@@ -145,10 +145,10 @@ class Passes(Architecture):
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Int[Tensor, " new"]:
-        """Return a continuation, up to the end of sequence: the likeliest token each time, or sampled.
+        """Return a continuation of at most `max_new_tokens` tokens, up to the end-of-sequence token.
 
-        ValueError if text and continuation have more tokens than the model has positions, or for a temperature
-        that is too low to sample at.
+        Each token is the likeliest one, or with `sample` drawn at the `temperature`. ValueError if text and
+        continuation have more tokens than the model has positions, and for a temperature that is too low to sample at.
         """
         check_temperature(temperature)
         check_ids(input_ids, None, self.config.vocab_size)
@@ -171,17 +171,17 @@ class Passes(Architecture):
 
 
 def within_window(visible: Bool[Tensor, "B T T"], window: int) -> Bool[Tensor, "B T T"]:
-    """Return what is visible of each target and the positions just before it, `window` of them together."""
+    """Return the visible positions among each target and those just before it, `window` positions together."""
     return visible & torch.ones_like(visible[0]).triu(1 - window)
 
 
 def additive_mask(seen: Bool[Tensor, "B T T"], dtype: torch.dtype) -> Float[Tensor, "B T T"]:
-    """Return what is added to attention scores: 0 where something is seen, the least number elsewhere."""
+    """Return an attention mask: 0 for positions that are seen, the lowest number of the dtype for others."""
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def shared_length(input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | None) -> int:
-    """Return how many tokens all texts begin with, none of them removed; the last token is every text's own."""
+    """Return the number of tokens that all texts begin with, none of them removed, and less than all tokens."""
     differs = (input_ids != input_ids[:1]).any(0)
     if removed is not None:
         differs = differs | removed.any(0)
@@ -190,6 +190,7 @@ def shared_length(input_ids: Int[Tensor, "B T"], removed: Bool[Tensor, "B T"] | 
 
 
 def check_ids(ids: Int[Tensor, "*B T"], positions: int | None, vocab: int) -> None:
+    """Raise ValueError for more tokens than the model has positions, and for ids outside of its vocabulary."""
     if positions is not None and ids.shape[-1] > positions:
         raise ValueError(f"a text has {ids.shape[-1]} tokens, the model has {positions} positions: cut it into windows")
     if int(ids.max()) >= vocab or int(ids.min()) < 0:
@@ -198,6 +199,7 @@ def check_ids(ids: Int[Tensor, "*B T"], positions: int | None, vocab: int) -> No
 
 
 def check_finite(hidden: Tensor) -> None:
+    """Raise ValueError for hidden states that are NaN or infinite."""
     finite = hidden.isfinite().all(-1)
     if not finite.all():
         raise ValueError(

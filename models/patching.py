@@ -1,4 +1,4 @@
-"""A forward pass whose inputs and outputs of every sublayer are handed to someone who may change them."""
+"""A forward pass in which the inputs and outputs of every sublayer can be read and changed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from decomp.models.sites import AttentionSite, BranchSite, Projection, StageSite
 
 
 class Hooks:
-    """Hooks between a model's modules and a patch."""
+    """A set of hooks on a model's modules, which hand values of a forward pass to a patch."""
 
     def __init__(self, patch: Patch) -> None:
         self.patch = patch
         self.rows: tuple[int, ...] = ()
         self.stream: Tensor
-        """What the last norm that attention and MLP share was given."""
+        """The input of the last norm that an attention and an MLP share."""
         self.given: dict[int, Tensor] = {}
-        """By branch what its projections are given, where they are hooked and not a norm of its own."""
+        """The input of a branch's projections, by the branch's number, where it has no norm of its own."""
         self.handles: list[Any] = []
 
     def shaped(self, x: Tensor) -> Float[Tensor, "B T _"]:
-        """Return a value in the shape of another: some modules see (B·T, D)."""
+        """Return a value in the shape (B, T, …): some modules are given (B·T, D)."""
         return x.reshape(*self.rows, x.shape[-1])
 
     def embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -46,7 +46,7 @@ class Hooks:
     def own_input(
         self, stage: int, shared: nn.Module | None, module: nn.Module, args: tuple[Tensor, ...]
     ) -> tuple[Tensor]:
-        """Return a branch's input, after the norm that it shares with another; the same for all its projections."""
+        """Return the input of a branch after the norm that it shares with another, the same for all its projections."""
         if stage not in self.given:
             stream = args[0] if shared is None else self.stream
             patched = self.patch.input(stage, self.shaped(stream)).view(stream.shape)
@@ -82,7 +82,7 @@ class Hooks:
         self.handles.append(module.register_forward_hook(partial(hook, *bound)))
 
     def attach(self, number: int, stage: StageSite) -> int:
-        """Hook the branches of one stage and the norm after their sum; return the next number."""
+        """Hook the branches of one stage, and the norm after their sum; return the number of the next stage."""
         norms = [branch.norm_in for branch in stage.branches]
         for branch in stage.branches:
             self.attach_branch(number, branch, shared=norms.count(branch.norm_in) > 1)
@@ -96,7 +96,7 @@ class Hooks:
         return number + 1
 
     def attach_branch(self, number: int, site: BranchSite, shared: bool) -> None:
-        """Hook one attention or MLP, whose norm it may share with one beside it."""
+        """Hook one attention or MLP; `shared` says whether it shares its norm with the branch beside it."""
         body = site.body
         if isinstance(body, AttentionSite):
             modules = columns_of_modules((body.query, body.key, body.value))
@@ -115,7 +115,7 @@ class Hooks:
 
 
 def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, list[tuple[int, Any]]]:
-    """Return per module which projections (by number) its output holds, and where."""
+    """Return for each module the numbers of the projections that its output holds, with the columns of each."""
     modules: dict[nn.Module, list[tuple[int, Any]]] = {}
     for kind, projection in enumerate(projections):
         modules.setdefault(projection.module, []).append((kind, projection.columns))
@@ -126,7 +126,7 @@ def columns_of_modules(projections: Sequence[Projection]) -> dict[nn.Module, lis
 def patching(
     model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Sequence[StageSite]], patch: Patch
 ) -> Iterator[None]:
-    """Run a model alone, hooks on every stage, undone at the end."""
+    """Keep hooks of `patch` on every stage of a model, and other threads from using it, while the context is open."""
     hooks, number = Hooks(patch), 0
     with running(model, model.config._attn_implementation):
         # Hooks are gone before another thread may run the model.

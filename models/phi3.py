@@ -9,7 +9,7 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 
 def joint_attention(attn: Any) -> AttentionSite:
-    """Return the site of an attention whose queries, keys and values stand one after the other in one output."""
+    """Return the places of the weights of an attention with one map to queries, keys and values, in this order."""
     heads, kv_heads = attn.config.num_attention_heads, attn.num_key_value_heads
     edges = [0, *(attn.head_dim * count for count in (heads, heads + kv_heads, heads + 2 * kv_heads))]
     query, key, value = (Projection(attn.qkv_proj, slice(*edges[i : i + 2])) for i in range(3))
@@ -17,7 +17,7 @@ def joint_attention(attn: Any) -> AttentionSite:
 
 
 def joint_mlp(mlp: Any) -> MLPSite:
-    """Return the site of a gated MLP whose gate stands before its up projection in one output."""
+    """Return the places of the weights of a gated MLP with one map to `gate` and `up`, in this order."""
     neurons = mlp.down_proj.in_features
     gate, up = Projection(mlp.gate_up_proj, slice(neurons)), Projection(mlp.gate_up_proj, slice(neurons, None))
     return MLPSite(up, mlp.down_proj, mlp.activation_fn, gate=gate)

@@ -1,4 +1,4 @@
-"""float64 means float64: what transformers rounds to float32 inside stays in double precision."""
+"""Keeping float64 models in float64 where transformers would round values to float32 on the way."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class KeepDouble(TorchFunctionMode):
-    """Turns conversions of float64 tensors to float32, and float32 softmaxes of them, into float64 ones.
+    """A mode of torch in which float64 tensors are not converted to float32, nor their softmax computed in it.
 
-    Transformers writes them into its attention and norms to be safe in half precision; in double precision
-    they would leave errors of 1e-7.
+    Transformers has such conversions in attention and norms, for the sake of half precision; in double precision they
+    would leave errors of 1e-7.
     """
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""Attention weights by the model's own function on its own queries and keys, and their gradients."""
+"""Attention weights computed by the model's own function from recorded queries and keys, and their gradients."""
 
 import sys
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from decomp.models.precision import own_precision
 from decomp.models.running import running
 
 RECORDING = "decomp_recording"
-"""The implementation of attention that keeps its queries and keys."""
+"""The name of the attention implementation that records queries and keys."""
 STRIP_BYTES = 2**26
-"""Scores that are computed at once while a text is recorded: those of a long one go beyond any memory together."""
+"""The bytes of attention scores that are computed at a time while a text is recorded."""
 
 
 def eager_function(module: Any) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the eager attention of a module: its own, or that of the file that its architecture is written in."""
+    """Return the eager attention function of a module: its own, or that of the Python module that defines it."""
     if hasattr(module, "eager_attention"):
         own: Callable[..., tuple[Tensor, Tensor]] = module.eager_attention
         return own
@@ -34,7 +34,7 @@ def eager_function(module: Any) -> Callable[..., tuple[Tensor, Tensor]]:
 def recording_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute the model's eager attention; keep its queries and keys, from which the weights can be had again."""
+    """Compute the model's eager attention, and record its queries and keys, from which weights can be recomputed."""
     eager = eager_function(module)
     module.recorded = (eager, query, key, attention_mask, options)
     step = targets_at_once(query, key)
@@ -48,7 +48,10 @@ def recording_attention(
 
 
 def targets_at_once(query: Float[Tensor, "B H T V"], key: Float[Tensor, "B K T V"]) -> int:
-    """Return how many targets' scores fit into `STRIP_BYTES`; another number than that of heads, to tell them apart."""
+    """Return the number of targets whose scores fit into `STRIP_BYTES`; never equal to the number of heads.
+
+    Otherwise the axes of heads and of targets could be confused.
+    """
     batch, heads = query.shape[:2]
     step = max(1, STRIP_BYTES // (batch * heads * key.shape[2] * query.element_size()))
     return step + (step == heads)
@@ -60,10 +63,9 @@ AttentionMaskInterface.register(RECORDING, eager_mask)
 
 @dataclass(frozen=True)
 class RecomputedAttention:
-    """Attention rows of one layer on one text, computed when they are asked for.
+    """The attention weights of one layer on one text, computed when they are needed.
 
-    Weights that the model computed with a float32 softmax come out as the model used them: rows that
-    sum to 1 only to 1e-7 included.
+    They are exactly those of the model's forward pass: with a float32 softmax, rows sum to 1 only up to 1e-7.
     """
 
     model: PreTrainedModel
@@ -74,7 +76,7 @@ class RecomputedAttention:
     mask: Float[Tensor, "1 1 T T"]
     options: dict[str, Any]
     call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-    """What the attention was called with; kept where gradients are wanted."""
+    """The arguments that the attention module was called with; None unless recorded for gradients."""
 
     @property
     def nbytes(self) -> int:
@@ -84,20 +86,20 @@ class RecomputedAttention:
         return sum(storages.values())
 
     def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
-        """Return the weights of the targets [first, last) on all positions."""
+        """Return the attention weights of the targets [first, last) on all positions, for every head."""
         return self.weights(self.query[:, :, first:last], self.key, slice(first, last), slice(None))
 
     def weights(
         self, query: Float[Tensor, "1 H t V"], key: Float[Tensor, "1 K T V"], targets: slice, positions: slice
     ) -> Float[Tensor, "H t T"]:
-        """Return the weights by the model's own function."""
+        """Return attention weights, computed by the model's own function."""
         with own_precision(query.dtype):
             # The values do not matter, their width may: some versions of transformers scale by it.
             _, weights = self.eager(query, key, key, self.mask[:, :, targets, positions], **self.options)
         return weights[0]
 
     def to_inputs(self, g: Float[Tensor, "N H P stop"], at: ReadoutRows) -> Float[Tensor, "N stop D"]:
-        """Return gradients with respect to the attention's input, from those with respect to its weights."""
+        """Return gradients with respect to the attention's input, from those with respect to the attention weights."""
         to_queries, to_keys = self.own_rows(g, at) if at.own else self.shared_rows(g, at)
         x, query, key = self.queries_and_keys()
         padding = (0, 0, 0, len(x[0]) - at.stop)
@@ -106,7 +108,7 @@ class RecomputedAttention:
         return inner[:, 0, : at.stop]
 
     def shared_rows(self, g: Float[Tensor, "N H stop stop"], at: ReadoutRows) -> tuple[Tensor, Tensor]:
-        """Return gradients of queries and keys (N, 1, H, stop, V), from readouts of the rows of all targets."""
+        """Return gradients of queries and keys (N, 1, H, stop, V), from those of the weights of all targets."""
         positions = slice(0, at.stop)
         with torch.enable_grad():
             query, key = (part[:, :, positions].detach().requires_grad_() for part in (self.query, self.key))
@@ -115,7 +117,7 @@ class RecomputedAttention:
         return to_queries, to_keys
 
     def own_rows(self, g: Float[Tensor, "N H 1 stop"], at: ReadoutRows) -> tuple[Tensor, Tensor]:
-        """Return the same from readouts of each target's own row, one target after the other."""
+        """Return gradients of queries and keys, from those of the weights of each readout's own target alone."""
         to_queries = self.query.new_zeros(len(g), *self.query[:, :, : at.stop].shape)
         to_keys = self.key.new_zeros(len(g), *self.key[:, :, : at.stop].shape)
         for number, target in enumerate(at.targets):
@@ -129,7 +131,7 @@ class RecomputedAttention:
         return to_queries, to_keys
 
     def queries_and_keys(self) -> tuple[Float[Tensor, "1 T D"], Tensor, Tensor]:
-        """Return the attention's input, and queries and keys that depend on it: by the model's own forward method."""
+        """Return the attention's input with queries and keys that depend on it, by the model's own forward method."""
         assert self.call is not None
         args, kwargs = self.call
         given = args[0] if args else kwargs["hidden_states"]

@@ -1,4 +1,4 @@
-"""One ordinary forward pass, and what hooks keep of it: the operating point, in the model's own numbers."""
+"""Recording an operating point: one ordinary forward pass, with hooks that keep the values to be frozen."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,44 +20,44 @@ from decomp.models.sites import AttentionSite, BranchSite, MixtureSite, MLPSite,
 
 
 class Tape:
-    """What hooks keep during one forward pass: as little as can be, at once."""
+    """A store for the values that hooks keep of one forward pass, reduced at once to what is needed."""
 
     def __init__(self, model: PreTrainedModel, rules: Rules, for_gradients: bool) -> None:
         self.model, self.rules, self.for_gradients = model, rules, for_gradients
         self.states: list[Float[Tensor, "T D"]] = []
-        """The inputs of the blocks watched, and the output of the last."""
+        """The inputs of the blocks with hooks, and the output of the last block."""
         self.norms: dict[nn.Module, FrozenNorm] = {}
         self.projected: dict[nn.Module, Float[Tensor, "T joint"]] = {}
         self.mlps: dict[nn.Module, FrozenMLP | FrozenMixture] = {}
-        """By the module whose output they add."""
+        """The frozen MLPs and mixtures, by the module whose output is added to the residual stream."""
         self.calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def keep_state(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep the hidden state that a block is given."""
+        """Keep the hidden states that a block is given."""
         hidden = args[0] if args else kwargs["hidden_states"]
         self.states.append(hidden[0])
 
     def keep_last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Keep the hidden state that the last block gives."""
+        """Keep the hidden states that the last block returns."""
         self.states.append((output[0] if isinstance(output, tuple) else output)[0])
 
     def keep_norm(self, norm: Norm, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Freeze a norm at what it is given."""
+        """Freeze a norm at its input."""
         x = args[0].reshape(-1, args[0].shape[-1])
         inverse_std = norm.inverse_std(x)
         standardised = norm.standardise(x, inverse_std) if self.for_gradients else None
         self.norms[module] = FrozenNorm(norm, inverse_std, standardised)
 
     def keep_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep what an attention is called with, so that its queries and keys can be had again with gradients."""
+        """Keep the arguments of an attention, so that its queries and keys can be recomputed with gradients."""
         self.calls[module] = args, kwargs
 
     def keep_projected(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the pre-activations of an MLP until its neurons are complete."""
+        """Keep the pre-activations of an MLP until its neurons have been computed."""
         self.projected[module] = output.reshape(-1, output.shape[-1])
 
     def keep_mlp(self, site: MLPSite, branch: Branch, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Freeze an MLP at its pre-activations, as soon as it has made its neurons of them."""
+        """Freeze an MLP at its pre-activations, as soon as its neurons have been computed."""
         mlp: Any = branch.operator
         up = site.up.of(self.projected[site.up.module])
         if site.gate is not None:
@@ -77,12 +77,12 @@ class Tape:
         self.mlps[site.last] = FrozenMLP(mlp, slopes, offset, derivatives)
 
     def keep_mixture(self, site: MixtureSite, branch: Branch, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Freeze a mixture of experts at what its experts are given."""
+        """Freeze a mixture of experts at its input and routing."""
         mixture: Any = branch.operator
         self.mlps[site.last] = frozen_mixture(site, mixture, self.rules.gate, self.for_gradients, *args)
 
     def frozen_branch(self, site: BranchSite, branch: Branch) -> FrozenBranch:
-        """Return one branch at its operating point."""
+        """Return one branch, frozen at the recorded values."""
         norm_in, norm_out = (None if m is None else self.norms[m] for m in (site.norm_in, site.norm_out))
         body = site.body
         if isinstance(body, AttentionSite):
@@ -93,7 +93,7 @@ class Tape:
         return FrozenBranch(self.mlps[body.last], norm_in, norm_out)
 
     def frozen_stage(self, site: StageSite, stage: Stage) -> FrozenStage:
-        """Return one stage at its operating point."""
+        """Return one stage, frozen at the recorded values."""
         branches = tuple(map(self.frozen_branch, site.branches, stage.branches))
         return FrozenStage(branches, None if site.norm is None else self.norms[site.norm])
 
@@ -101,7 +101,7 @@ class Tape:
 def starting_from(
     embedding: Float[Tensor, "T D"], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give a block another state than the embeddings made."""
+    """Change the arguments of the first block, so that it is given `embedding` in place of the tokens' own."""
     if args:
         return (embedding[None], *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": embedding[None]}
@@ -117,7 +117,10 @@ def recording(
     every_layer: bool,
     embedding: Float[Tensor, "T D"] | None = None,
 ) -> Iterator[None]:
-    """Record on the tape what a forward pass inside computes; with an `embedding` the blocks start from it."""
+    """Record on the tape a forward pass that is made while the context is open.
+
+    With an `embedding`, the first block starts from it in place of the tokens' own.
+    """
     handles: list[Any] = []
     stages = [pair for s, n in zip(sites, network.blocks, strict=True) for pair in zip(s, n, strict=True)]
     branches = [pair for s, n in stages for pair in zip(s.branches, n.branches, strict=True)]
@@ -146,7 +149,7 @@ def recording(
 
 
 def branch_hooks(site: BranchSite, branch: Branch, tape: Tape) -> Iterator[Any]:
-    """Hook one attention or MLP."""
+    """Put the hooks of one attention, MLP or mixture on its modules, and return their handles."""
     body = site.body
     if isinstance(body, AttentionSite):
         if tape.for_gradients:
@@ -168,7 +171,7 @@ def operating_point(
     hidden: Float[Tensor, "T E"],
     every_layer: bool,
 ) -> OperatingPoint:
-    """Return what the tape holds as one text's frozen network."""
+    """Return the operating point of one text, made of the recorded values."""
     return OperatingPoint(
         embedding=tape.states[0],
         blocks=tuple(

@@ -1,4 +1,4 @@
-"""From the type of a config to the class that decomposes it: shipped, installed, or registered by a user."""
+"""Finding the decomposed class for a model's config: shipped, from an installed package, or registered."""
 
 from functools import cache
 from importlib import import_module
@@ -14,16 +14,24 @@ if TYPE_CHECKING:
     from decomp.models.base import DecomposedModel
 
 ENTRY_POINTS = "decomp.models"
-"""The group in which an installed package names its decomposed classes."""
+"""The group of entry points in which an installed package names its decomposed classes."""
 
 REGISTERED: dict[str, type["DecomposedModel"]] = {}
-"""What `register` was given, by `model_type`."""
+"""The classes given to `register`, by the `model_type` of their configs."""
 
 
 def register(config_class: type["PreTrainedConfig"], model_class: type["DecomposedModel"]) -> None:
-    """Make `load_model` use a decomposed class for every model whose config is of a class.
+    """Register a decomposed class for every model whose config is of the class `config_class`.
 
-    ValueError for a config class without a `model_type`, or a model class that is no `DecomposedModel`.
+    `load_model` and all commands then use it. ValueError for a config class without a `model_type`, and for a model
+    class that is not a subclass of `DecomposedModel`.
+
+    A class describes where each block keeps its weights (see the page on architectures):
+
+        class MyModel(DecomposedModel, MyForCausalLM):
+            def stages(self, block): ...
+
+        decomp.register(MyConfig, MyModel)
     """
     import transformers
 
@@ -55,13 +63,13 @@ def register_installed() -> None:
 
 
 def model_types() -> list[str]:
-    """Return the types of config that can be decomposed; those that installed packages offer by their names."""
+    """Return the `model_type`s of configs that can be decomposed, those of installed packages included."""
     installed = [point.name for point in entry_points(group=ENTRY_POINTS)]
     return list(dict.fromkeys([*(family.model_type for family in FAMILIES), *REGISTERED, *installed]))
 
 
 def class_of(config: Any) -> type["DecomposedModel"]:
-    """Return the decomposed class for a config. ValueError, with the nearest family, where there is none."""
+    """Return the decomposed class for a config. ValueError, with the most similar family, where there is none."""
     if config.model_type in REGISTERED:
         return REGISTERED[config.model_type]
     for family in FAMILIES:
@@ -77,9 +85,9 @@ def class_of(config: Any) -> type["DecomposedModel"]:
 
 
 def nearest_family(config: Any) -> tuple[Family, list[str]]:
-    """Return the family whose type and config are most alike, and the fields that both configs have.
+    """Return the family whose type and fields are most similar to a config's, and the fields that both have.
 
-    Of families that are alike in both the first one listed.
+    Of several that are equally similar, it is the first one listed.
     """
 
     def likeness(family: Family) -> float:
@@ -92,7 +100,10 @@ def nearest_family(config: Any) -> tuple[Family, list[str]]:
 
 
 def alike(family_type: str, model_type: str) -> float:
-    """Return how much of a type a family's begins with, 2 for the same type; a few letters are chance."""
+    """Return the similarity of two model types: 2 for equal ones, else the share of common first letters.
+
+    Fewer than three letters count nothing, since they may be alike by chance.
+    """
     if family_type == model_type:
         return 2
     pairs = zip(family_type, model_type, strict=False)
@@ -101,5 +112,5 @@ def alike(family_type: str, model_type: str) -> float:
 
 
 def shared_traits(family: Family, config: Any) -> list[str]:
-    """Return the fields by which a family is recognised that a config has, too."""
+    """Return those of the fields by which a family is recognised that a config has, too."""
     return [name for name in family.traits if getattr(config, name, None) is not None]

@@ -1,4 +1,4 @@
-"""Mixtures of experts at their operating point: who visits which expert with which slopes, the router's gradients."""
+"""Freezing mixtures of experts: the experts that each position visits, their slopes, and gradients of the router."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def frozen_mixture(
     chosen: Int[Tensor, "T chosen"],
     weights: Float[Tensor, "T chosen"],
 ) -> FrozenMixture:
-    """Return a mixture frozen at what its experts are given: inputs, which experts each visits, and their weights."""
+    """Return a mixture frozen at its input x, the experts chosen at each position, and their weights."""
     places = torch.full((len(mixture.experts), len(x)), -1, device=x.device)
     outputs = x.new_zeros(*chosen.shape, x.shape[1])
     experts = []
@@ -40,7 +40,7 @@ def frozen_mixture(
 
 
 def scaled(slopes: tuple[Float[Tensor, "n F"], ...], weight: Float[Tensor, "n 1"]) -> tuple[Float[Tensor, "n F"], ...]:
-    """Return the slopes times the router's weight of each visitor."""
+    """Return the slopes of an expert at each visiting position, times the router's weight there."""
     return tuple(slope * weight for slope in slopes)
 
 
@@ -50,7 +50,7 @@ def weight_gradients(
 ) -> Float[Tensor, "T chosen D"]:
     """Return the gradient of each chosen expert's weight with respect to the input at its position.
 
-    By the model's own router. ValueError where it does not choose again what it chose.
+    The model's own router computes it. ValueError where the router does not choose the same experts again.
     """
     x = x.detach().requires_grad_()
     _, weights, again = router(x)

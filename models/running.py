@@ -1,4 +1,4 @@
-"""A model run alone: in evaluation mode, its own precision, with an implementation of attention of our choice."""
+"""Running a model for one thread at a time, in evaluation mode and its own precision, with a chosen attention."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ from decomp.models.precision import own_precision
 R = TypeVar("R")
 
 LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
-"""By model. Beside the models, since a lock can be neither copied nor pickled."""
+"""The lock of each model; it is not an attribute of the model since a lock can be neither copied nor pickled."""
 MAKING = threading.Lock()
 
 
 @contextmanager
 def exclusive(model: nn.Module) -> Iterator[None]:
-    """Keep other threads from this model until the end: hooks and the choice of attention are its state."""
+    """Keep other threads from using a model while the context is open, since hooks change the model's state."""
     with MAKING:
         lock = LOCKS.setdefault(model, threading.RLock())
     with lock:
@@ -29,7 +29,7 @@ def exclusive(model: nn.Module) -> Iterator[None]:
 
 
 def alone(forward: Callable[..., R]) -> Callable[..., R]:
-    """Return a model's forward method running alone, in the model's own precision."""
+    """Return a model's forward method wrapped so that one thread runs it at a time, in the model's own precision."""
 
     @wraps(forward)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> R:
@@ -41,7 +41,7 @@ def alone(forward: Callable[..., R]) -> Callable[..., R]:
 
 @contextmanager
 def running(model: PreTrainedModel, attention: str) -> Iterator[None]:
-    """Run a model with nobody else at it; what is changed for that is undone at the end."""
+    """Keep a model in evaluation mode, with the given attention, for one thread; undo the changes at the end."""
     with exclusive(model), own_precision(model.dtype):
         before, training = model.config._attn_implementation, model.training
         try:

@@ -1,4 +1,4 @@
-"""Where an architecture keeps what the rules need: its own words for norms, attention and MLP."""
+"""Descriptions of where an architecture keeps the weights of its norms, attention layers and MLPs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from decomp.core.network import MLP, Affine, Attention, Branch, Mixture, Norm, S
 
 @dataclass(frozen=True)
 class Projection:
-    """A map that some columns of a module's output hold: all, a slice, or columns by number."""
+    """A linear map whose output is part of a module's output: all columns, a slice, or columns by number."""
 
     module: nn.Module
     columns: "slice | Int[Tensor, ' outputs']" = field(default_factory=lambda: slice(None))
 
     def affine(self) -> Affine:
-        """Return the map's weights: a view, or for columns by number a copy."""
+        """Return the map's weights and bias: views, or copies for columns by number."""
         joint = affine(self.module)
         return Affine(joint.weight[:, self.columns], None if joint.bias is None else joint.bias[self.columns])
 
@@ -30,7 +30,7 @@ class Projection:
 
 
 def interleaved(module: nn.Module, heads: int) -> tuple[Projection, Projection, Projection]:
-    """Return queries, keys and values of a joint module whose output holds the three of each head together."""
+    """Return the maps to queries, keys and values of one module whose output has the three of each head together."""
     columns = torch.arange(affine(module).weight.shape[1]).view(heads, 3, -1)
     query, key, value = (Projection(module, columns[:, part].flatten()) for part in range(3))
     return query, key, value
@@ -38,7 +38,7 @@ def interleaved(module: nn.Module, heads: int) -> tuple[Projection, Projection, 
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """Where one self-attention keeps its weights."""
+    """The places of the weights of one self-attention: the modules that hold its projections."""
 
     module: Any
     query: Projection
@@ -52,7 +52,7 @@ class AttentionSite:
 
     @property
     def last(self) -> nn.Module:
-        """Return the module whose output is the attention's."""
+        """Return the module whose output is that of the attention."""
         return self.output
 
     def operator(self) -> Attention:
@@ -66,7 +66,7 @@ class AttentionSite:
 
 @dataclass(frozen=True)
 class MLPSite:
-    """Where one MLP keeps its weights: `down(φ(up(x)))`, or with a gate `down(φ(gate(x)) ⊙ up(x))`."""
+    """The places of the weights of one MLP: `down(φ(up(x)))`, or with a gate `down(φ(gate(x)) ⊙ up(x))`."""
 
     up: Projection
     down: nn.Module
@@ -76,7 +76,7 @@ class MLPSite:
     kind = "mlp"
 
     def __call__(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """Return the MLP's output in earnest, with the activations of x."""
+        """Return the real output of the MLP for x, not linearised."""
         up = self.up.of(self.up.module(x))
         if self.gate is None:
             return self.down(self.activation(up))
@@ -84,12 +84,12 @@ class MLPSite:
 
     @property
     def entries(self) -> tuple[nn.Module, ...]:
-        """Return the modules that are given the MLP's input."""
+        """Return the modules whose input is that of the MLP."""
         return tuple(dict.fromkeys(p.module for p in (self.up, self.gate) if p is not None))
 
     @property
     def last(self) -> nn.Module:
-        """Return the module whose output is the MLP's, and whose input are the neurons."""
+        """Return the module whose input is the neurons and whose output is that of the MLP."""
         return self.down
 
     def operator(self) -> MLP:
@@ -100,35 +100,35 @@ class MLPSite:
 
 @dataclass(frozen=True)
 class MixtureSite:
-    """Where a mixture of gated experts keeps its weights: by expert, gate and up in one projection, and down.
+    """The places of the weights of a mixture of gated experts: for each expert one map to `gate` and `up`, and `down`.
 
-    The router returns its logits, the weights of the experts chosen, and which these are.
+    The router must return its logits, the weights of the chosen experts, and the numbers of these experts.
     """
 
     module: nn.Module
-    """Router and experts together."""
+    """The module that holds both the router and the experts."""
     router: nn.Module
     experts: Any
 
     kind = "mlp"
 
     def __call__(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """Return the mixture's output in earnest, with the experts that x chooses."""
+        """Return the real output of the mixture for x, with the experts that the router chooses for it."""
         output: Tensor = self.module(x.reshape(1, -1, x.shape[-1]))
         return output.view(x.shape)
 
     @property
     def entries(self) -> tuple[nn.Module, ...]:
-        """Return the module that is given the mixture's input."""
+        """Return the module whose input is that of the mixture."""
         return (self.module,)
 
     @property
     def last(self) -> nn.Module:
-        """Return the module whose output is the mixture's."""
+        """Return the module whose output is that of the mixture."""
         return self.module
 
     def operator(self) -> Mixture:
-        """Return the weights that contributions meet: views of those of all experts."""
+        """Return the weights that contributions pass through, of all experts, as views."""
         joint, down = (p.detach() for p in (self.experts.gate_up_proj, self.experts.down_proj))
         pairs = [(Affine(up.T), Affine(gate.T)) for gate, up in (own.chunk(2) for own in joint)]
         return Mixture(tuple(MLP(inputs, Affine(own.T)) for inputs, own in zip(pairs, down, strict=True)))
@@ -136,7 +136,7 @@ class MixtureSite:
 
 @dataclass(frozen=True)
 class BranchSite:
-    """One branch as an architecture describes it: `norm_out(body(norm_in(x)))`."""
+    """The places of the weights of one branch `norm_out(body(norm_in(x)))`; either norm may be missing."""
 
     body: AttentionSite | MLPSite | MixtureSite
     norm_in: nn.Module | None = None
@@ -152,19 +152,19 @@ class BranchSite:
         return Branch(self.body.operator(), norm(self.norm_in), norm(self.norm_out))
 
     def run(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """Return what an MLP adds to the stream x in earnest. ValueError for attention, which needs all positions."""
+        """Return the real output of an MLP branch for the stream x. ValueError for attention."""
         if isinstance(self.body, AttentionSite):
             raise ValueError("attention can't be computed again one position at a time")
         return self.finish(self.body(x if self.norm_in is None else self.norm_in(x)))
 
     def finish(self, output: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """Return the norm after the body in earnest: with the σ of what it is given."""
+        """Return the body's output after the norm that follows it, if any, with the σ of this output itself."""
         return output if self.norm_out is None else self.norm_out(output)
 
 
 @dataclass(frozen=True)
 class StageSite:
-    """Branches that read one residual stream, and the norm after their sum where there is one."""
+    """The places of the weights of one stage: branches that read one residual stream, and the norm after their sum."""
 
     branches: tuple[BranchSite, ...]
     norm: nn.Module | None = None
@@ -173,7 +173,7 @@ class StageSite:
     def of(
         cls, body: AttentionSite | MLPSite | MixtureSite, norm_in: nn.Module | None = None, **more: Any
     ) -> "StageSite":
-        """Return a stage with one branch; `more`: its `norm_out`, and the `norm` after the sum."""
+        """Return a stage with one branch; `more` may give its `norm_out`, and the `norm` after the sum."""
         return cls((BranchSite(body, norm_in, more.get("norm_out")),), more.get("norm"))
 
     def stage(self) -> Stage:
@@ -181,12 +181,12 @@ class StageSite:
         return Stage(tuple(branch.branch() for branch in self.branches), norm(self.norm))
 
     def finish(self, stream: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        """Return the norm after the sum in earnest: with the σ of what it is given."""
+        """Return the stream after the norm that follows the sum, if any, with the σ of this stream itself."""
         return stream if self.norm is None else self.norm(stream)
 
 
 def affine(module: nn.Module) -> Affine:
-    """Return the map of a Linear (weights transposed, a view) or a Conv1D. ValueError for packed weights."""
+    """Return the linear map of a `Linear` or `Conv1D` module, as a view. ValueError for packed (quantised) weights."""
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"expected a Linear or Conv1D, got {type(module).__name__}")
     if not module.weight.is_floating_point():
@@ -211,9 +211,9 @@ def norm(module: nn.Module | None) -> Norm | None:
 
 
 def rms_norm(module: Any) -> Norm:
-    """Return the parameters of an RMSNorm, whose γ is its weight or, as Gemma's, 1 + weight.
+    """Return the parameters of an RMSNorm, whose γ is its weight or, as in Gemma, 1 + weight.
 
-    The module itself is asked which, so that no other formula goes unnoticed. TypeError if it is neither.
+    Which of the two is found by running the module, so that no other formula goes unnoticed. TypeError for neither.
     """
     eps = float(module.eps if hasattr(module, "eps") else module.variance_epsilon)
     weight: Tensor = module.weight.detach()

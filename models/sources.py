@@ -1,4 +1,4 @@
-"""Where a model is: a demo model, a folder, a hub id, or a GGUF file."""
+"""Finding a model by name: a demo model that is shipped, a folder, a hub id, or a GGUF file."""
 
 import json
 from collections.abc import Iterator
@@ -16,31 +16,31 @@ from decomp.models.registry import class_of, model_types
 GGUF = ".gguf"
 GGUF_MAGIC = b"GGUF"
 ALIKE = 0.8
-"""How alike names are of which one is taken for the other, mistyped: gpt2 is not demo-gpt2."""
+"""The similarity (0 to 1) from which on an unknown name is taken for a mistyped one, and the right one suggested."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What transformers' `from_pretrained` is to be told."""
+    """The place of a model, with the arguments by which transformers' `from_pretrained` loads it."""
 
     name: str
-    """As the person gave it."""
+    """The name that the user gave."""
     place: str
-    """A folder or a hub id."""
+    """The folder, or the hub id."""
     gguf_file: str | None = None
-    """The file in it that holds config, weights and tokenizer together."""
+    """The GGUF file in the folder, which holds config, weights and tokenizer; None for other models."""
 
     def options(self, revision: str | None) -> dict[str, Any]:
-        """Return keyword arguments of `from_pretrained` for config, tokenizer and weights alike."""
+        """Return the keyword arguments of `from_pretrained`, the same for config, tokenizer and weights."""
         return {"revision": revision or "main", **({"gguf_file": self.gguf_file} if self.gguf_file else {})}
 
     def failure(self, what: str, error: BaseException | None = None) -> ValueError:
-        """Return a one-line error that says what failed, what a model needs, and why."""
+        """Return an error of one line that says what failed, why, and what a model needs."""
         why = "" if error is None else f" ({one_line(error)})"
         return ValueError(f"can't {what} {self.name!r}, {self.what_is_needed()}{why}")
 
     def what_is_needed(self) -> str:
-        """Return what would have been a model here."""
+        """Return a text that says what a model of this kind consists of."""
         if self.gguf_file:
             return "expected a whole GGUF file of a supported architecture"
         if Path(self.place).is_dir():
@@ -49,9 +49,9 @@ class Source:
 
 
 def source_of(name: str) -> Source:
-    """Return where a model is. A folder that has a demo model's name comes before the demo model.
+    """Return the place of a model by its name. A folder with a demo model's name comes before the demo model.
 
-    ValueError for a GGUF file that is not there, is none, or can't be read for want of a package.
+    ValueError for a GGUF file that is missing, is of another format, or needs a package that is not installed.
     """
     if name in DEMO_MODELS and not Path(name).is_dir():
         return Source(name, str(DATA / name))
@@ -69,16 +69,16 @@ def source_of(name: str) -> Source:
 
 
 def check_revision(name: str, revision: str | None) -> None:
-    """Raise ValueError for a revision of what has none: a folder, a GGUF file in one, or a demo model."""
+    """Raise ValueError for a revision of a folder, a GGUF file or a demo model, which have none."""
     if revision is not None and Path(source_of(name).place).is_dir():
         raise ValueError(f"{name} is no model of the hub, which alone have revisions: leave out {revision!r}")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for what can be seen to be no model that can be decomposed, without loading it, or torch.
+    """Raise ValueError for a name that can't be that of a model that can be decomposed; nothing is loaded, nor torch.
 
-    That is a folder without a config or with that of an unsupported architecture, a GGUF file that is none, what can
-    be no hub id, and a hub id that is not on this machine where the hub may not be asked.
+    Such names are folders without a config or with one of an unsupported architecture, GGUF files of another format,
+    names that can't be hub ids, and hub ids that are not on this machine while the hub may not be asked.
     """
     if not name:
         raise ValueError(f"the model has no name: give a hub id, a folder, or one of {', '.join(DEMO_MODELS)}")
@@ -94,9 +94,9 @@ def check_name(name: str) -> None:
 
 
 def config_of(source: Source) -> dict[str, Any] | None:
-    """Return the config of a model, an empty one where it is yet to be fetched from the hub.
+    """Return the config of a model; an empty one where it has to be fetched from the hub first; None without one.
 
-    None where there is none. ValueError for one that is damaged.
+    ValueError for a damaged config.
     """
     folder = Path(source.place)
     path = folder / "config.json" if folder.is_dir() else cached_config(source)
@@ -110,9 +110,9 @@ def config_of(source: Source) -> dict[str, Any] | None:
 
 
 def cached_config(source: Source) -> Path | None:
-    """Return the config of a hub model that is on this machine, None where it is not, or not of the main revision.
+    """Return the path of a hub model's config on this machine; None where its main revision is not here.
 
-    ValueError for what can be no hub id.
+    ValueError for a name that can't be a hub id.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -124,7 +124,7 @@ def cached_config(source: Source) -> Path | None:
 
 
 def may_be_on_hub(name: str) -> bool:
-    """Return whether a model may be fetched, or is on this machine in another revision."""
+    """Return whether a model may be fetched from the hub, or is on this machine in another revision."""
     from huggingface_hub import constants
 
     return name in cached_models() or not (constants.HF_HUB_OFFLINE or get_close_matches(name, DEMO_MODELS, 1, ALIKE))
@@ -139,7 +139,7 @@ def cached_models() -> list[str]:
 
 
 def not_found(source: Source) -> ValueError:
-    """Return the error for a model that is nowhere: with the nearest one that is here, if any is near."""
+    """Return the error for a model that is not found, with the most similar name on this machine, if any."""
     near = get_close_matches(source.name, [*DEMO_MODELS, *cached_models()], 1, ALIKE)
     if near:
         return ValueError(f"can't load model {source.name!r}: did you mean {near[0]}?")
@@ -149,7 +149,7 @@ def not_found(source: Source) -> ValueError:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Say of which model a ValueError within is."""
+    """Add the model's name to a ValueError that is raised while the context is open."""
     try:
         yield
     except ValueError as error:
@@ -157,7 +157,7 @@ def named(name: str) -> Iterator[None]:
 
 
 def check_gguf_packages(name: str) -> None:
-    """Raise ValueError where what transformers reads GGUF files with is not installed."""
+    """Raise ValueError where the packages by which transformers reads GGUF files are not installed."""
     if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
         raise ValueError(
             f"{name} needs the package {' and '.join(missing)} to be read: pip install 'tokenwise-decomposition[real]'"
