@@ -1,4 +1,4 @@
-"""Measures of what a prediction rests on, by name."""
+"""Measures of what a prediction rests on: scores of every source for every predicted token."""
 
 from decomp.measures.registry import SCORES, Measure, find_measure
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request, Text

@@ -19,7 +19,7 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def alti_rows(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """Return max(0, ‖y_i‖_1 − ‖y_i − T_i(x_j)‖_1), y_i residual plus attention output (Ferrando et al. 2022, eq. 8)."""
+    """Return max(0, ‖y_i‖_1 − ‖y_i − T_i(x_j)‖_1), where y_i = Σ_j T_i(x_j) + b_O (Ferrando et al. 2022, eq. 8)."""
     whole = step.total[targets.start : targets.stop]
     rest = (whole[:, None] - step.added_and_residual(targets)).abs().sum(-1)
     return (whole.abs().sum(-1, keepdim=True) - rest).clamp(min=0)
@@ -27,16 +27,16 @@ def alti_rows(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]
 
 @dataclass(frozen=True)
 class BranchReadout:
-    """What the end of the network reads of one branch, on the direct path: residuals and norms alone."""
+    """The linear function of one branch's output that a logit is, on the direct path through residuals and norms."""
 
     branch: FrozenBranch
     operator_output: Float[Tensor, "T D"]
-    """Read of the operator's output, before any norm after it."""
+    """The function as vectors to multiply with the operator's output, before any norm after it."""
     branch_output: Float[Tensor, "T D"]
-    """Read of what the branch adds to the residual stream."""
+    """The function as vectors to multiply with what the branch adds to the residual stream."""
 
     def constant(self) -> Float[Tensor, " T"]:
-        """Return what is read of the attention's output bias and the shift of the norm after it."""
+        """Return the parts of the attention's output bias, and of the β of the norm after it, in the logit."""
         bias, norm = self.branch.attention.attention.output.bias, self.branch.norm_out
         constant = read_bias(self.operator_output, bias)
         return constant if norm is None else constant + read_bias(self.branch_output, norm.norm.bias)
@@ -44,7 +44,7 @@ class BranchReadout:
 
 @dataclass(frozen=True)
 class StageReadout:
-    """What the end of the network reads of one stage's branches, and of the stream after the stage."""
+    """The linear functions of one stage's branches, and of the stream after the stage, that a logit is."""
 
     stage: FrozenStage
     attentions: tuple[BranchReadout, ...]
@@ -52,23 +52,23 @@ class StageReadout:
     after: Float[Tensor, "T D"]
 
     def constant(self) -> Float[Tensor, " T"]:
-        """Return what is read of constants: of its attentions, and of the norm after the sum. An MLP's are its own."""
+        """Return the parts of constants in the logit: of attention, and of the norm after the sum; none of an MLP's."""
         constant = self.after.new_zeros(len(self.after)) + sum(attention.constant() for attention in self.attentions)
         return constant if self.stage.norm is None else constant + read_bias(self.after, self.stage.norm.norm.bias)
 
 
 def read_bias(g: Float[Tensor, "T D"], bias: Float[Tensor, " D"] | None) -> Float[Tensor, " T"]:
-    """Return the product of each position's readout with a bias, zero where there is none."""
+    """Return the product of each position's readout with a bias; zero where the bias is None."""
     return g.new_zeros(len(g)) if bias is None else g @ bias
 
 
 def read_branch(branch: FrozenBranch, g: Float[Tensor, "T D"], at: ReadoutRows) -> BranchReadout:
-    """Return a branch with what is read of it, from what is read of the stream after its sum."""
+    """Return the readout of a branch, from the readout g of the stream after the stage's sum."""
     return BranchReadout(branch, g if branch.norm_out is None else branch.norm_out.pull(g, at), g)
 
 
 def stage_readouts(point: OperatingPoint, g: Float[Tensor, "T D"]) -> list[list[StageReadout]]:
-    """Return per block its stages with what is read of them, from what is read of the last block's output."""
+    """Return for each block the readouts of its stages, from the readout g of the last block's output."""
     at = ReadoutRows(range(len(g)), True, g.device)
     found: list[list[StageReadout]] = []
     for block in reversed(point.blocks):
@@ -85,7 +85,7 @@ def stage_readouts(point: OperatingPoint, g: Float[Tensor, "T D"]) -> list[list[
 def read_at_the_end(
     point: OperatingPoint, direction: Float[Tensor, "T E"]
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, " T"]]:
-    """Return what the direction reads of the last block's output, and of the constants after it."""
+    """Return the readout of the last block's output that a direction of final hidden states gives, and a constant."""
     g, constant = direction, direction.new_zeros(len(direction))
     if point.project_out is not None:
         constant = constant + read_bias(g, point.project_out.bias)
@@ -97,7 +97,7 @@ def read_at_the_end(
 
 
 def attention_logits(step: AttentionStep, read: Float[Tensor, "T D"], targets: range) -> Float[Tensor, "targets T"]:
-    """Return Δlogit at i of each x_j: Σ_h α^h[i, j] f^h(x_j) · g_i (Ferrando et al. 2023, section 3.2)."""
+    """Return Σ_h α^h[i, j] f^h(x_j) · g_i, the logit update by x_j at target i (Ferrando et al. 2023, section 3.2)."""
     heads = (read[targets.start : targets.stop] @ step.attention.output.weight.T).unflatten(
         -1, (step.attention.heads, -1)
     )
@@ -105,7 +105,7 @@ def attention_logits(step: AttentionStep, read: Float[Tensor, "T D"], targets: r
 
 
 def mlp_logits(step: AttentionStep, stages: Sequence[StageReadout]) -> Float[Tensor, " T"]:
-    """Return what is read of the outputs of a block's MLPs."""
+    """Return the parts of the outputs of a block's MLPs in the logit, one number for each target."""
     x, logit = step.inputs, step.inputs.new_zeros(len(step.inputs))
     for number, read in enumerate(stages):
         outputs = [mlp.branch.carry(x, with_bias=True) for mlp in read.mlps]
@@ -118,9 +118,9 @@ def mlp_logits(step: AttentionStep, stages: Sequence[StageReadout]) -> Float[Ten
 def alti_logit_of(
     point: OperatingPoint, direction: Float[Tensor, "T E"], memory: int
 ) -> tuple[Float[Tensor, "T T"], dict[str, Float[Tensor, " T"]]]:
-    """Return Σ_l Δlogit^l M^(l−1), M^l = C^l · … · C^1, and the parts that it leaves out (Ferrando et al. 2023, 3.3).
+    """Return Σ_l Δlogit^l M^(l−1), with M^l = C^l · … · C^1, and the parts outside of it (Ferrando et al. 2023, 3.3).
 
-    Together they are the direction's product with the final hidden states.
+    All scores and parts of a target add up to the product of `direction` with its final hidden state.
     """
     g, constant = read_at_the_end(point, direction)
     every, steps = stage_readouts(point, g), attention_steps(point)
@@ -145,9 +145,9 @@ def alti_logit_of(
 def logit_direction(
     text: Text, function: str | None, unembedding: Unembedding
 ) -> tuple[Float[Tensor, "T E"], Float[Tensor, " T"]]:
-    """Return the row of the unembedding, or difference of rows, that a logit function reads by, and its head bias.
+    """Return for each target the row of the unembedding (or difference of two) that a logit function is, and its bias.
 
-    Both are zero for the last target, which predicts nothing. ValueError for logits that are soft-capped.
+    Both are zero for the last target, whose next token is not known. ValueError for soft-capped logits.
     """
     unembedding.require_linear("alti_logit")
     bias = unembedding.weight.new_zeros(len(unembedding.weight)) if unembedding.bias is None else unembedding.bias
@@ -161,9 +161,10 @@ def logit_direction(
 
 @torch.no_grad()
 def alti_logit(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield what the attention of all layers adds to a logit by way of each source (Ferrando et al. 2023).
+    """Yield ALTI-Logit: what the attention of all layers adds to a logit by way of each source (Ferrando et al. 2023).
 
-    With `<embedding>`, `<mlp>`, `<bias>` and `<remainder>` the scores of a target sum to its logit (or difference).
+    With the rows `<embedding>`, `<mlp>`, `<bias>` and `<remainder>` the scores of a target add up to its logit, or its
+    difference of two logits.
     """
     for text, point in recorded(model, texts, request):
         unembedding = model.unembedding()

@@ -1,4 +1,4 @@
-"""Attention weights as they are, and rolled out over layers."""
+"""Two measures by attention weights: the weights themselves, and attention rollout, their product over layers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +28,7 @@ def mean_over_heads(step: AttentionStep, targets: range) -> Float[Tensor, "targe
 
 
 def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -> LayerMap:
-    """Return what gives each layer's A^h[i, j] as the model computed it, or its mean over heads."""
+    """Return a function that gives each layer's attention weights A^h[i, j], or with `every_head` false their mean."""
     # The model's own attention function holds scores, masked scores and weights at once.
     numbers = 4 * steps[0].attention.heads
     return blockwise(steps, memory, numbers, AttentionStep.weights if every_head else mean_over_heads)
@@ -36,7 +36,10 @@ def weight_maps(steps: Sequence[AttentionStep], memory: int, every_head: bool) -
 
 @torch.no_grad()
 def attention(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield attention weights of the last layer, of each, or their mean; heads averaged, or each (Vaswani et al.)."""
+    """Yield attention weights (Vaswani et al. 2017) of the last layer, of each layer, or their mean over layers.
+
+    Heads are averaged, or scored one by one, as the request says.
+    """
     for text, point in recorded(model, texts, request):
         steps = attention_steps(point)
         weights = weight_maps(steps, request.memory, request.attention.heads == "each")
@@ -45,13 +48,13 @@ def attention(model: Model, texts: Sequence[Text], request: Request) -> Iterator
 
 
 def with_residual(weights: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
-    """Return (W + 1) / 2 of the mean over heads W, rows summing to 1 (Abnar & Zuidema 2020, section 3)."""
+    """Return (W + I) / 2, where W is the mean over heads, so that rows sum to 1 (Abnar & Zuidema 2020, section 3)."""
     return normalise_rows(weights + torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
 
 
 @torch.no_grad()
 def attention_rollout(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield products of the layers' attention weights with their residuals (Abnar & Zuidema 2020, eq. 1)."""
+    """Yield attention rollout: products of layers' attention weights with residuals (Abnar & Zuidema 2020, eq. 1)."""
     refuse_heads("attention_rollout", request)
     for text, point in recorded(model, texts, request):
         steps = attention_steps(point)

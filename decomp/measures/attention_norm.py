@@ -1,4 +1,4 @@
-"""Norms of what attention carries, beside its weights (Kobayashi et al. 2020, 2021)."""
+"""Two measures by norms of the vectors that attention moves between positions (Kobayashi et al. 2020, 2021)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,12 +14,12 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def norm_of_sum(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """Return ‖Σ_h α^h[i, j] f^h(x_j)‖ of some targets (Kobayashi et al. 2020)."""
+    """Return ‖Σ_h α^h[i, j] f^h(x_j)‖ of the targets i (Kobayashi et al. 2020)."""
     return step.transformed(targets).norm(dim=-1)
 
 
 def norm_of_heads(step: AttentionStep, targets: range) -> Float[Tensor, "H targets T"]:
-    """Return ‖α^h[i, j] f^h(x_j)‖ of each head and some targets (Kobayashi et al. 2020)."""
+    """Return ‖α^h[i, j] f^h(x_j)‖ of each head h and the targets i (Kobayashi et al. 2020)."""
     outputs = step.attention.output.weight.view(step.attention.heads, -1, step.inputs.shape[-1])
     norms = torch.stack([(v @ o).norm(dim=-1) for v, o in zip(step.values.unbind(1), outputs, strict=True)])
     return step.weights(targets) * norms[:, None]
@@ -27,9 +27,9 @@ def norm_of_heads(step: AttentionStep, targets: range) -> Float[Tensor, "H targe
 
 @torch.no_grad()
 def attention_norm(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield norms of the weighted value vectors: of their sum over heads, or of each head (Kobayashi et al. 2020).
+    """Yield norms of weighted value vectors, of each head or of the sum over heads (Kobayashi et al. 2020).
 
-    They are those of the last layer, of each, or the mean of the layers' norms.
+    They are those of the last layer, of each layer, or the mean of the layers' norms.
     """
     rows = norm_of_heads if request.attention.heads == "each" else norm_of_sum
     for text, point in recorded(model, texts, request):
@@ -40,9 +40,9 @@ def attention_norm(model: Model, texts: Sequence[Text], request: Request) -> Ite
 
 
 def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Tensor, "targets T"]:
-    """Return ‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ of some targets (Kobayashi et al. 2021).
+    """Return ‖LN(Σ_h α^h[i, j] f^h(x_j) + [j = i] x_i)‖ of the targets i (Kobayashi et al. 2021).
 
-    Of the LayerNorm, its linear part.
+    LN stands for the linear part of the LayerNorm that follows.
     """
     vectors, norm = step.added_and_residual(targets), step.stage.norm
     if norm is not None:
@@ -53,9 +53,9 @@ def norm_with_residual_and_norm(step: AttentionStep, targets: range) -> Float[Te
 
 @torch.no_grad()
 def attention_norm_resln(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield norms of what reaches a position through attention, residual and LayerNorm (Kobayashi et al. 2021).
+    """Yield norms of the vectors that reach a position through attention, residual and norm (Kobayashi et al. 2021).
 
-    In pre-LayerNorm blocks no norm follows the sum: theirs is inside of f.
+    In pre-LayerNorm blocks no norm follows the sum; theirs stands before the attention and is part of f.
     """
     refuse_heads("attention_norm_resln", request)
     for text, point in recorded(model, texts, request):

@@ -1,4 +1,4 @@
-"""What an answer rests on: measures whose sources are the segments of a context, summed over the answer's tokens."""
+"""Scores of the segments of a context for an answer: any measure, summed over the answer's tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,34 +20,37 @@ from decomp.measures.request import Request, Text
 
 @dataclass(frozen=True)
 class ContextScores:
-    """One measure's scores of the segments of a context for each token of its answer."""
+    """The scores of one measure: of every segment of a context, for each token of the answer."""
 
     context: TokenisedContext
     measure: str
     log2_prob: Float[np.ndarray, " answer"]
-    """Of each token of the answer, in bits."""
+    """The log2 probability of each token of the answer, in bits."""
     scores: Float[np.ndarray, "answer S+3"]
-    """Segments, then what begins the sequence, the template, and earlier tokens of the answer."""
+    """The scores: the columns are the segments, then the beginning of sequence, the template, the answer itself."""
 
     def of_tokens(self, tokens: range) -> Float[np.ndarray, " S+3"]:
-        """Return the scores of some tokens of the answer together, by the chain rule; positions as in the context."""
+        """Return the scores for a range of the answer's tokens together, which are sums by the chain rule.
+
+        `tokens` are positions in the context, of which the answer's begin behind the last segment.
+        """
         first = self.context.begin
         total: Float[np.ndarray, " S+3"] = self.scores[tokens.start - first : tokens.stop - first].sum(0)
         return total
 
     def of_answer(self) -> Float[np.ndarray, " S+3"]:
-        """Return the scores of the whole answer."""
+        """Return the scores for the whole answer."""
         return self.of_tokens(range(self.context.begin, len(self.context.ids)))
 
     def strongest(self, count: int) -> list[int]:
-        """Return the ranked segments with the highest scores for the whole answer, strongest first."""
+        """Return the `count` ranked segments with the highest scores for the whole answer, highest first."""
         scores = self.of_answer()
         ranked = [number for number, segment in enumerate(self.context.segments) if segment.ranked]
         return sorted(ranked, key=lambda number: -scores[number])[:count]
 
 
 def check_answer(measure: Measure, request: Request) -> None:
-    """Raise ValueError for a measure that is not defined for segments, or does not add up over an answer's tokens."""
+    """Raise ValueError for a measure that is not defined for segments, or whose scores do not add up over tokens."""
     measure.check_sources(request)
     if not (measure.together == "targets" or measure.adds_up(request)):
         raise ValueError(f"{measure.name} of tokens does not add up to that of an answer: choose delta_lp or occlusion")
@@ -71,7 +74,7 @@ def score_context(
 
 
 def array(values: Tensor) -> Float[np.ndarray, "..."]:
-    """Return numbers as an array of double precision."""
+    """Return a tensor as an array of double precision in main memory."""
     return values.detach().to(torch.float64).cpu().numpy()
 
 
@@ -83,10 +86,10 @@ def refined(
     depth: int,
     count: int,
 ) -> Iterator[tuple[str, list[ContextScores]]]:
-    """Yield the levels below the segments, with the scores of each: sentences of the strongest, words of these.
+    """Yield scores at finer levels: sentences of the strongest segments, then words of the strongest sentences.
 
-    The strongest are those of the first measure, `count` at each level. Every level is exact: its parts are sources
-    of their own, all that is not divided is carried beside them.
+    `depth` is the number of these levels; at each, the `count` strongest sources by the first measure are divided.
+    Scores are exact at every level: the parts are sources of their own, and whatever is not divided remains a source.
     """
     for level in LEVELS[1 : depth + 1]:
         context, chosen = scored[0].context, scored[0].strongest(count)
@@ -97,7 +100,7 @@ def refined(
 
 
 def parts_of(context: TokenisedContext, number: int, level: str) -> list[tuple[Segment, Span]]:
-    """Return the sentences or words of a segment that a token begins in, and where each stands in the text."""
+    """Return the sentences or words of a segment in which a token begins, with the span of each in the text."""
     segment, text = context.segments[number], context.rendered.text
     start, stop = span_of(context, number)
     inner = text[start:stop]
@@ -113,11 +116,11 @@ def parts_of(context: TokenisedContext, number: int, level: str) -> list[tuple[S
 
 
 def inside(characters: np.ndarray, first: int, after: int) -> bool:
-    """Return whether any of these characters is in a stretch of text."""
+    """Return whether any of the characters is in [first, after)."""
     return bool(((characters >= first) & (characters < after)).any())
 
 
 def span_of(context: TokenisedContext, number: int) -> Span:
-    """Return where a segment stands in the context's text, from its first character that is no white space."""
+    """Return the span of a segment in the context's text, without white space at its beginning."""
     start, stop = context.spans[number]
     return start + len(context.rendered.text[start:stop]) - len(context.rendered.text[start:stop].lstrip()), stop

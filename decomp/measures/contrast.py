@@ -1,4 +1,4 @@
-"""Contrast items as texts that measures are asked about (Yin & Neubig 2022), and scores of what the texts share."""
+"""Contrastive explanations: why a model predicts a target rather than a foil (Yin & Neubig 2022)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +23,11 @@ from decomp.measures.result import Scores
 
 MultiToken = Literal["first", "sum"]
 MULTI_TOKEN: tuple[str, ...] = get_args(MultiToken)
-"""`first`: the first token that differs, after the tokens that target and foil share. `sum`: teacher forcing,
-log2 P(target) − log2 P(foil) added up over their tokens."""
+"""The two ways to treat a target and a foil of several tokens.
+
+`first` compares the first tokens that differ, after those that target and foil share. `sum` compares
+log2 P(target) and log2 P(foil), added up over all their tokens (teacher forcing).
+"""
 
 MEASURES = (
     "delta_lp",
@@ -35,41 +38,43 @@ MEASURES = (
     "occlusion",
     "alti_logit",
 )
-"""Asked by default. In log-odds ΔLP is the contrastive decomposition, in bits: the normalisers cancel."""
+"""The default measures. ΔLP of log-odds is the contrastive decomposition in bits, since normalisers cancel."""
 CHAINING = ("sum", "targets")
-"""Measures whose scores of predicted tokens add up."""
+"""The measures whose scores for single predicted tokens add up to those for several."""
 COLUMNS = ("item", "phenomenon", "foil", "log2_odds", "prefers_target", "multi_token")
-"""Columns that stand in front of the long table's own."""
+"""The columns of the table of contrasts that come before those of every table of scores."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An item with the texts that measures score: one whose target has a foil, or the target's and the foil's."""
+    """A contrast item with the texts to score: one text whose target has a foil, or one each for target and foil."""
 
     item: TokenisedItem
     texts: tuple[Text, ...]
     context: int
-    """Tokens that target and foil share."""
+    """The number of tokens, from the first, that the texts of target and foil share."""
     target: tuple[int, ...]
     foil: tuple[int, ...]
 
     def on(self, device: torch.device) -> "Contrast":
-        """Return the item with its texts on a device."""
+        """Return the contrast with its texts on a device."""
         return replace(self, texts=tuple(text.on(device) for text in self.texts))
 
     def combine(self, scores: Sequence[Scores]) -> Scores:
-        """Return one measure's scores of the texts as those of one prediction after the context."""
+        """Return the scores of one measure as those of a single prediction: with two texts, their difference."""
         return scores[0] if len(scores) == 1 else difference(*scores)
 
     def prompt_tokens(self, decomposition_length: int | None) -> range:
-        """Return where the prompt's own tokens are, without the beginning-of-sequence token, as far as they are kept
-        as sources of the first predicted token."""
+        """Return the positions of the prompt's tokens that are kept as sources of the first predicted token.
+
+        The beginning-of-sequence token is not among them.
+        """
         end, first = len(self.item.prompt), int(self.item.has_bos)
         oldest = first if decomposition_length is None else max(first, self.context - decomposition_length)
         return range(min(oldest, end), end)
 
     def tokens(self, tokenizer: Tokenizer) -> tuple[str, ...]:
-        """Return the strings of the context's tokens and, as one, of what is predicted."""
+        """Return the strings of the context's tokens, and last one string for all that is predicted."""
         context = tokenizer.convert_ids_to_tokens(self.texts[0].ids[: self.context].tolist())
         return (*context, joined(self.target, tokenizer))
 
@@ -82,19 +87,19 @@ class Contrast:
         return tuple(self.text_of(own, tokens, bos) for own in members.values())
 
     def text_of(self, own: Sequence[int], tokens: Sequence[str], bos: int) -> str:
-        """Return the text of a source: of the prompt, or as tokens where it is the beginning of sequence, or later."""
+        """Return the text of a source: as in the prompt, or as tokens for the beginning of sequence and later ones."""
         if own[0] < bos or own[-1] >= len(self.item.prompt):
             return "".join(tokens[token] for token in own)
         return text_of_tokens(self.item.item.prompt, [self.item.places[token - bos] for token in own], own)
 
     def window(self) -> Window:
-        """Return the window of the table that the item has: its context and one prediction."""
+        """Return the window by which the item is entered in a table: its context, and one prediction."""
         has_bos = self.item.has_bos
         return Window(self.item.item.number, 0, 0, self.context + 1 - has_bos, 0, has_bos)
 
 
 def joined(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Return the text of some tokens as one string of the vocabulary."""
+    """Return the strings of some tokens, joined."""
     return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
@@ -104,11 +109,10 @@ def make_contrast(
     device: torch.device | None = None,
     sources: Sources | None = None,
 ) -> Contrast | None:
-    """Return an item with its texts: those of the first token that differs, or of teacher forcing (`sum`).
+    """Return a contrast item with the texts to score, by the way `multi_token`: `first` or `sum`.
 
-    `sources`: what the prompt's tokens belong to, single tokens by default; what follows the prompt is one source.
-
-    None where `first` finds no token that differs: target and foil begin alike, and one ends there.
+    `sources` are those of the prompt's tokens, by default single tokens; all that follows the prompt is one source.
+    None where `first` finds no tokens that differ, because target or foil is the beginning of the other.
     """
 
     def tensor(ids: Sequence[int]) -> Tensor:
@@ -131,7 +135,7 @@ def make_contrast(
 
 
 def sources_of(item: TokenisedItem, sources: Sources | None, length: int) -> Partition | None:
-    """Return the sources of a text that begins with an item's prompt; all that follows it is one more."""
+    """Return the sources of a text that begins with an item's prompt; all tokens after the prompt are one source."""
     if sources is None or (isinstance(sources, str) and sources == "token"):
         return None
     labels = prompt_labels(item, sources)
@@ -139,7 +143,7 @@ def sources_of(item: TokenisedItem, sources: Sources | None, length: int) -> Par
 
 
 def forced(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None = None) -> Text:
-    """Return a text whose tokens after the prompt are predicted together, as one word; the prompt's are one each."""
+    """Return a text whose tokens after the prompt are predicted together, as if they were one word."""
     begin = len(item.prompt)
     words = torch.arange(len(ids), device=ids.device).clamp(max=begin)
     partition = sources_of(item, sources, len(ids))
@@ -147,9 +151,9 @@ def forced(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None 
 
 
 def difference(target: Scores, foil: Scores) -> Scores:
-    """Return the target's scores minus the foil's, over the sources in the context that both have.
+    """Return the target's scores minus the foil's, of the sources that both have.
 
-    `<own>` becomes `<continuation>`: what target and foil owe to their own earlier tokens.
+    The row `<own>`, the scores of their own earlier tokens, is called `<continuation>` in the difference.
     """
     extra = {
         "<continuation>" if name == "<own>" else name: values - foil.extra[name]
@@ -171,9 +175,10 @@ def log2_odds(model: Model, contrast: Contrast) -> Float[Tensor, ""]:
 
 
 def contrastive_request(measure: Measure, request: Request, multi_token: MultiToken) -> Request:
-    """Return the request with the function by which this measure explains a contrast: that of its default function.
+    """Return the request with the contrastive function by which a measure explains a contrast.
 
-    ValueError for a function that is no contrast, and for a measure that has none or can't be summed.
+    It is the contrast of the measure's default function. ValueError for a function that is not contrastive, for a
+    measure without such a function, and with `sum` for one whose scores do not add up over tokens.
     """
     if request.function not in (None, *CONTRAST_FUNCTIONS):
         raise ValueError(
@@ -199,8 +204,7 @@ def contrastive_request(measure: Measure, request: Request, multi_token: MultiTo
 
 
 def default_measures(multi_token: MultiToken, has_groups: bool = False) -> tuple[str, ...]:
-    """Return those of `MEASURES` that are defined for target and foil of several tokens taken so, and for groups of
-    tokens as sources where there are some."""
+    """Return the default measures that are defined for `multi_token`, and where `has_groups` for groups of tokens."""
     known = {name: find_measure(name) for name in MEASURES}
     return tuple(
         name
@@ -213,7 +217,7 @@ def default_measures(multi_token: MultiToken, has_groups: bool = False) -> tuple
 def contrastive_scores(
     model: Model, contrasts: Sequence[Contrast], measure: Measure, request: Request
 ) -> Iterator[list[Scores]]:
-    """Yield one measure's scores of each item, in order; `request` as `contrastive_request` gives it."""
+    """Yield one measure's scores of each item, in order; the request comes from `contrastive_request`."""
     results = measure(model, [text for contrast in contrasts for text in contrast.texts], request)
     for contrast in contrasts:
         parts = [next(results) for _ in contrast.texts]
@@ -223,7 +227,7 @@ def contrastive_scores(
 def scored(
     model: Model, contrasts: Sequence[Contrast], requests: Sequence[tuple[Measure, Request]], batch_size: int
 ) -> Iterator[tuple[Contrast, list[Scores]]]:
-    """Yield each item and what all measures say of it, `batch_size` items computed together."""
+    """Yield each item with the scores of all measures; `batch_size` items are computed together."""
     for first in range(0, len(contrasts), batch_size):
         batch = contrasts[first : first + batch_size]
         asking = (contrastive_scores(model, batch, *request) for request in requests)
@@ -232,6 +236,6 @@ def scored(
 
 
 def prompt_scores(contrast: Contrast, scores: Scores) -> Float[np.ndarray, " tokens"]:
-    """Return what one measure gives the prompt's own tokens, those of `prompt_tokens` at its decomposition length."""
+    """Return one measure's scores of the prompt's tokens that are kept as sources."""
     tokens = contrast.prompt_tokens(scores.decomposition_length)
     return scores.scores[scores.targets.start, tokens.start : tokens.stop].double().cpu().numpy()

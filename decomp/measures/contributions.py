@@ -1,7 +1,7 @@
-"""Measures that read contributions as they come: ΔLP, and the additive shares of a linear function.
+"""Measures by contributions: ΔLP, and shares in a linear function such as a logit.
 
-Two directions, chosen by the rows that they cost. Contributions of all sources are carried forward, a row for
-every (target, source); readouts of few targets are pulled back, a row for every (target, position).
+They are computed in one of two directions, whichever takes fewer rows. Contributions of all sources are carried
+forward, one row for every (target, source); readouts of few targets are pulled back, one for every (target, position).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,16 +25,19 @@ from decomp.measures.units import kept_count, oldest_kept, sources_reached, summ
 
 Recorded = tuple[Text, OperatingPoint]
 Pulled = tuple[range, Float[Tensor, "N P D"]]
-"""Targets, and their readouts as readouts of the embeddings."""
+"""A group of targets, with their readouts turned into readouts of the embeddings."""
 PULL_ADVANTAGE = 2
-"""How many times fewer rows the way back must have: the way forward skips inactive neurons and has larger products."""
+"""The factor by which the way back must have fewer rows to be chosen.
+
+The way forward does more with each row: it skips inactive neurons, and has larger matrix products.
+"""
 
 
 def delta_lp(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Return F(z[i]) − F(z[i] − U n[i, k]) of every (target, source).
+    """Yield F(z[i]) − F(z[i] − U n[i, k]) for every target i and source k, where n[i, k] is the contribution.
 
-    For `log2_prob` this is ΔLP in bits (Oh & Schuler 2023). Where only the strongest sources are asked for, a
-    first-order screen says which these are, and all others are taken away together.
+    For the function `log2_prob` this is ΔLP in bits (Oh & Schuler 2023). If only the strongest sources are asked for,
+    first-order scores find them, and all others are taken away together.
     """
     if request.strongest is not None:
         return strongest(delta_lp, model, texts, request)
@@ -42,31 +45,35 @@ def delta_lp(model: Model, texts: Sequence[Text], request: Request) -> Iterator[
 
 
 def decomposed_logit(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Return n[i, k] · u_y (contrastive: u_y − u_foil); with bias, head bias, remainder rows sum to the function."""
+    """Yield n[i, k] · u_y, the share of source k in the next token's logit; contrastive n[i, k] · (u_y − u_foil).
+
+    With the rows `<bias>`, `<head_bias>` and `<remainder>`, a target's scores add up to the function.
+    """
     return scored(model, texts, request, "decomposed_logit", additive=True)
 
 
 def first_order(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Return n[i, k] · ∇F at the hidden state of target i: what ΔLP would be, were F linear.
+    """Yield n[i, k] · ∇F at the hidden state of target i, which would be ΔLP if the function F were linear.
 
-    One way back for one target, whatever its sources. A screen: it misses ΔLP by bits where a source decides.
+    It takes a single way back for each target, whatever the number of sources. It finds candidates for the strongest
+    sources, but differs from ΔLP by whole bits where a source decides.
     """
     return scored(model, texts, request, "first_order", additive=False)
 
 
 READOUTS: dict[str, type[Readout]] = {"first_order": FirstOrder}
-"""What reads the hidden states for a measure, where it is no plain readout."""
+"""The class of readouts of a measure, where it is not `Readout`."""
 
 
 def readout_of(text: Text, point: OperatingPoint, request: Request, model: Model, measure: str) -> Readout:
-    """Return what a measure reads of the hidden states of one text."""
+    """Return the function of one text's hidden states that a measure attributes."""
     return READOUTS.get(measure, Readout).of(text, point.hidden, request.function, model.unembedding())
 
 
 def scored(
     model: Model, texts: Sequence[Text], request: Request, measure: str, additive: bool
 ) -> Iterator[list[Scores]]:
-    """Yield the scores of each text, by the direction that costs less."""
+    """Yield the scores of each text, computed in the direction that costs less."""
     # A change of soft-capped logits is not linear in what is taken away; a share in them is refused where it is read.
     uncapped = additive or model.unembedding().softcap is None
     linear = measure in READOUTS or (request.function in LINEAR and uncapped)
@@ -78,14 +85,14 @@ def scored(
 
 
 def pull_pays(text: Text, request: Request) -> bool:
-    """Return whether the targets' readouts have far fewer rows on their way back than contributions on theirs."""
+    """Return whether pulling the targets' readouts back takes far fewer rows than carrying contributions forward."""
     carried = len(Pairs(text.partition, sources_reached(text, request)))
     pulled = text.targets.stop if one_span(text, request) else rows_of(text.targets.start, text.targets.stop)
     return pulled * PULL_ADVANTAGE <= carried
 
 
 def one_span(text: Text, request: Request) -> bool:
-    """Return whether a text ends with its targets, and these are one span of tokens, which is predicted together."""
+    """Return whether a text's targets are one span of tokens at its end, which are predicted together."""
     ends = text.words is None and text.targets.stop == len(text.ids) - 1
     return ends and len(text.targets) == request.span > 1
 
@@ -93,9 +100,9 @@ def one_span(text: Text, request: Request) -> bool:
 def pulled_scores(
     model: Model, text: Text, point: OperatingPoint, request: Request, measure: str, additive: bool
 ) -> Scores:
-    """Return each source's share in a linear function of the targets: its embedding times the pulled readout.
+    """Return each source's share in a linear function of the targets: its embedding times the readout pulled back.
 
-    A span's shares stand with its first target, none with the others: they are added up next.
+    The shares in the sum over a span are given to its first target, and zero to its others; they are added up later.
     """
     readout = readout_of(text, point, request, model, measure)
     backward = Backward(model.network(), point, "pull", request.memory)
@@ -121,13 +128,13 @@ def pulled_scores(
 
 
 def pull_each(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
-    """Yield groups of targets with the readout of each, pulled back to the embeddings."""
+    """Yield groups of targets with the readout of each target, pulled back to the embeddings."""
     for group in backward.groups(targets, memory - backward.bytes_held()):
         yield group, backward(linear[group.start : group.stop], group)
 
 
 def pull_together(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
-    """Yield the first target of a span with the sum of all its readouts, pulled back in one go."""
+    """Yield the first target of a span with the sum of all its targets' readouts, pulled back together."""
     last = range(targets.stop - 1, targets.stop)
     for _ in backward.groups(last, memory - backward.bytes_held()):  # ValueError where memory is too small
         states = linear[: targets.stop].clone()
@@ -136,7 +143,7 @@ def pull_together(backward: Backward, linear: Float[Tensor, "N E"], targets: ran
 
 
 def recorded_together(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
-    """Yield texts in order, as many at a time as keep their operating points within half of the memory."""
+    """Yield texts with their operating points, as many at a time as fit into half of the memory."""
     group: list[Recorded] = []
     for text in texts:
         point = model.record(text.ids, rules=request.rules)
@@ -192,7 +199,7 @@ def score_group(
 def recent(
     chunk: Chunk, oldest: Int[Tensor, " T"]
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, "pairs E"]]:
-    """Return target, source and contribution of the pairs of a chunk whose source counts for its target."""
+    """Return target, source and contribution of those pairs of a chunk whose source counts for its target."""
     targets, sources = chunk.pairs()
     counts = sources >= oldest[targets]
     if counts.all():
@@ -201,7 +208,7 @@ def recent(
 
 
 def extra_vectors(point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int) -> dict[str, Float[Tensor, "T E"]]:
-    """Return the bias, and the sum of all older sources, of which the first `covered` targets have none."""
+    """Return the bias and the sum over older sources, by name; the latter is zero for the first `covered` targets."""
     *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
     *_, total = point.carry(point.embedding, with_bias=False)
     return {"<bias>": bias, "<remainder>": remainder_of(total, kept, covered)}

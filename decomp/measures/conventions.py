@@ -1,4 +1,4 @@
-"""What users of other tools expect: `--convention`, and those of the measures. Imports no torch."""
+"""Conventions of other tools: named sets of options (`--convention`) that compute what those tools compute."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -10,20 +10,20 @@ from decomp.io.names import suggested
 
 @dataclass(frozen=True)
 class Convention:
-    """The options that a tool has as its own defaults."""
+    """A named set of options, by which measures compute what another tool computes by default."""
 
     name: str
     line: str
-    """Whose convention it is."""
+    """The name of the tool, with its version or source."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Values by the name of an option, or of the setting `bos`; what is given explicitly wins over them."""
+    """The values of options, by name (`bos` included); options that are given explicitly override them."""
     functions: Mapping[str, str] = field(default_factory=dict)
-    """What measures attribute where no function is asked for; contrasted, the contrast of the same."""
+    """The attributed function of measures for which none is asked for; in a contrast, its contrastive form."""
     differs: str = ""
-    """What the tool does that no option does."""
+    """The respect in which the tool still differs, because no option covers it; empty for none."""
 
     def as_options(self) -> str:
-        """Return the options as they are written on a command line; nothing for the package's own convention."""
+        """Return the options as a command line has them; an empty text for the package's own convention."""
         return " ".join(as_option(name, value) for name, value in self.options.items())
 
 
@@ -36,7 +36,7 @@ def as_option(name: str, value: Any) -> str:
 
 
 def by_name(conventions: Iterable[Convention]) -> dict[str, Convention]:
-    """Return conventions by their names, as `--convention` takes them."""
+    """Return conventions by their names, which `--convention` takes."""
     return {convention.name: convention for convention in conventions}
 
 
@@ -81,11 +81,11 @@ CONVENTIONS = by_name(
         ),
     )
 )
-"""Every convention of the measures."""
+"""All conventions of the measures, by name."""
 
 
 def find_convention(name: str, known: Mapping[str, Convention] = CONVENTIONS) -> Convention:
-    """Return the convention of that name. ValueError, with the known ones, for an unknown one."""
+    """Return the convention of a name. ValueError, with the known names, for an unknown one."""
     if name not in known:
         raise ValueError(f"unknown convention {name!r}: {suggested(name, known)}")
     return known[name]

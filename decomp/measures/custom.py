@@ -1,4 +1,4 @@
-"""Measures of one's own, beside those of the package: in the table, the commands and the evaluation."""
+"""Registering a user's own measure, which then appears in tables, commands and evaluations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
 ScoreText = Callable[[Any, Text, Request], Float[Tensor, "T-1 T"]]
-"""A function of the model, a text of T tokens and the request that gives scores (target, source)."""
+"""A function of the model, a text of T tokens, and the request; it returns scores of shape (T − 1, T)."""
 
 
 @dataclass(frozen=True)
 class TextByText:
-    """Calls a measure of one text on several, and leaves out whatever is no past source of its target."""
+    """An adapter that calls a measure of one text on several, and drops scores of sources after their target."""
 
     name: str
     score: ScoreText
@@ -50,19 +50,28 @@ def register_measure(
     default: str | None = None,
     together: Literal["sum", "targets", "sources"] | None = None,
 ) -> Measure:
-    """Register a measure of one's own by its name, and return it as what computes it.
+    """Register a measure of your own by its name, for tables, commands and evaluations, and return it.
 
-    `compute(model, text, request)` gives scores (T − 1, T): row i says what each token k ≤ i does for the prediction
-    of token i + 1; higher is more important. It is asked for one text at a time, without gradients. `line`,
-    `citation` and `unit` are what `decomp measures` says of it. `functions`: the attributed functions that
-    `request.function` may name, of which `default` (the first, if none is given) is meant where nobody asks; none
-    for a measure that explains no number. `together`: `sum` where scores of tokens add up to those of words
-    and other groups of tokens, `targets` where only those of predicted tokens do, `sources` where only those of
-    sources do.
+    `compute(model, text, request)` returns scores of shape (T − 1, T): row i says what each token k ≤ i does for the
+    prediction of token i + 1; higher is more important. It is called for one text at a time, without gradients.
 
-    A package that is installed offers a measure to the commands by an entry point of the group `decomp.measures`
-    that has the measure's name and whose import calls this. ValueError for a name that is taken or can't stand in a
+    `line`, `citation` and `unit` are shown by `decomp measures`. `functions` are the attributed functions that
+    `request.function` may name, and `default` the one for requests that name none (by default the first); there are
+    none for a measure that explains no number. `together` says which scores of single tokens add up to those of words
+    and other groups: of `targets`, of `sources`, or of both (`sum`); None for neither.
+
+    An installed package offers a measure to the commands by an entry point of the group `decomp.measures` that has the
+    measure's name and whose import calls this function. ValueError for a name that is taken or can't be part of a
     table, and for unknown functions.
+
+    The distance of each token from the one that is predicted, as a measure:
+
+        def nearness(model, text, request):
+            positions = torch.arange(len(text.ids))
+            return -(positions[1:, None] - positions).abs().float()
+
+        decomp.register_measure("nearness", nearness, line="minus the distance in tokens", together="targets")
+        decomp.score("The cat sat.", measures="nearness")
     """
     chosen = default if default is not None or not functions else functions[0]
     measure = Measure(

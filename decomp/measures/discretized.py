@@ -1,4 +1,4 @@
-"""Monotone paths from words to a baseline through embeddings of other words (Sanyal & Ren 2021)."""
+"""Paths for discretised integrated gradients: from a baseline to words, by way of other words (Sanyal & Ren 2021)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,7 @@ STRATEGIES = ("greedy", "maxcount")
 
 
 class Neighbors:
-    """Finds the nearest words of words, by Euclidean distance of their embeddings; looks for each once."""
+    """A finder of the nearest words to a word, by Euclidean distance of embeddings; it searches for each word once."""
 
     def __init__(self, embeddings: Float[Tensor, "V E"]) -> None:
         self.embeddings = embeddings
@@ -19,11 +19,11 @@ class Neighbors:
 
     @classmethod
     def of_model(cls, model: Model) -> "Neighbors":
-        """Return the finder for a model's token embeddings."""
+        """Return a finder among a model's token embeddings."""
         return cls(model.token_embeddings()[0])
 
     def __call__(self, words: Int[Tensor, " N"], count: int) -> Int[Tensor, "N K"]:
-        """Return the `count` nearest other words of each, or all there are."""
+        """Return the `count` nearest other words of each word, or all there are."""
         count = min(count, len(self.embeddings) - 1)
         dtype = torch.promote_types(self.embeddings.dtype, torch.float32)
         embeddings = self.embeddings.to(dtype)
@@ -38,14 +38,14 @@ class Neighbors:
 
 
 def between(x: Float[Tensor, "*N E"], start: Float[Tensor, "*N E"], end: Float[Tensor, "*N E"]) -> Bool[Tensor, "*N E"]:
-    """Return where a path from start to end may go through x without turning back."""
+    """Return the dimensions in which x lies between start and end, so that a path through it does not turn back."""
     return (x >= torch.minimum(start, end)) & (x <= torch.maximum(start, end))
 
 
 def monotonise(
     x: Float[Tensor, "*N E"], start: Float[Tensor, "*N E"], end: Float[Tensor, "*N E"], steps: int
 ) -> Float[Tensor, "*N E"]:
-    """Return x, with one step of the straight line instead where it lies beyond start or end."""
+    """Return x, with one step of the straight line from start to end in the dimensions in which it is not between."""
     return torch.where(between(x, start, end), x, start - (start - end) / steps)
 
 
@@ -58,9 +58,10 @@ def next_words(
     strategy: str,
     steps: int,
 ) -> Int[Tensor, " N"]:
-    """Return the best candidate of each word, −1 where none is allowed.
+    """Return the best candidate for the next word of each path; −1 where no candidate is allowed.
 
-    `greedy`: the one nearest to its monotonised self. `maxcount`: the one with most monotone dimensions.
+    The strategy `greedy` takes the candidate that making it monotone moves least; `maxcount` the one with the largest
+    number of monotone dimensions.
     """
     x, start = embeddings[candidates], embeddings[words][:, None]
     if strategy == "greedy":
@@ -79,9 +80,9 @@ def anchors(
     options: GradientOptions,
     memory: int,
 ) -> Int[Tensor, "steps T"]:
-    """Return the words each path goes through, none twice and none the baseline; −1 from where none is left.
+    """Return the words that each path goes through, none twice and none the baseline; −1 after the last possible one.
 
-    ValueError for an unknown strategy, and for a path of points without room for both ends.
+    ValueError for an unknown strategy, and for fewer points than the two ends of a path.
     """
     if options.strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {options.strategy!r}: choose one of {', '.join(STRATEGIES)}")
@@ -101,7 +102,7 @@ def anchors(
 
 
 def anchor_count(options: GradientOptions) -> int:
-    """Return how many words a path goes through between word and baseline. ValueError for less than two points."""
+    """Return the number of words between the two ends of a path. ValueError for fewer than two points."""
     if options.dig_steps == "anchors":
         return options.steps
     if options.steps < 2:
@@ -116,9 +117,9 @@ def word_path(
     neighbors: Neighbors,
     steps: int,
 ) -> list[Float[Tensor, "T E"]]:
-    """Return the points from the baseline to the words themselves, every dimension monotone.
+    """Return the points of the paths from the baseline to the words, monotone in every dimension.
 
-    Where an anchor would turn back, 1 / `steps` of the way to the baseline is gone instead.
+    In a dimension in which an anchor would turn the path back, the path goes 1 / `steps` of the way to the baseline.
     """
     points = [neighbors.embeddings[ids]]
     for anchor in words:

@@ -1,4 +1,4 @@
-"""Attributed functions: which number of a prediction is explained. Bits where it is a logarithm."""
+"""Attributed functions: the numbers of a prediction that measures explain; logarithms are in bits."""
 
 import math
 from collections.abc import Callable
@@ -11,42 +11,42 @@ from decomp.io.names import suggested
 AttributedFunction = Callable[
     [Float[Tensor, "*batch V"], Int[Tensor, "*batch"], Int[Tensor, "*batch"] | None], Float[Tensor, "*batch"]
 ]
-"""A function of logits, predicted token and foil (for the contrastive ones) that gives one number a prediction."""
+"""A function of logits, predicted token and foil (None unless contrastive), which returns one number a prediction."""
 
 
 NO_FOIL = "a contrastive function needs a foil beside the predicted token: give one"
 
 
 def pick(values: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Return the value of each prediction's token."""
+    """Return, of values for the whole vocabulary, the one of each prediction's token."""
     return values.gather(-1, token[..., None])[..., 0]
 
 
 def logit(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return z[y]."""
+    """Return the logit z[y] of the predicted token y."""
     return pick(logits, token)
 
 
 def log2_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return log2 softmax(z)[y], in bits."""
+    """Return the log2 probability of the predicted token y, log2 softmax(z)[y], in bits."""
     return (pick(logits, token) - logits.logsumexp(-1)) / math.log(2)
 
 
 def prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return softmax(z)[y]."""
+    """Return the probability softmax(z)[y] of the predicted token y."""
     return (pick(logits, token) - logits.logsumexp(-1)).exp()
 
 
 def contrast_logit(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
+    """Return the difference of logits z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
     if foil is None:
         raise ValueError(NO_FOIL)
     return pick(logits, token) - pick(logits, foil)
@@ -55,14 +55,14 @@ def contrast_logit(
 def contrast_log2_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return log2 softmax(z)[y] − log2 softmax(z)[foil], in bits: normalisers cancel. ValueError without a foil."""
+    """Return the log-odds log2 softmax(z)[y] − log2 softmax(z)[foil], in bits. ValueError without a foil."""
     return contrast_logit(logits, token, foil) / math.log(2)
 
 
 def contrast_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Return softmax(z)[y] − softmax(z)[foil]. ValueError without a foil."""
+    """Return the difference of probabilities softmax(z)[y] − softmax(z)[foil]. ValueError without a foil."""
     if foil is None:
         raise ValueError(NO_FOIL)
     return prob(logits, token) - prob(logits, foil)
@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, AttributedFunction] = {
 
 
 def find_function(name: str) -> AttributedFunction:
-    """Return the attributed function of a name. ValueError, with the known ones, for an unknown name."""
+    """Return the attributed function of a name. ValueError, with the known names, for an unknown one."""
     if name not in FUNCTIONS:
         raise ValueError(f"unknown function {name!r}: {suggested(name, FUNCTIONS)}")
     return FUNCTIONS[name]

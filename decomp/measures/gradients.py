@@ -1,4 +1,4 @@
-"""Gradients of every target with respect to the embeddings of its sources, at one point or along a path.
+"""Gradient measures: by gradients of every prediction with respect to the embeddings, at one point or on a path.
 
 All targets share the forward pass of a point; the way back is truncated at each target (see `decomp.core.backward`).
 """
@@ -26,17 +26,17 @@ from decomp.measures.result import Scores
 logger = logging.getLogger(__name__)
 
 RESIDUAL_WARNED = 0.05
-"""Residuals of more than this share of F(x) − F(baseline) are warned of."""
+"""The share of F(x) − F(baseline) beyond which the residual of integrated gradients is warned of."""
 NORMS = {"l1": 1, "l2": 2}
 
 Scored = tuple[Float[Tensor, "T-1 T"], dict[str, Float[Tensor, "T-1"]]]
-"""(target, source), and what is no token."""
+"""The scores by target and source, and by name those of what is no token."""
 Path = Callable[[], Iterator[tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]]]
-"""Points at which gradients are taken, each with what they are multiplied by."""
+"""The points at which gradients are taken, each with the step that they are multiplied by."""
 
 
 def gradient_norm(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield ‖∂F/∂x_k‖ of every target and source (Simonyan et al. 2014), per unit of embedding."""
+    """Yield the norm ‖∂F/∂x_k‖ for every target and source k (Simonyan et al. 2014), per unit of embedding."""
 
     def score(x: Embedded) -> Scored:
         return x.along(lambda: iter([(x.inputs, torch.ones_like(x.inputs))]), "norm"), {}
@@ -45,7 +45,7 @@ def gradient_norm(model: Model, texts: Sequence[Text], request: Request) -> Iter
 
 
 def input_x_gradient(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield x_k · ∂F/∂x_k of every target and source (Denil et al. 2014)."""
+    """Yield the product x_k · ∂F/∂x_k for every target and source k (Denil et al. 2014)."""
 
     def score(x: Embedded) -> Scored:
         return x.along(lambda: iter([(x.inputs, x.inputs)]), request.gradients.reduce), {}
@@ -56,7 +56,7 @@ def input_x_gradient(model: Model, texts: Sequence[Text], request: Request) -> I
 def integrated_gradients(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield (x_k − b_k) · ∫ ∂F/∂x_k along the straight line from the baseline b (Sundararajan et al. 2017).
 
-    What the finite sum misses of F(x) − F(b) is `<residual>`.
+    The row `<residual>` is F(x) − F(b) minus the sum of all scores, the error of the finite number of steps.
     """
     nodes = quadrature(request.gradients.quadrature, request.gradients.steps)
 
@@ -72,7 +72,7 @@ def integrated_gradients(model: Model, texts: Sequence[Text], request: Request) 
 def discretized_ig(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield Σ ∂F/∂x_k · step along a monotone path from the baseline through words' embeddings (Sanyal & Ren 2021).
 
-    ValueError with `positions`: the path goes through words.
+    ValueError where `positions` are asked for, since the path goes through embeddings of words alone.
     """
     options = request.gradients
     if options.positions:
@@ -92,7 +92,7 @@ def discretized_ig(model: Model, texts: Sequence[Text], request: Request) -> Ite
 def score_texts(
     measure: str, score: "Callable[[Embedded], Scored]", model: Model, texts: Sequence[Text], request: Request
 ) -> Iterator[list[Scores]]:
-    """Yield the scores of each text that `score` makes of its embeddings, under the measure's name."""
+    """Yield the scores of each text, computed by `score` from its embeddings, under the measure's name."""
     for text in texts:
         embedded = Embedded.of(model, text, request)
         scores, extra = score(embedded)
@@ -101,22 +101,22 @@ def score_texts(
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """One text with the embeddings that its gradients are taken with respect to."""
+    """A text with the embeddings that gradients are taken with respect to."""
 
     model: Model
     text: Text
     request: Request
     hidden: Float[Tensor, "T E"]
     state: Float[Tensor, "T D"]
-    """What the blocks are given."""
+    """The input of the first block."""
     inputs: Float[Tensor, "T E"]
-    """Token embeddings, or with `positions` the state."""
+    """The embeddings that gradients are taken with respect to: of tokens, or with `positions` the whole `state`."""
     project: Affine | None
-    """The map from the width of `inputs` to that of the state, where they differ."""
+    """The map from the width of `inputs` to that of `state`; None where the widths are equal."""
 
     @classmethod
     def of(cls, model: Model, text: Text, request: Request) -> "Embedded":
-        """Return a text with what its gradients are taken with respect to, by the request."""
+        """Return a text with the embeddings that the request's gradients are taken with respect to."""
         point = model.record(text.ids)
         embeddings, project_in = model.token_embeddings()
         if request.gradients.positions:
@@ -124,14 +124,14 @@ class Embedded:
         return cls(model, text, request, point.hidden, point.embedding, embeddings[text.ids], project_in)
 
     def state_at(self, inputs: Float[Tensor, "T E"]) -> Float[Tensor, "T D"]:
-        """Return what the blocks are given at other inputs."""
+        """Return the input of the first block for other embeddings in the place of `inputs`."""
         step = inputs - self.inputs
         return self.state + (step if self.project is None else self.project(step, with_bias=False))
 
     def baseline(self) -> Float[Tensor, "T E"]:
-        """Return the request's baseline at every position; it has no position itself.
+        """Return the request's baseline, the same embedding at every position.
 
-        ValueError for a baseline that is neither `auto`, `zero` or `mean`, nor a token id.
+        ValueError for a baseline that is not `auto`, `zero`, `mean` or a token id.
         """
         options = self.request.gradients
         chosen = self.model.default_baseline(options.positions) if options.baseline == "auto" else options.baseline
@@ -148,17 +148,17 @@ class Embedded:
         return vector.expand_as(self.inputs)
 
     def readout(self, hidden: Float[Tensor, "T E"]) -> Readout:
-        """Return the attributed function of each target, as seen from final hidden states."""
+        """Return the attributed function of each target, as a function of the final hidden states."""
         return Readout.of(self.text, hidden, self.request.function, self.model.unembedding())
 
     def values(self, hidden: Float[Tensor, "T E"]) -> Float[Tensor, "T-1"]:
-        """Return the attributed function of each target; zero where none is asked for."""
+        """Return the value of the attributed function for each target; zero for targets that are not scored."""
         values, targets = hidden.new_zeros(len(hidden) - 1), self.text.targets
         values[targets.start : targets.stop], _ = self.readout(hidden).gradients(targets, self.request.memory // 2)
         return values
 
     def shares(self, measure: str, path: Path, baseline: Float[Tensor, "T E"]) -> Scored:
-        """Return scores along a path from the baseline, which sum to F(x) − F(baseline) but for the residual."""
+        """Return scores along a path from the baseline; with the residual they add up to F(x) − F(baseline)."""
         reduce = self.request.gradients.reduce
         scores = self.along(path, reduce)
         if reduce == "norm":
@@ -177,7 +177,7 @@ class Embedded:
     def gradients(
         self, inputs: Float[Tensor, "T E"], targets: range, memory: int
     ) -> Iterator[tuple[range, Float[Tensor, "targets sources E"]]]:
-        """Yield gradients of the attributed function at some inputs, group by group of targets."""
+        """Yield gradients of the attributed function at the given embeddings, one group of targets after another."""
         point = self.model.record(self.text.ids, embedding=self.state_at(inputs))
         backward = Backward(self.model.network(), point, "differentiate", memory)
         memory -= backward.bytes_held()
@@ -187,7 +187,7 @@ class Embedded:
             yield group, g if self.project is None else g @ self.project.weight.T
 
     def along(self, path: Path, reduce: str) -> Float[Tensor, "T-1 T"]:
-        """Return Σ over the path of gradient ⊙ step, summed over hidden, or its norm."""
+        """Return Σ gradient ⊙ step over the path, reduced over the embedding's width by its sum or its norm."""
         length, width = self.inputs.shape
         dtype = torch.promote_types(self.inputs.dtype, torch.float32)
         scores = self.inputs.new_zeros(length - 1, length, dtype=dtype)
@@ -205,7 +205,10 @@ class Embedded:
         return scores
 
     def blocks(self, reduce: str) -> Iterator[tuple[range, int]]:
-        """Yield targets whose path is followed together, with the memory left: norms need gradients to its end."""
+        """Yield groups of targets that follow the path together, with the bytes of memory that are left for each.
+
+        Norms need all gradients of a group until the end of the path, sums do not.
+        """
         targets, memory = self.text.targets, self.request.memory
         if reduce == "sum":
             yield targets, memory

@@ -1,4 +1,4 @@
-"""Token-by-token maps of a text's layers, and how they become scores."""
+"""Turning a map of each layer, token by token, into scores: the last layer's, a mean, or a rollout over layers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -13,11 +13,11 @@ from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 
 LayerMap = Callable[[int, range], Float[Tensor, "*H T T"]]
-"""A function that gives the map of a layer for the targets wanted; rows of other targets may be anything."""
+"""A function of a layer and a range of targets that returns the layer's map; rows of other targets are undefined."""
 
 
 def recorded(model: Model, texts: Sequence[Text], request: Request) -> Iterator[tuple[Text, OperatingPoint]]:
-    """Yield each text with its operating point and the states of every layer.
+    """Yield each text with its operating point, the hidden states of every layer included.
 
     ValueError for a model that does not record its attention weights.
     """
@@ -31,7 +31,7 @@ def recorded(model: Model, texts: Sequence[Text], request: Request) -> Iterator[
 
 
 def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -> dict[str, Float[Tensor, "*H T T"]]:
-    """Return the map of the last layer, the mean over layers, or each layer's, by label."""
+    """Return maps by label: that of the last layer, the mean over layers, or every layer's, as the request says."""
     layers = request.attention.layers
     if layers == "last":
         return {str(count - 1): compute(count - 1, targets)}
@@ -40,7 +40,7 @@ def layers_of(count: int, targets: range, request: Request, compute: LayerMap) -
 
 
 def mean(maps: Iterable[Tensor], count: int) -> Tensor:
-    """Return the mean of `count` maps, which are taken one at a time."""
+    """Return the mean of `count` maps, of which one at a time is in memory."""
     total, *rest = (m / count for m in maps)
     for m in rest:
         total += m
@@ -48,14 +48,14 @@ def mean(maps: Iterable[Tensor], count: int) -> Tensor:
 
 
 def heads_of(maps: Mapping[str, Float[Tensor, "*H T T"]], request: Request) -> Mapping[str, Float[Tensor, "T T"]]:
-    """Return each head's map labelled `layer.head`, where heads are asked for one by one."""
+    """Return the map of each head, labelled `layer.head`, if the request asks for heads one by one."""
     if request.attention.heads == "mean":
         return maps
     return {f"{label}.{head}": one for label, m in maps.items() for head, one in enumerate(m)}
 
 
 def refuse_heads(measure: str, request: Request) -> None:
-    """Raise ValueError where scores of each head are asked of a measure that has none."""
+    """Raise ValueError where a request asks for heads one by one of a measure that has no scores of heads."""
     if request.attention.heads == "each":
         raise ValueError(f"{measure} takes all heads of a layer together: ask for it without --heads each")
 
@@ -68,7 +68,7 @@ def scored(
     request: Request,
     maps: Mapping[str, Float[Tensor, "T T"]],
 ) -> list[Scores]:
-    """Return one result per map, named `measure[label]`, or `measure` for what is asked for by default."""
+    """Return the scores of each map, named `measure[label]`, or `measure` for the default request."""
     log2_prob = next_log2_prob(point.hidden[:-1], text.ids[1:], model.unembedding())
     plain = request.attention.layers == "last" and request.attention.heads == "mean"
     return [
@@ -78,14 +78,14 @@ def scored(
 
 
 def normalise_rows(scores: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
-    """Return rows that sum to 1; a row of zeros says that its target rests on itself."""
+    """Return rows divided by their sums; a row of zeros becomes 1 for the target itself."""
     total = scores.sum(-1, keepdim=True)
     itself = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
     return torch.where(total > 0, scores / total.where(total > 0, 1), itself)
 
 
 def rollout(maps: Iterable[Float[Tensor, "T T"]]) -> Iterator[Float[Tensor, "T T"]]:
-    """Yield M^l = C^l · … · C^1 after each layer (Abnar & Zuidema 2020, eq. 1)."""
+    """Yield the rollout M^l = C^l · … · C^1 after each layer l (Abnar & Zuidema 2020, eq. 1)."""
     through = None
     for m in maps:
         through = m if through is None else m @ through
@@ -93,6 +93,6 @@ def rollout(maps: Iterable[Float[Tensor, "T T"]]) -> Iterator[Float[Tensor, "T T
 
 
 def rollouts_of(maps: Iterable[Float[Tensor, "T T"]], targets: range, request: Request) -> dict[str, Tensor]:
-    """Return the rollout through all layers, the mean of the rollouts through 1, 2, … layers, or each of these."""
+    """Return rollouts by label: through all layers, the mean of those through 1, 2, … layers, or each of these."""
     every = list(rollout(maps))
     return layers_of(len(every), targets, request, lambda layer, _: every[layer])

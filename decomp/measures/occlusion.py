@@ -1,4 +1,4 @@
-"""Occlusion: what a prediction loses when a source is not there (Li et al. 2016; Yin & Neubig 2022)."""
+"""Occlusion: what a prediction loses when a source is removed from the text (Li et al. 2016; Yin & Neubig 2022)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,21 +15,21 @@ from decomp.measures.result import Scores
 from decomp.measures.units import kept_count, oldest_kept
 
 HIDDEN = ("mask", "key")
-"""Replacements that hide a source; others put a token in its place."""
+"""The replacements that hide a source from attention; others put a token in its place."""
 WORKING_SET = 2**26
-"""Bytes of a batch beyond which fresh pages cost more than larger products win."""
+"""The bytes of a batch beyond which fresh pages of memory cost more time than larger matrix products save."""
 
 
 def hidden_without(
     model: Model, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
 ) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
-    """Return the hidden state that predicts after each target without what is removed, and where no context is left.
+    """Return the hidden state that predicts after each text without its removed tokens, and which texts are empty.
 
-    With a token in the removed ones' place it is the target's own. With `mask` and `key`, the keys of what is removed
-    are hidden from every position in every layer. `mask` is a forward pass over the shortened text with the original
-    positions: where the target itself is removed, the last position that is left predicts. With `key` the target
-    predicts, removed or not; what it keeps of itself is its residual stream, as behind an attention mask of
-    transformers (Yin & Neubig 2022).
+    With a token id as `replacement`, it is that of the last position, computed with this token in place of removed
+    ones. With `mask` and `key`, the keys of removed tokens are hidden from all other positions in every layer. `mask`
+    is a forward pass over the shortened text with its original positions: where the last token is removed, the last
+    remaining position predicts. With `key` the last position predicts even where it is removed: its residual stream
+    remains, as behind an attention mask of transformers (Yin & Neubig 2022).
     """
     batch = ids.expand(removed.shape)
     if not isinstance(replacement, str):
@@ -53,7 +53,7 @@ def function_values(
     function: AttributedFunction,
     memory: int,
 ) -> Float[Tensor, " N"]:
-    """Return the function of each prediction; an empty context predicts every token alike."""
+    """Return the attributed function of each prediction; an empty context predicts all tokens alike."""
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     step = max(1, memory // (4 * len(unembedding.weight) * dtype.itemsize))
     values = hidden.new_empty(len(hidden), dtype=dtype)
@@ -65,31 +65,30 @@ def function_values(
 
 
 def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> int:
-    """Return how many texts one eager forward pass takes within `memory` bytes, about; at least one."""
+    """Return about how many texts of a length fit into one eager forward pass within `memory` bytes; at least one."""
     row = 4 * network.heads * length + 2 * length + 3 * network.neurons + 10 * network.hidden
     each = itemsize * length * row
     return max(1, min(memory, WORKING_SET) // each)
 
 
 def sources_asked(text: Text, oldest: Int[Tensor, " T"]) -> range:
-    """Return every source that counts for some target of the text."""
+    """Return the range of sources that count for at least one of the text's targets."""
     return range(int(oldest[text.targets.start]), int(text.partition.begun[text.targets.stop - 1]))
 
 
 @torch.no_grad()
 def occlusion(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield F(x) − F(x without k) for each source k of each target, hidden or replaced (see `hidden_without`).
+    """Yield F(x) − F(x without k) for each source k of each target (Li et al. 2016; Yin & Neubig 2022).
 
-    All tokens of a source are taken away at once: a word, a sentence, a segment is left out. The first token alone has
-    no context left without itself: it is compared with the uniform distribution.
-    Sources: Li et al. 2016; Yin & Neubig 2022.
+    All tokens of a source are hidden or replaced at once: a word, a sentence, a segment. The first token of a text has
+    no context left without itself; it is compared with the uniform distribution.
     """
     for text in texts:
         yield [occlusion_of(model, text, request)]
 
 
 def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
-    """Return one text's scores, its sources occluded as many at a time as fit into the memory."""
+    """Return the scores of one text; as many sources are removed at a time, each alone, as fit into the memory."""
     function, unembedding = find_function(request.function or "log2_prob"), model.unembedding()
     length, oldest = kept_count(text, request), oldest_kept(text, request).to(model.device)
     ids, next_ids = text.ids[: text.targets.stop], text.ids[1 : text.targets.stop + 1]

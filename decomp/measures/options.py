@@ -1,4 +1,4 @@
-"""What measures are asked with, from names and values as a person gives them."""
+"""Making the request that measures are computed with, out of the names and values of options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -11,18 +11,18 @@ from decomp.measures.registry import Measure, find_measure, measure_names
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
 
 FAMILIES = {"gradients": GradientOptions, "attention": AttentionOptions, "occlusion": OcclusionOptions}
-"""Fields of a request whose own fields are options."""
+"""The fields of a request that are dataclasses, whose own fields are options."""
 AT_LEAST_ONE = ("decomposition_length", "span", "steps", "neighbors")
 RULES = {"ActivationRule": Literal["tangent", "secant"], "GateRule": Literal["frozen", "half"]}
-"""Types of `decomp.core.rules`, which are not imported to show what there is: that takes torch."""
+"""The names of types in `decomp.core.rules`, which are not imported just to list options, since that takes torch."""
 NOT_OPTIONS = (*FAMILIES, "own", "strongest", "usual")
-"""Fields of a request that are set otherwise."""
+"""The fields of a request that are not set by options."""
 
 
 def find_measures(names: str | Sequence[str]) -> list[Measure]:
-    """Return the measures of one or several names.
+    """Return the measures of one name or of several.
 
-    ValueError, with the known names, for an unknown one, or none; for one that is named twice.
+    ValueError, with the known names, for an unknown name and for none, and for a name that is given twice.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -33,7 +33,7 @@ def find_measures(names: str | Sequence[str]) -> list[Measure]:
 
 
 def option_names() -> list[str]:
-    """Return the names of all options: `convention`, the fields of `Request`, and those of its families."""
+    """Return the names of all options: `convention`, the fields of `Request`, and those of its dataclasses."""
     own = [field.name for field in fields(Request) if field.name not in NOT_OPTIONS]
     return ["convention", *own] + [field.name for family in FAMILIES.values() for field in fields(family)]
 
@@ -46,10 +46,11 @@ def option_values(request: Request) -> dict[str, Any]:
 
 
 def request_from(options: Mapping[str, Any]) -> Request:
-    """Return what measures are asked with; each option is named as the field that it fills.
+    """Return the request that options describe; each option has the name of the field of `Request` that it sets.
 
-    Options left out have the values of the `convention`, or their defaults; `memory` is bytes or an amount such as
-    "1GiB". ValueError for an option that is not known (with the nearest that is), or a value that it can't have.
+    Options left out have the values of the `convention`, or their defaults; `memory` is a number of bytes or a text
+    such as "1GiB". ValueError for an unknown option (with the most similar known one), and for a value that it can't
+    have.
     """
     for name in options:
         if name not in option_names():
@@ -62,7 +63,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
 
 
 def filled(family: type, options: Mapping[str, Any]) -> Any:
-    """Return the dataclass with those of the options that are its fields. ValueError for a value it can't have."""
+    """Return a dataclass filled with the options that are fields of it. ValueError for a value that it can't have."""
     own = {field.name: options[field.name] for field in fields(family) if field.name in options}
     hints = get_type_hints(family, localns=RULES)
     for name, value in own.items():
@@ -75,5 +76,5 @@ def filled(family: type, options: Mapping[str, Any]) -> Any:
 
 
 def begins_with_bos(options: Mapping[str, Any]) -> bool:
-    """Return whether texts begin with the beginning-of-sequence token by the options' convention, or by default."""
+    """Return whether texts begin with the beginning-of-sequence token, by the options, their convention, or default."""
     return bool(find_convention(options.get("convention", "decomp")).options.get("bos", True))

@@ -1,21 +1,21 @@
-"""Nodes and weights of integrals over [0, 1], by rule."""
+"""Rules of numerical integration over [0, 1]: nodes, and the weight of each."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 Nodes = list[tuple[float, float]]
-"""(node, weight), from 0 to 1."""
+"""The pairs (node, weight) of a rule; nodes are in [0, 1], and the weights add up to 1."""
 
 
 def gauss_legendre(steps: int) -> Nodes:
-    """Return the nodes and weights that are exact for polynomials up to degree 2·steps − 1."""
+    """Return the nodes and weights of Gauss–Legendre, exact for polynomials up to degree 2·steps − 1."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     return list(zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
 def trapezoid(steps: int) -> Nodes:
-    """Return evenly spaced nodes, both ends among them with half weight. ValueError for less than two."""
+    """Return evenly spaced nodes from 0 to 1, the two ends with half weight. ValueError for fewer than two."""
     if steps < 2:
         raise ValueError("the trapezoid rule has both ends among its nodes: use 2 steps or more")
     inner = 1 / (steps - 1)
@@ -23,7 +23,7 @@ def trapezoid(steps: int) -> Nodes:
 
 
 def riemann(offset: float) -> Callable[[int], Nodes]:
-    """Return the rule with one node in each of equal parts, `offset` (0 to 1) of the way through it."""
+    """Return the rule with one node in each of `steps` equal parts, at `offset` (0 to 1) of the part's width."""
     return lambda steps: [((i + offset) / steps, 1 / steps) for i in range(steps)]
 
 
@@ -39,7 +39,7 @@ RULES: dict[str, Callable[[int], Nodes]] = {
 def quadrature(rule: str, steps: int) -> Nodes:
     """Return the nodes and weights of a rule over [0, 1].
 
-    ValueError, with the known ones, for an unknown rule; for no steps.
+    ValueError, with the known rules, for an unknown one, and for fewer than one step.
 
     >>> quadrature("right", 2)
     [(0.5, 0.5), (1.0, 0.5)]

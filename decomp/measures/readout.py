@@ -1,4 +1,4 @@
-"""Attributed functions as seen from the final hidden states: values, gradients, and changes under ablation."""
+"""Attributed functions of final hidden states: their values, gradients, and changes when a vector is taken away."""
 
 import math
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from decomp.measures.functions import find_function
 from decomp.measures.request import Text
 
 LINEAR = ("logit", "contrast_logit", "contrast_log2_prob")
-"""Functions that are linear in the hidden state, since normalisers cancel."""
+"""The functions that are linear in the hidden state; in a contrast of log probabilities, normalisers cancel."""
 
 SLOPES = 2**28
-"""Bytes of logits, and what belongs to them, while slopes are taken."""
+"""The bytes of logits, and of what is computed from them, that are held while gradients are taken."""
 
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """One function of the next token (and foil) of each hidden state."""
+    """An attributed function of the next token (and foil) of each target, as a function of its final hidden state."""
 
     function: str
     unembedding: Unembedding
@@ -37,7 +37,7 @@ class Readout:
 
     @cached_property
     def log2_prob(self) -> Float[Tensor, " N"]:
-        """Return the log2 probability of each next token, in bits, whatever the function."""
+        """Return the log2 probability of each next token, in bits, whichever function is attributed."""
         return next_log2_prob(self.hidden, self.next_ids, self.unembedding)
 
     @cached_property
@@ -48,18 +48,21 @@ class Readout:
 
     @cached_property
     def linear(self) -> Float[Tensor, "N E"]:
-        """Return the vectors whose products with the hidden states are a linear function, but for the head's bias."""
+        """Return for each target the vector whose product with the hidden state is the function, without head bias.
+
+        The function must be a linear one.
+        """
         self.unembedding.require_linear(f"the share of a source in {self.function}")
         return self.contrast(self.unembedding.weight)
 
     @property
     def head_bias(self) -> Float[Tensor, " N"] | None:
-        """Return what the head's bias adds to a linear function, None where there is no bias."""
+        """Return the part of the head's bias in a linear function; None where the head has no bias."""
         bias = self.unembedding.bias
         return None if bias is None else self.contrast(bias)
 
     def contrast(self, values: Float[Tensor, "V *E"]) -> Float[Tensor, "N *E"]:
-        """Return `values` of the next token, minus those of the foil where there is one, in the function's unit."""
+        """Return `values` of the next token (for contrastive functions minus the foil's), in the function's unit."""
         chosen = values[self.next_ids]
         if self.function != "logit":
             assert self.foils is not None
@@ -67,7 +70,7 @@ class Readout:
         return chosen / math.log(2) if self.function == "contrast_log2_prob" else chosen
 
     def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """Return F(z[i]) − F(z[i] − U v) for each vector v taken away from its target i (rising)."""
+        """Return F(z[i]) − F(z[i] − U v) for each row v of `vectors` and its target i; targets must not decrease."""
         if self.function in LINEAR and self.unembedding.softcap is None:
             return self.product(vectors, targets)
         if self.function in LINEAR:
@@ -83,13 +86,13 @@ class Readout:
     def prob_change(
         self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"], tokens: Int[Tensor, " N"]
     ) -> Float[Tensor, " pairs"]:
-        """Return how much probability one token of each target loses when v is taken away from the hidden state."""
+        """Return the probability that one token of each target loses when a vector is taken from its hidden state."""
         plain = self.log2_prob if tokens is self.next_ids else self.foil_log2_prob
         ablated = ablated_log2_prob(vectors, targets, self.hidden, tokens, self.unembedding)
         return plain[targets].exp2() - ablated.exp2()
 
     def logits(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """Return a function of logits, soft-capped where the model's are, with each vector taken away."""
+        """Return a function of logits without each vector; logits are soft-capped where the model's are."""
         value = target_logit(vectors, targets, self.hidden, self.next_ids, self.unembedding)
         if self.function != "logit":
             assert self.foils is not None
@@ -97,13 +100,13 @@ class Readout:
         return value / math.log(2) if self.function == "contrast_log2_prob" else value
 
     def product(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """Return the share of each vector in a linear function of its target."""
+        """Return the product of each vector with its target's linear function: its share in the function's value."""
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         parts = zip(vectors.split(ROWS), targets.split(ROWS), strict=True)
         return torch.cat([torch.linalg.vecdot(v.to(dtype), self.linear[i].to(dtype)) for v, i in parts])
 
     def gradients(self, targets: range, memory: int) -> tuple[Float[Tensor, " n"], Float[Tensor, "n E"]]:
-        """Return the values of some targets, and their gradients with respect to the hidden states."""
+        """Return the function's values for some targets, and its gradients with respect to their hidden states."""
         vocab = len(self.unembedding.weight)
         # Logits, their exponentials, and the gradients of both.
         block = max(1, memory // (4 * vocab * self.hidden.element_size()))
@@ -122,22 +125,22 @@ class Readout:
 
 @dataclass(frozen=True, eq=False)
 class FirstOrder(Readout):
-    """A function of the next token of each target as its slope at the model's own hidden state."""
+    """An attributed function replaced by its tangent at the model's own hidden states (first order)."""
 
     targets: range = range(0)
-    """The targets that are asked about; the others' slopes are left at 0."""
+    """The targets that are scored; gradients of other targets are left at 0."""
 
     @classmethod
     def of(
         cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding
     ) -> "FirstOrder":
-        """Return the slopes for the targets of a text."""
+        """Return the first-order function for the targets of a text."""
         assert function is not None
         return cls(function, unembedding, hidden[: len(text.ids) - 1], text.ids[1:], text.foils, text.targets)
 
     @cached_property
     def linear(self) -> Float[Tensor, "N E"]:
-        """Return the gradient of the function with respect to the hidden state of each target, zero for others."""
+        """Return the gradient with respect to each target's hidden state; zero for targets that are not scored."""
         slopes = torch.zeros_like(self.hidden)
         _, found = self.gradients(self.targets, SLOPES)
         slopes[self.targets.start : self.targets.stop] = found
@@ -145,8 +148,8 @@ class FirstOrder(Readout):
 
     @property
     def head_bias(self) -> None:
-        """Return None: a slope has no constant part."""
+        """Return None: a gradient has no constant part."""
 
     def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-        """Return how far the function falls by its slope when each vector is taken away from its target."""
+        """Return the decrease of the function, to first order, when each vector is taken away from its target."""
         return self.product(vectors, targets)

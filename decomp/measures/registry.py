@@ -1,4 +1,4 @@
-"""The measures by name: what each is, whose it is, and where it is computed. Imports no torch."""
+"""The registry of measures: what each is, its source in the literature, and the function that computes it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,41 +15,43 @@ if TYPE_CHECKING:
     from decomp.measures.result import Scores
 
 PLAIN_FUNCTIONS = ("logit", "log2_prob", "prob")
-"""Attributed functions of the next token alone."""
+"""The attributed functions of the next token alone."""
 CONTRAST_FUNCTIONS = ("contrast_logit", "contrast_log2_prob", "contrast_prob")
-"""Attributed functions that need a foil."""
+"""The attributed functions that compare the next token with a foil."""
 FUNCTION_NAMES = (*PLAIN_FUNCTIONS, *CONTRAST_FUNCTIONS)
-"""All of `decomp.measures.functions`."""
+"""The names of all attributed functions, which `decomp.measures.functions` computes."""
 CHAINED = ("log2_prob", "contrast_log2_prob")
-"""Attributed functions that add up over tokens that are predicted one after the other."""
+"""The attributed functions that add up over consecutive tokens, by the chain rule."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure; the module that computes it is imported at the first call."""
+    """A measure: a name, what is said of it, and the function that computes it, imported at the first call."""
 
     name: str
     implementation: str | ScoreFunction
-    """What computes it; `module:function` under `decomp.measures` is imported when it is called."""
+    """The function that computes the measure, or its name `module:function` under `decomp.measures`."""
     line: str
     citation: str
     unit: str
     functions: tuple[str, ...] = ()
-    """The attributed functions that it takes; none where it explains no number (attention)."""
+    """The attributed functions that the measure takes; empty where it explains no number, as attention."""
     default: str | None = None
     advice: str = ""
-    """For who asks for another function."""
+    """The advice in the error for a function that the measure does not take."""
     together: Literal["sum", "targets", "sources"] | None = None
-    """Which scores of tokens add up to those of several tokens together: of sources (`sources`), of predicted tokens
-    (`targets`), of both (`sum`), or of neither."""
+    """The scores of single tokens that add up to those of several tokens together.
+
+    `sources`: those of sources; `targets`: those of predicted tokens; `sum`: those of both; None: neither.
+    """
     takes_groups: bool = False
-    """Whether the measure itself takes groups of tokens as sources; otherwise the scores of their tokens are summed."""
+    """Whether the measure computes scores of groups of tokens itself; if not, scores of their tokens are summed."""
 
     def __call__(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
         """Yield the scores of each text, in order, named `measure:function` where the function is not the default.
 
-        ValueError for a function that it does not take, a contrastive one without foils, or words or spans
-        where they are not defined; for scores that are not finite.
+        ValueError for a function that the measure does not take, for a contrastive one without foils, for words or
+        spans where they are not defined, and for scores that are not finite.
         """
         self.check_strongest(request)
         function = self.function_of(request)
@@ -68,7 +70,7 @@ class Measure:
             yield [finite(in_units(s, text, request, **units), text.place) for s in named]
 
     def compute(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Yield scores with single tokens as targets, and also as sources but where the measure takes groups itself."""
+        """Yield scores of single tokens as targets, and as sources unless the measure takes groups itself."""
         from decomp.measures.units import tokens_reached  # imports torch
 
         if not self.takes_groups and request.decomposition_length is not None:
@@ -77,14 +79,14 @@ class Measure:
         return self.score_function()(model, texts, request)
 
     def score_function(self) -> ScoreFunction:
-        """Return what computes the measure, from its module where it is named by that."""
+        """Return the function that computes the measure, imported where it is given by its name."""
         if not isinstance(self.implementation, str):
             return self.implementation
         module, name = self.implementation.split(":")
         return getattr(import_module(f"decomp.measures.{module}"), name)
 
     def function_of(self, request: Request) -> str | None:
-        """Return the attributed function asked for. ValueError for one that the measure does not take."""
+        """Return the attributed function of a request. ValueError for one that the measure does not take."""
         if request.function is None:
             return request.usual.get(self.name, self.default)
         if request.function in self.functions:
@@ -98,7 +100,7 @@ class Measure:
         )
 
     def adds_up(self, request: Request) -> bool:
-        """Return whether the scores of several sources add up to that of these sources together."""
+        """Return whether the scores of several sources add up to the score of these sources taken together."""
         return self.together == "sum" and request.gradients.reduce == "sum"
 
     def check_sources(self, request: Request) -> None:
@@ -114,7 +116,7 @@ class Measure:
             raise ValueError(f"--strongest (strongest=) is of delta_lp alone: score {self.name} without it")
 
     def check_together(self, request: Request) -> None:
-        """Raise ValueError where the measure is not defined for words and spans as what is predicted."""
+        """Raise ValueError where the measure is not defined for predicted words and spans."""
         if not (self.together == "targets" or self.adds_up(request)):
             raise ValueError(f"{self.name} of tokens does not add up to that of words: score single tokens")
         if self.function_of(request) not in CHAINED:
@@ -269,15 +271,15 @@ MEASURES = (
     ),
 )
 SCORES = {measure.name: measure for measure in MEASURES}
-"""Every measure by name: those of the package, and those that were registered."""
+"""All measures by name: those of the package, and those that have been registered."""
 ENTRY_POINTS = "decomp.measures"
-"""The group in which installed packages name measures of theirs, each by an object whose import registers it."""
+"""The group of entry points by which installed packages offer measures; importing one must register it."""
 
 
 def find_measure(name: str) -> Measure:
-    """Return the measure of that name, registered, or named by an installed package's entry point.
+    """Return the measure of a name, which is one of the package, registered, or offered by an installed package.
 
-    ValueError, with the known ones, for an unknown name, and where the package does not register it.
+    ValueError, with the known names, for an unknown one, and for an installed package that does not register it.
     """
     if name not in SCORES:
         found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
@@ -288,12 +290,12 @@ def find_measure(name: str) -> Measure:
 
 
 def measure_names() -> list[str]:
-    """Return the names of all measures, those of installed packages last; none of these is imported."""
+    """Return the names of all measures, those of installed packages last; no package is imported for that."""
     return [*SCORES, *sorted({point.name for point in entry_points(group=ENTRY_POINTS)} - SCORES.keys())]
 
 
 def load(point: EntryPoint) -> None:
-    """Import what an entry point names. ValueError where that fails, or registers no measure of its name."""
+    """Import an entry point. ValueError where that fails, or does not register a measure of the entry point's name."""
     origin = f"the measure {point.name} of {point.value}"
     try:
         point.load()
@@ -304,8 +306,11 @@ def load(point: EntryPoint) -> None:
 
 
 def add_measure(measure: Measure) -> None:
-    """Make a measure known to commands and scripts. ValueError for a name that is taken or can't stand in a table,
-    functions that are unknown, and a default that is none of them."""
+    """Add a measure to `SCORES`, by which commands and functions find it.
+
+    ValueError for a name that is taken or can't be part of a table, for unknown functions, and for a default that is
+    not one of its functions.
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", measure.name):
         raise ValueError(f"{measure.name!r} can't name a measure: use a letter, then letters, digits, _ . -")
     if measure.name in SCORES:

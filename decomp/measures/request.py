@@ -1,4 +1,4 @@
-"""What every measure is asked with, and what it gives back. Imports no torch: commands read the defaults."""
+"""The request and the text that every measure is computed from; importing it takes no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,80 +22,91 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GradientOptions:
-    """How gradients are taken, and along which path to the baseline."""
+    """The options of gradient measures: with respect to what gradients are taken, and along which path."""
 
     positions: bool = False
-    """Whether gradients are with respect to token plus position embedding, not to the token embedding alone."""
+    """Whether gradients are with respect to the sum of token and position embeddings, not to the former alone."""
     reduce: Literal["sum", "norm"] = "sum"
-    """How gradients become one number a source: by their signed sum over hidden, or their norm."""
+    """The reduction of a source's gradient over the embedding's width: its signed sum, or its norm."""
     norm: Literal["l1", "l2"] = "l2"
     steps: int = 20
-    """Nodes of the path from baseline to input."""
+    """The number of points on the path from baseline to input."""
     quadrature: str = "gauss-legendre"
     baseline: str | int = "auto"
-    """`zero`, `mean` (of all embeddings), or a token by its id; see `with_token_ids` for its name. `auto` is `zero`
-    where position embeddings are added to it, else `mean`: from zero alone a norm leaps, and no path converges."""
+    """The baseline: `zero`, `mean` (of all token embeddings), the id or name of a token, or `auto`.
+
+    `auto` is `zero` where position embeddings are added to it, else `mean`: at zero itself a norm is discontinuous, so
+    that no path from there converges.
+    """
     strategy: Literal["greedy", "maxcount"] = "greedy"
-    """How discretised integrated gradients choose among neighbours."""
+    """The strategy by which discretised integrated gradients choose the next word of a path."""
     dig_steps: Literal["anchors", "points"] = "anchors"
-    """What `steps` counts for discretised integrated gradients: the words between word and baseline, or all points of
-    the path, both ends among them."""
+    """The meaning of `steps` for discretised integrated gradients.
+
+    `anchors`: the words between a word and the baseline; `points`: all points of the path, both ends included.
+    """
     neighbors: int = 500
-    """Nearest embeddings that discretised integrated gradients choose among."""
+    """The number of nearest embeddings among which discretised integrated gradients choose."""
 
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """Which layers and heads attention measures are of."""
+    """The options of attention measures: layers and heads, each by itself or together."""
 
     layers: Literal["last", "mean", "each"] = "last"
     heads: Literal["mean", "each"] = "mean"
     final_norm: bool = False
-    """Value zeroing compares outputs of the last layer as they are read out, after the final norm and projection."""
+    """Whether value zeroing compares outputs of the last layer after the final norm and projection."""
 
 
 @dataclass(frozen=True)
 class OcclusionOptions:
-    """What takes the place of a source."""
+    """The options of occlusion: what takes the place of a removed source."""
 
     replacement: str | int = "mask"
-    """`mask` (as if it were not there, positions stay), `key` (its key alone is hidden: the newest source, whose
-    position predicts, keeps its residual stream), or a token by its id."""
+    """The replacement of a source: `mask`, `key`, or the id or name of a token.
+
+    `mask`: as if the source were not there, with unchanged positions of the others. `key`: its keys are hidden, but the
+    position that predicts keeps its residual stream.
+    """
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a measure is computed with: the same for all measures of a table."""
+    """The options by which measures are computed, the same for all measures of a table."""
 
     decomposition_length: int | None = None
     activation_rule: "ActivationRule" = "tangent"
     gate_rule: "GateRule" = "half"
     memory: int = 2**30
     extra: bool = False
-    """Score `<bias>` and `<remainder>` too."""
+    """Whether to score `<bias>` and `<remainder>`, too."""
     function: str | None = None
-    """The attributed function by name (see `decomp.measures.functions`); None for the measure's own default."""
+    """The name of the attributed function, such as `log2_prob`; None for each measure's own default."""
     usual: Mapping[str, str] = field(default_factory=dict)
-    """The attributed function of measures where none is asked for and a convention has another than the measure."""
+    """The attributed functions, by measure, by which a convention replaces the measure's default."""
     span: int = 1
-    """Units (tokens, or words where the texts have some) that are predicted together, by the chain rule."""
+    """The number of units (words, or tokens of texts without words) predicted together, by the chain rule."""
     strongest: int | None = None
-    """Score so many sources, those with the largest first-order scores, and all others together; None for every one."""
+    """The number of sources to score one by one, those with the largest first-order scores; None for all.
+
+    All other sources are then scored together.
+    """
     own: bool = False
-    """Score `<own>`, what a predicted word or span owes to its own earlier tokens, whatever `extra` says."""
+    """Whether to score `<own>`, the earlier tokens of a predicted word or span itself, whatever `extra` says."""
     gradients: GradientOptions = field(default_factory=GradientOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     occlusion: OcclusionOptions = field(default_factory=OcclusionOptions)
 
     @property
     def rules(self) -> "Rules":
-        """Return how activations and gates are made linear. ValueError for an unknown rule."""
+        """Return the rules by which activations and gates are made linear. ValueError for an unknown rule."""
         from decomp.core.rules import Rules  # imports torch
 
         return Rules(self.activation_rule, self.gate_rule)
 
     def resolved(self, model: "Model", tokenizer: Tokenizer) -> "Request":
-        """Return the request with what is chosen by model or tokenizer as it is for these."""
+        """Return the request with values that depend on the model or tokenizer (`auto`, names of tokens) filled in."""
         named = self.with_token_ids(tokenizer)
         if named.gradients.baseline != "auto":
             return named
@@ -103,9 +114,9 @@ class Request:
         return replace(named, gradients=replace(named.gradients, baseline=baseline))
 
     def with_token_ids(self, tokenizer: Tokenizer) -> "Request":
-        """Return the request with baseline and replacement as ids, where they are named by a token.
+        """Return the request with baseline and replacement as token ids where they name a token.
 
-        ValueError for a name that is no single token of the tokenizer.
+        ValueError for a name that is not a single token of the tokenizer.
         """
         gradients, occlusion = self.gradients, self.occlusion
         return replace(
@@ -116,9 +127,9 @@ class Request:
 
 
 def token_id(name: str | int, tokenizer: Tokenizer, kept: Sequence[str]) -> str | int:
-    """Return the id of `pad`, `unk`, `id:N`, or a text that is one token; names in `kept` stay.
+    """Return the token id that a name stands for: `pad`, `unk`, `id:N`, or a text that is one token.
 
-    ValueError if there is none.
+    Names in `kept` are returned as they are. ValueError for a name that stands for no token.
     """
     if isinstance(name, int) or name in kept:
         return name
@@ -139,20 +150,20 @@ def token_id(name: str | int, tokenizer: Tokenizer, kept: Sequence[str]) -> str 
 
 @dataclass(frozen=True)
 class Text:
-    """A text as measures take it: its tokens, and the targets whose next token is scored."""
+    """A text to be scored: its token ids, its targets (whose next tokens are predicted), and its sources."""
 
     ids: "Int[Tensor, ' T']"
     targets: range
     foils: "Int[Tensor, 'T-1'] | None" = None
-    """Per target the token that the next one is contrasted with, for contrastive functions."""
+    """For each target, the token id that contrastive functions compare the next token with; None without foils."""
     words: "Int[Tensor, ' T'] | None" = None
-    """Per token its word, rising from 0 without gaps: words are then the targets of the scores."""
+    """The word of each token, numbered from 0 without gaps; scores are then of predicted words. None for tokens."""
     sources: "Partition | None" = None
-    """Which source each token belongs to; where none is given, its word, or it is a source of its own."""
+    """The source that each token belongs to; None for its word, or where there are no words the token itself."""
     has_bos: bool = False
-    """Whether the first token is the beginning of sequence, which is shown and never among the strongest sources."""
+    """Whether the first token is the beginning-of-sequence token, which never counts as a strongest source."""
     place: str = ""
-    """Where the text is from, for who reads an error: `article 3, window 0`."""
+    """The place of the text in its corpus, for messages of errors: `article 3, window 0`."""
 
     def on(self, device: "torch.device") -> "Text":
         """Return the text with its tokens on a device."""
@@ -162,7 +173,7 @@ class Text:
 
     @cached_property
     def partition(self) -> "Partition":
-        """Return which source each token belongs to."""
+        """Return the source of each token, the default filled in."""
         from decomp.core.partition import Partition  # imports torch
 
         if self.sources is not None:
@@ -171,21 +182,21 @@ class Text:
 
     @property
     def has_groups(self) -> bool:
-        """Return whether a source has several tokens; what is predicted last, a word, is none."""
+        """Return whether any source has several tokens; the last word, which is only predicted, does not count."""
         sizes = self.partition.labels.bincount()
         return bool((sizes > 1).any() if self.sources is not None else (sizes[:-1] > 1).any())
 
     @property
     def units(self) -> int:
-        """Return the number of words, or of tokens where words do not count."""
+        """Return the number of words, or of tokens for a text without words."""
         return len(self.ids) if self.words is None else int(self.words[-1]) + 1
 
 
 class ScoreFunction(Protocol):
-    """A function that computes a measure."""
+    """A function that computes a measure: from a model, texts and a request, the scores of each text."""
 
     def __call__(self, model: "Model", texts: Sequence[Text], request: Request) -> "Iterator[list[Scores]]":
-        """Yield the scores of each text, in order: usually one, several where a measure is in parts (heads).
+        """Yield the scores of each text, in order: a list of one, or of several for a measure in parts, as by heads.
 
-        The request's function is None only for measures that take none.
+        The request's `function` is None only for measures that take no attributed function.
         """

@@ -1,4 +1,4 @@
-"""What every measure gives back, and the rule that all of it passes."""
+"""The scores that every measure returns, and the check that they are finite."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one measure on one window, each of whose `targets` predicts the next token."""
+    """The scores of one measure for one text: of every source, for every predicted token."""
 
     measure: str
     targets: range
@@ -17,17 +17,17 @@ class Scores:
     log2_prob: Float[Tensor, "T-1"]
     """The log2 probability of the next token, in bits."""
     scores: Float[Tensor, "T-1 S"]
-    """(target, source), in the measure's unit."""
+    """The score of each source (column) for each target (row), in the measure's unit."""
     extra: dict[str, Float[Tensor, "T-1"]]
-    """What is no token (`<bias>`, `<remainder>`)."""
+    """The scores for each target of what is no token, by name: `<bias>`, `<remainder>` …"""
     begun: Sequence[int] | None = None
-    """How many sources have begun by each target, where these are groups; as many as targets where they are alike."""
+    """The number of sources that have begun by each target, where sources are groups of tokens; None for tokens."""
 
     carried: Sequence[int] | None = None
-    """The sources that have scores, where these are the strongest alone."""
+    """The numbers of the sources that have scores, where only the strongest have; None for all."""
 
     def sources(self, target: int) -> range:
-        """Return the sources that are kept for a target, oldest first. ValueError where only some have scores."""
+        """Return the sources that are kept for a target, oldest first. ValueError for scores of the strongest alone."""
         if self.carried is not None:
             raise ValueError("the scores of the strongest sources alone give no ranking of all: leave out strongest")
         begun = target + 1 if self.begun is None else self.begun[target]
@@ -35,9 +35,9 @@ class Scores:
 
 
 def finite(scores: Scores, place: str = "") -> Scores:
-    """Return the scores as they are, none of them infinite or no number.
+    """Return the scores unchanged, after a check that all of them are finite.
 
-    ValueError otherwise, which names the measure, the source and target, and the `place` (article and window).
+    ValueError for a score that is NaN or infinite, with the measure, the target and source, and the text's `place`.
     """
     targets = slice(scores.targets.start, scores.targets.stop)
     for name, every in {"the log2 probability": scores.log2_prob, "": scores.scores, **scores.extra}.items():

@@ -1,6 +1,6 @@
-"""ΔLP of the strongest sources of one prediction alone: a screen finds them, and they are carried exactly.
+"""Exact ΔLP of the strongest sources of one prediction, which first-order scores find, and of all others together.
 
-The rest of the context is one source too, so that few streams are carried whatever the text's length.
+Since all other sources are carried as one, the cost does not grow with their number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,27 @@ from decomp.measures.result import Scores
 from decomp.measures.units import begun_before, kept_count
 
 OTHERS = "<others>"
-"""The row of all sources that are not carried one by one: what goes when all of them are taken away at once."""
+"""The name of the row of all sources that are not scored one by one: their score when all are taken away at once."""
 REMAINDER = "<remainder>"
 
 
 @dataclass(frozen=True)
 class Division:
-    """Which sources of a text are carried one by one, and which together."""
+    """A division of a text's sources into those scored one by one and those scored together."""
 
     role: Int[Tensor, " S"]
-    """Per source the one that it is carried with: itself, or the first of those that are carried together."""
+    """For each source, the number of its group: itself, or the first of the sources that it is scored with."""
     others: int | None
-    """The first source of the context that is not among the strongest, None where all are."""
+    """The first source of the context that is not among the strongest; None where all are."""
     older: int | None
-    """The first source that is older than the decomposition length, None where there is none."""
+    """The first source that is older than the decomposition length; None where none is."""
 
 
 def strongest(score: ScoreFunction, model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield for each text the scores of the `request.strongest` sources whose first-order scores are the largest.
+    """Yield for each text the scores of the `request.strongest` sources with the largest absolute first-order scores.
 
-    `score` gives exact scores of any sources: of these, of all others together (`<others>`), and of those that are
-    older than the decomposition length (`<remainder>`). The beginning of sequence has a score of its own beside them.
+    `score` computes the exact scores: of these sources one by one, of all others together (row `<others>`), and of
+    those older than the decomposition length (row `<remainder>`). The beginning-of-sequence token has a score besides.
     ValueError for a text with more than one prediction (token, word or span).
     """
     for text in texts:
@@ -50,7 +50,7 @@ def strongest(score: ScoreFunction, model: Model, texts: Sequence[Text], request
 
 
 def first_order_screen(model: Model, text: Text, request: Request) -> Scores:
-    """Return the first-order scores of a text's one prediction. ValueError where it has several."""
+    """Return the first-order scores of a text's only prediction. ValueError for a text with several."""
     asked = replace(request, strongest=None, extra=False, own=False)
     (screen,) = next(iter(find_measure("first_order")(model, [text], asked)))
     if len(screen.targets) != 1:
@@ -62,9 +62,9 @@ def first_order_screen(model: Model, text: Text, request: Request) -> Scores:
 
 
 def divided(text: Text, screen: Scores, request: Request) -> Division:
-    """Return the sources with the largest first-order scores, apart from all others of the context.
+    """Return the division of a text's sources: those with the largest first-order scores one by one, others together.
 
-    Those that begin within the prediction, a span's own tokens, are carried together too.
+    Sources that begin within the prediction, such as a span's own earlier tokens, are together, too.
     """
     target = screen.targets.start
     context = int(begun_before(text)[target])
@@ -80,7 +80,7 @@ def divided(text: Text, screen: Scores, request: Request) -> Division:
 
 
 def in_place(whole: Scores, grouped: Partition, sources: Partition, division: Division) -> Scores:
-    """Return the scores of the strongest in a text's own columns, those of groups as rows that are no token."""
+    """Return the scores of the strongest in the columns of the text's own sources, and those of groups by name."""
     scores = whole.scores.new_zeros(len(whole.scores), sources.count)
     extra, carried = {n: values for n, values in whole.extra.items() if n != REMAINDER}, []
     for group, begin in enumerate(grouped.begins):

@@ -1,4 +1,4 @@
-"""Transformed vectors: what each position gives to each other one in the attention of one layer."""
+"""Transformed vectors: the vector that attention moves from each position to each other one in a layer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoin
 from decomp.measures.maps import LayerMap
 
 StepRows = Callable[["AttentionStep", range], Float[Tensor, "*H targets T"]]
-"""A function that gives some targets' rows of one layer's map."""
+"""A function of a layer's attention and a range of targets that returns these targets' rows of the layer's map."""
 
 
 @dataclass(frozen=True)
 class AttentionStep:
-    """The attention of one block on one text, and the residual stream that its stage is given."""
+    """The attention of one block on one text, with the residual stream that it reads."""
 
     layer: int
     stage: FrozenStage
@@ -26,7 +26,7 @@ class AttentionStep:
 
     @property
     def branch(self) -> FrozenBranch:
-        """Return the attention with the norms around it."""
+        """Return the attention with the norms before and after it."""
         return self.stage.branches[0]
 
     @property
@@ -35,22 +35,22 @@ class AttentionStep:
         return self.branch.attention.attention
 
     def weights(self, targets: range) -> Float[Tensor, "H targets T"]:
-        """Return the attention weights of some targets."""
+        """Return the attention weights of a range of targets on all positions."""
         return self.branch.attention.rows(targets.start, targets.stop)
 
     @cached_property
     def values(self) -> Float[Tensor, "T H V"]:
-        """Return x_j W_V + b_V of each head, x after the norm before."""
+        """Return x_j W_V + b_V of each head, where x is the stream after the norm before the attention."""
         x = self.branch.normed(self.inputs, with_bias=True)
         return self.branch.attention.values(x, with_bias=True).transpose(0, 1)
 
     def transformed(self, targets: range) -> Float[Tensor, "targets T D"]:
-        """Return Σ_h α^h[i, j] f^h(x_j), f^h(x) = (x W_V^h + b_V^h) W_O^h (Kobayashi et al. 2020, eq. 5), no b_O."""
+        """Return Σ_h α^h[i, j] f^h(x_j) with f^h(x) = (x W_V^h + b_V^h) W_O^h (Kobayashi et al. 2020, eq. 5)."""
         weighted = self.weights(targets).permute(1, 2, 0)[..., None] * self.values
         return weighted.flatten(2) @ self.attention.output.weight
 
     def added(self, targets: range) -> Float[Tensor, "targets T D"]:
-        """Return what the transformed vectors add to the residual stream: through the frozen norm after, if any."""
+        """Return the transformed vectors as they are added to the residual stream: after the frozen norm, if any."""
         vectors, norm_out = self.transformed(targets), self.branch.norm_out
         if norm_out is None:
             return vectors
@@ -58,9 +58,9 @@ class AttentionStep:
         return norm_out.norm.scale(norm_out.norm.standardise(vectors, inverse_std), with_bias=False)
 
     def added_and_residual(self, targets: range) -> Float[Tensor, "targets T D"]:
-        """Return what is added, with the residual x_i where j = i (Kobayashi et al. 2021, eq. 9).
+        """Return the added vectors, with the residual x_i where j = i (Kobayashi et al. 2021, eq. 9).
 
-        These are the T_i(x_j) of Ferrando et al. (2022).
+        Ferrando et al. (2022) call them T_i(x_j).
         """
         vectors = self.added(targets)
         places = torch.arange(len(targets), device=vectors.device)
@@ -69,20 +69,20 @@ class AttentionStep:
 
     @cached_property
     def output(self) -> Float[Tensor, "T D"]:
-        """Return the attention's output, b_O included, before any norm after it."""
+        """Return the attention's output, its bias b_O included, before any norm after it."""
         operator = self.branch.operator
         return operator.carry(self.branch.normed(self.inputs, with_bias=True), with_bias=True)
 
     @cached_property
     def total(self) -> Float[Tensor, "T D"]:
-        """Return the sum of the residual stream and what the attention adds to it, before any norm of the sum."""
+        """Return the residual stream plus what the attention adds to it, before any norm of the sum."""
         return self.inputs + self.branch.carry(self.inputs, with_bias=True)
 
 
 def attention_steps(point: OperatingPoint) -> list[AttentionStep]:
-    """Return the attention of each block, from an operating point with every layer.
+    """Return the attention of each block, from an operating point that has the hidden states of every layer.
 
-    ValueError for a block that does not begin with one.
+    ValueError for a block that does not begin with an attention.
     """
     steps = []
     for layer, (block, inputs) in enumerate(zip(point.blocks, point.hidden_layers[:-1], strict=True)):
@@ -93,9 +93,9 @@ def attention_steps(point: OperatingPoint) -> list[AttentionStep]:
 
 
 def blockwise(steps: Sequence[AttentionStep], memory: int, numbers: int, rows: StepRows) -> LayerMap:
-    """Return maps computed for some targets at a time: as many as hold `numbers` per pair within `memory` bytes.
+    """Return a function that computes a layer's map for as many targets at a time as fit into `memory` bytes.
 
-    Rows of targets that nobody asked for are zero.
+    `numbers` is how many numbers are held for each (target, source) pair. Rows of targets not asked for are zero.
     """
 
     def compute(layer: int, targets: range) -> Tensor:
@@ -111,6 +111,6 @@ def blockwise(steps: Sequence[AttentionStep], memory: int, numbers: int, rows: S
 
 
 def target_blocks(targets: range, bytes_each: int, memory: int) -> Iterator[range]:
-    """Yield runs of targets whose buffers fit into `memory` bytes, at least one target each; one empty run of none."""
+    """Yield ranges of targets that fit into `memory` bytes, of at least one target; for no targets one empty range."""
     step = max(1, memory // bytes_each)
     return (targets[i : i + step] for i in range(0, max(1, len(targets)), step))

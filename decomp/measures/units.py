@@ -1,4 +1,4 @@
-"""Words, and spans of several tokens or words, as what is predicted; any groups of tokens as sources."""
+"""Turning scores of single tokens into those of predicted words and spans, and of groups of tokens as sources."""
 
 from dataclasses import replace
 
@@ -12,17 +12,17 @@ from decomp.measures.result import Scores
 
 
 def kept_count(text: Text, request: Request) -> int:
-    """Return how many of the most recent sources are kept for a target at most."""
+    """Return the largest number of most recent sources that are kept for a target."""
     return min(request.decomposition_length or text.partition.count, text.partition.count)
 
 
 def next_words(words: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
-    """Return the word of the token that each target predicts; a new one after the last."""
+    """Return the word of the token that each target predicts; for the last target, the number of a further word."""
     return torch.cat([words[1:], words[-1:] + 1])
 
 
 def begun_before(text: Text) -> Int[Tensor, " units"]:
-    """Return how many sources have begun when what follows each unit (token or word) is predicted."""
+    """Return for each unit (token or word) the number of sources that have begun when the next unit is predicted."""
     begun = text.partition.begun
     if text.words is None:
         return begun
@@ -31,29 +31,29 @@ def begun_before(text: Text) -> Int[Tensor, " units"]:
 
 
 def oldest_kept(text: Text, request: Request) -> Int[Tensor, " T"]:
-    """Return the oldest source that counts for the token after each target: in the earliest span that has it."""
+    """Return the oldest source that counts for the prediction of each target, in the earliest span that it is in."""
     following = torch.arange(1, len(text.ids) + 1) if text.words is None else next_words(text.words.cpu())
     begun = begun_before(text)[(following - request.span).clamp(min=0)]
     return (begun - kept_count(text, request)).clamp(min=0)
 
 
 def sources_reached(text: Text, request: Request) -> int:
-    """Return the decomposition length, in sources, that holds the kept ones of every target token."""
+    """Return the decomposition length, in sources, that covers the kept sources of every target."""
     return int((text.partition.begun - oldest_kept(text, request)).max())
 
 
 def tokens_reached(text: Text, request: Request) -> int:
-    """Return the decomposition length, in tokens, that holds all tokens of the kept sources of every target."""
+    """Return the decomposition length, in tokens, that covers all tokens of the kept sources of every target."""
     first_token = torch.tensor(text.partition.begins)[oldest_kept(text, request)]
     return int((torch.arange(len(text.ids)) - first_token).max()) + 1
 
 
 def in_units(result: Scores, text: Text, request: Request, *, sum_sources: bool, additive: bool) -> Scores:
-    """Return scores of single tokens as those that were asked for: of words and spans, over the kept sources.
+    """Return the scores of single tokens turned into those of the words, spans and sources of the request.
 
-    Targets are summed by the chain rule: log probabilities add up, and so do their changes. `sum_sources`: the
-    scores still have tokens for sources, to be summed by group. `additive`: sums of scores are scores of sums, so that
-    there are rows that are no token (`<own>`, `<remainder>`) where these are asked for.
+    Scores of targets are summed by the chain rule: log probabilities add up, and so do their changes. `sum_sources`
+    says that the columns are still tokens, to be summed by source. `additive` says that the score of several sources
+    together is the sum of theirs, so that there may be rows of what is no token (`<own>`, `<remainder>`).
     """
     with_rows = bool(result.extra) or (additive and request.extra)
     if sum_sources:
@@ -68,9 +68,9 @@ def in_units(result: Scores, text: Text, request: Request, *, sum_sources: bool,
 
 
 def kept_sources(result: Scores, text: Text, request: Request, with_rows: bool) -> Scores:
-    """Return scores over the most recent sources that are kept; `with_rows`, those of older ones as `<remainder>`.
+    """Return scores of the most recent sources alone; `with_rows`, the sum over older ones becomes `<remainder>`.
 
-    Measures may leave out older sources themselves, and give what they are together.
+    A measure may have left out the older sources itself, and given a score of all of them together.
     """
     length, begun = kept_count(text, request), begun_before(text)
     plain = torch.equal(begun, torch.arange(1, len(begun) + 1))
@@ -85,14 +85,14 @@ def kept_sources(result: Scores, text: Text, request: Request, with_rows: bool) 
 
 
 def numbers_of(result: Scores) -> Int[Tensor, " sources"]:
-    """Return the numbers of all sources."""
+    """Return the numbers of all sources, which are the columns of the scores."""
     return torch.arange(result.scores.shape[1], device=result.scores.device)
 
 
 def apart_from_own(result: Scores, text: Text, wanted: bool) -> Scores:
-    """Return scores whose sources begin before the predicted word or span: what begins within it is no context.
+    """Return scores of the sources that begin before the predicted word or span, which are its context.
 
-    It goes to `<own>` where that is wanted.
+    The sum over sources that begin within it becomes the row `<own>` if `wanted`.
     """
     context = numbers_of(result) < begun_before(text)[: len(result.scores), None].to(result.scores.device)
     own = {"<own>": result.scores.where(~context, 0).sum(1)} if wanted else {}
@@ -100,7 +100,7 @@ def apart_from_own(result: Scores, text: Text, wanted: bool) -> Scores:
 
 
 def summed_by_source(scores: Float[Tensor, "targets tokens"], partition: Partition) -> Float[Tensor, "targets sources"]:
-    """Return the sums over the tokens of each source; the scores may end before the text does."""
+    """Return scores summed over the tokens of each source; they may have fewer columns than the text has tokens."""
     if partition.is_tokens:
         return scores
     sums = scores.new_zeros(len(scores), partition.count)
@@ -108,7 +108,7 @@ def summed_by_source(scores: Float[Tensor, "targets tokens"], partition: Partiti
 
 
 def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
-    """Return scores whose targets are words, summed over tokens; a word counts if all of its tokens are predicted."""
+    """Return scores summed over the tokens of each predicted word; words with tokens not predicted are left out."""
     predicted, count = words[1:], int(words[-1])
     inside = predicted > 0
 
@@ -126,7 +126,7 @@ def by_word(result: Scores, words: Int[Tensor, " T"]) -> Scores:
 
 
 def words_predicted(targets: range, words: Int[Tensor, " T"]) -> range:
-    """Return the words (less one, as a target stands before what it predicts) whose tokens are all predicted."""
+    """Return the targets of the words whose tokens are all predicted: a word's number minus one."""
     if not targets:
         return targets
     first, last = targets.start + 1, targets.stop
@@ -137,7 +137,7 @@ def words_predicted(targets: range, words: Int[Tensor, " T"]) -> range:
 
 
 def by_span(result: Scores, span: int) -> Scores:
-    """Return scores whose targets are summed with the `span` − 1 after them."""
+    """Return scores of spans: each target's scores summed with those of the `span` − 1 targets after it."""
 
     def summed(values: Tensor) -> Tensor:
         return values.unfold(0, span, 1).sum(-1) if len(values) >= span else values[:0]

@@ -1,4 +1,4 @@
-"""Value zeroing: how much a layer's output turns when one token's value vectors are zero (Mohebbi et al. 2023)."""
+"""Value zeroing: the change of direction of a layer's output when a token's values are zero (Mohebbi et al. 2023)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,15 +15,15 @@ from decomp.measures.transformed import AttentionStep, attention_steps, blockwis
 
 
 def cosine_distance(x: Float[Tensor, "*rows D"], y: Float[Tensor, "*rows D"]) -> Float[Tensor, " *rows"]:
-    """Return 1 − cos(x, y), as half the squared distance of the unit vectors: small ones are not lost in rounding."""
+    """Return 1 − cos(x, y), as half the squared distance of the unit vectors, which is accurate for small angles."""
     unit = torch.nn.functional.normalize
     return (unit(x, dim=-1) - unit(y, dim=-1)).square().sum(-1) / 2
 
 
 def zeroed_rows(model: Model, step: AttentionStep, targets: range, final_norm: bool) -> Float[Tensor, "targets T"]:
-    """Return 1 − cos of a block's output with and without the values of j in all heads (Mohebbi et al. 2023, eq. 4).
+    """Return 1 − cos of a block's outputs with and without the values of j in all heads (Mohebbi et al. 2023, eq. 4).
 
-    The block's input is the model's own; its output is taken before the final norm, or after it with `final_norm`.
+    The block's input is the model's own. Outputs are compared before the final norm, or with `final_norm` after it.
     """
     place = slice(targets.start, targets.stop)
     inputs, whole = step.inputs[place], step.output[place]
@@ -40,7 +40,7 @@ def zeroed_rows(model: Model, step: AttentionStep, targets: range, final_norm: b
 
 
 def zeroing_maps(model: Model, point: OperatingPoint, request: Request) -> LayerMap:
-    """Return what gives the rows of each layer's map, which sum to 1."""
+    """Return a function that gives the rows of each layer's map, which sum to 1."""
     network, final_norm = model.network(), request.attention.final_norm
     numbers = 6 * point.embedding.shape[-1] + (network.inputs + 1) * network.neurons
     compute = blockwise(
@@ -51,7 +51,7 @@ def zeroing_maps(model: Model, point: OperatingPoint, request: Request) -> Layer
 
 @torch.no_grad()
 def value_zeroing(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield value zeroing in the last layer, in each, or the mean over layers (Mohebbi et al. 2023)."""
+    """Yield value zeroing in the last layer, in each layer, or its mean over layers (Mohebbi et al. 2023)."""
     refuse_heads("value_zeroing", request)
     for text, point in recorded(model, texts, request):
         maps = layers_of(len(point.blocks), text.targets, request, zeroing_maps(model, point, request))
@@ -60,7 +60,7 @@ def value_zeroing(model: Model, texts: Sequence[Text], request: Request) -> Iter
 
 @torch.no_grad()
 def value_zeroing_rollout(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield products of the layers' maps; they hold the residual already (Mohebbi et al. 2023, section 3)."""
+    """Yield products of the layers' maps of value zeroing, which include residuals (Mohebbi et al. 2023, section 3)."""
     refuse_heads("value_zeroing_rollout", request)
     for text, point in recorded(model, texts, request):
         zeroing, every = zeroing_maps(model, point, request), range(len(point))

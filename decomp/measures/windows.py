@@ -1,4 +1,4 @@
-"""Measures on the windows of a corpus, some windows computed together."""
+"""Computing measures on the windows of a corpus, in batches of windows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from decomp.measures.result import Scores
 
 
 def partition_of(window: TokenisedWindow, sources: Sources | None, unit: Unit = "token") -> Partition | None:
-    """Return which source each token of a window belongs to; None where sources are what is predicted."""
+    """Return the source of each token of a window; None where sources are the same unit as what is predicted."""
     found = source_labels(window, sources, unit)
     if found is None:
         return None
@@ -28,7 +28,7 @@ def partition_of(window: TokenisedWindow, sources: Sources | None, unit: Unit = 
 
 
 def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token", sources: Sources | None = None) -> Text:
-    """Return the text that measures are asked about: a window's tokens on a device, their words and sources."""
+    """Return a window as the text that measures score: its tokens on a device, their words and sources."""
     words = window.word_of_tokens().to(device) if unit == "word" else None
     place = f"article {window.window.article}, window {window.window.number}"
     partition = partition_of(window, sources, unit)
@@ -37,7 +37,7 @@ def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token", sources:
 
 
 def check_predicted(windows: Sequence[TokenisedWindow], unit: Unit = "token", span: int = 1) -> None:
-    """Raise ValueError where no window predicts a single unit (token or word), or `span` of them."""
+    """Raise ValueError where no window predicts any unit (token or word), or a span of `span` units."""
     units = [window.in_words() if unit == "word" else window for window in windows]
     counts = [len(each.window.targets) for each in units]
     if max(counts, default=0) == 0:
@@ -55,10 +55,10 @@ def measure_windows(
     unit: Unit = "token",
     sources: Sources | None = None,
 ) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
-    """Yield each window with the scores of all measures on it, in order.
+    """Yield each window with the scores of all measures, in order.
 
-    `batch_size` windows are computed together, by default as many as have the tokens of one full window; those that
-    predict spans of another length are computed apart.
+    `batch_size` windows are computed together, by default as many as have the tokens of one full window. Windows that
+    predict spans of different lengths are computed separately.
     """
     for span, alike in groupby(windows, attrgetter("span")):
         yield from measure_alike(model, list(alike), measures, replace(request, span=span), batch_size, unit, sources)
@@ -73,7 +73,7 @@ def measure_alike(
     unit: Unit,
     sources: Sources | None,
 ) -> Iterator[tuple[TokenisedWindow, list[Scores]]]:
-    """Yield each window with the scores of all measures on it; all windows predict spans of the request's length."""
+    """Yield each window with the scores of all measures; all windows must predict spans of the request's length."""
     for numbers in in_batches([len(window.ids) for window in windows], batch_size, model.max_length()):
         batch = windows[numbers.start : numbers.stop]
         texts = [text_of(window, model.device, unit, sources) for window in batch]
