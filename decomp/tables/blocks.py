@@ -1,5 +1,7 @@
-"""Rows of a table column by column: numbers as arrays, texts once each. All that is done with long tables is done with
-these, an array at a time."""
+"""Rows of a table, column by column: numbers as arrays, each distinct text once.
+
+All operations on long tables work on these blocks, an array at a time.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +13,10 @@ from jaxtyping import Bool, Int, Shaped
 
 Row = tuple[Any, ...]
 BLOCK = 2**15
-"""Rows that are turned into arrays, or back, at once."""
+"""The number of rows that are converted to arrays, or back, at once."""
 
 Values = Shaped[np.ndarray, " rows"]
-"""Numbers and truth values; masked where integers are missing, NaN where real numbers are."""
+"""Numbers and truth values of a column; missing integers are masked, missing real numbers NaN."""
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("article", "window", "position", "source_position", "distance", "span"), int),
@@ -31,15 +33,15 @@ TYPES: dict[str, type] = {
     "source_length": int,
     "log2_prob_without": float,
 }
-"""Columns that are no text."""
+"""The types of columns that are not text."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A column of texts, each kept once."""
+    """A column of texts, each distinct text kept once."""
 
     codes: Int[np.ndarray, " rows"]
-    """Places in `texts`; −1 for none."""
+    """Indices into `texts`; −1 for a missing text."""
     texts: tuple[str, ...]
 
     def __getitem__(self, rows: Any) -> "Texts":
@@ -49,13 +51,13 @@ class Texts:
         return len(self.codes)
 
     def array(self) -> Shaped[np.ndarray, " rows"]:
-        """Return the texts as objects, None where there is none."""
+        """Return the texts as an array of objects, None where one is missing."""
         return np.array([*self.texts, None], dtype=object)[self.codes]
 
 
 Column = Values | Texts
 Block = Mapping[str, Column]
-"""Rows of a table: its columns by name, all of one length."""
+"""Rows of a table: columns by name, all of one length."""
 
 
 def length(block: Block) -> int:
@@ -64,12 +66,12 @@ def length(block: Block) -> int:
 
 
 def take(block: Block, rows: Any) -> dict[str, Column]:
-    """Return some rows: a slice, their numbers, or True for each that is taken."""
+    """Return some rows: those of a slice, with these indices, or where a mask is True."""
     return {name: column[rows] for name, column in block.items()}
 
 
 def block_of(columns: Sequence[str], rows: Iterable[Row]) -> dict[str, Column]:
-    """Return rows as columns; they are taken a block at a time."""
+    """Return rows as columns, converted a block of rows at a time."""
     builders = [Builder(TYPES.get(name)) for name in columns]
     rows = iter(rows)
     while some := list(islice(rows, BLOCK)):
@@ -79,14 +81,14 @@ def block_of(columns: Sequence[str], rows: Iterable[Row]) -> dict[str, Column]:
 
 
 def rows_of(block: Block) -> Iterator[Row]:
-    """Yield the rows, None where a value is missing; numbers of single precision as their shortest decimals."""
+    """Yield the rows, with None for missing values and numbers of single precision as their shortest decimals."""
     for start in range(0, length(block), BLOCK):
         some = slice(start, start + BLOCK)
         yield from zip(*(plain(column[some]) for column in block.values()), strict=True)
 
 
 def concatenate(blocks: Sequence[Block]) -> dict[str, Column]:
-    """Return the rows of all blocks, which have the same columns."""
+    """Return the rows of all blocks as one; the blocks have the same columns."""
     blocks = [block for block in blocks if length(block)] or blocks[:1]
     if len(blocks) == 1:
         return dict(blocks[0])
@@ -94,7 +96,7 @@ def concatenate(blocks: Sequence[Block]) -> dict[str, Column]:
 
 
 def concatenated(columns: Sequence[Column]) -> Column:
-    """Return columns of one kind as one; where nothing has a value in one of them, its kind is that of the others."""
+    """Return the parts of a column as one column, of the kind of a part that has any value."""
     known = [column for column in columns if not (isinstance(column, Texts) and not column.texts)]
     texts = [column for column in columns if isinstance(column, Texts)]
     if not known or len(texts) == len(columns):
@@ -110,7 +112,7 @@ def concatenated(columns: Sequence[Column]) -> Column:
 
 
 def concatenated_texts(columns: Sequence[Texts]) -> Texts:
-    """Return columns of texts as one, each text once, in the order in which they first come."""
+    """Return the parts of a column of texts as one column, its distinct texts in order of appearance."""
     codes: dict[str, int] = {}
     own = [np.array([*(codes.setdefault(t, len(codes)) for t in c.texts), -1], np.int32)[c.codes] for c in columns]
     return Texts(np.concatenate(own) if own else np.array([], np.int32), tuple(codes))
@@ -131,7 +133,7 @@ def constant(value: Any, rows: int) -> Column:
 
 
 def none_of(column: Column, rows: int) -> Column:
-    """Return a column of this one's kind without a value in any row."""
+    """Return a column of the same kind with `rows` missing values."""
     if isinstance(column, Texts):
         return Texts(np.full(rows, -1, np.int32), column.texts)
     if column.dtype.kind == "f":
@@ -140,7 +142,7 @@ def none_of(column: Column, rows: int) -> Column:
 
 
 def without(column: Column, rows: Bool[np.ndarray, " rows"]) -> Column:
-    """Return a column with no value in these rows."""
+    """Return a column with the values in these rows missing."""
     if isinstance(column, Texts):
         return Texts(np.where(rows, np.int32(-1), column.codes), column.texts)
     if column.dtype.kind == "f":
@@ -149,13 +151,13 @@ def without(column: Column, rows: Bool[np.ndarray, " rows"]) -> Column:
 
 
 def numbers(column: Column) -> Values:
-    """Return a column of numbers, 0 where there is none."""
+    """Return a column of numbers, with 0 for missing values."""
     assert isinstance(column, np.ndarray)
     return np.ma.filled(column, 0)
 
 
 def changes(column: Column) -> Bool[np.ndarray, " rows-1"]:
-    """Return where a row's value is another than that of the row before."""
+    """Return where the value of a row differs from that of the row before."""
     if isinstance(column, Texts):
         return column.codes[1:] != column.codes[:-1]
     values, none = np.ma.getdata(column), missing(column)
@@ -164,22 +166,22 @@ def changes(column: Column) -> Bool[np.ndarray, " rows-1"]:
 
 @dataclass
 class Builder:
-    """A column that grows by blocks of values."""
+    """A column that is built from successive parts."""
 
     kind: type | None
-    """Of the values; None until the first one says it."""
+    """The type of the values; None until the first value is known."""
     blocks: list[Any] = field(default_factory=list)
     codes: dict[str, int] = field(default_factory=dict)
 
     def add(self, values: Sequence[Any]) -> None:
-        """Take one more block, its missing values None."""
+        """Append values; None stands for a missing one."""
         if self.kind is None:
             first = next((value for value in values if value is not None), None)
             self.kind = None if first is None else KINDS.get(type(first), str)
         self.blocks.append(self.array(values))
 
     def array(self, values: Sequence[Any]) -> Any:
-        """Return a block as an array of the column's kind, of codes for texts."""
+        """Return values as an array of the column's type; texts as their codes."""
         if self.kind is float:
             return np.array(values, dtype=np.float64)  # None becomes NaN
         if self.kind is int:
@@ -191,7 +193,7 @@ class Builder:
         )
 
     def column(self) -> Column:
-        """Return all blocks as one column."""
+        """Return all values added so far as one column."""
         if self.kind in (float, int, bool):
             whole: Values = np.ma.concatenate(self.blocks) if self.blocks else np.array([], dtype=self.kind)
             masked = isinstance(whole, np.ma.MaskedArray) and np.ma.is_masked(whole)
@@ -204,7 +206,7 @@ KINDS: dict[type, type] = {int: int, float: float, bool: bool}
 
 
 def integers(values: Sequence[int | None]) -> Values:
-    """Return integers in half the room where they fit, masked where one is missing."""
+    """Return integers as an array, of 32 bits where they fit, masked where one is None."""
     none = [value is None for value in values]
     whole = np.array([0 if value is None else value for value in values], dtype=np.int64)
     small = whole.astype(np.int32) if len(whole) and np.abs(whole).max() < 2**31 else whole
@@ -226,7 +228,7 @@ def present(column: Column) -> Bool[np.ndarray, " rows"]:
 
 
 def plain(column: Column) -> list[Any]:
-    """Return a column's values as Python's own, None where one is missing."""
+    """Return the values of a column as Python objects, None where one is missing."""
     if isinstance(column, Texts):
         return list(column.array())
     values: list[Any] = shortest_decimals(column) if column.dtype == np.float32 else column.tolist()
@@ -234,13 +236,13 @@ def plain(column: Column) -> list[Any]:
 
 
 def shortest_decimals(values: Values) -> list[float]:
-    """Return numbers of single precision as the shortest decimals that come back as the same numbers."""
+    """Return numbers of single precision as the shortest decimals that are read back as the same numbers."""
     # A list first: NumPy forgets what a signal raises (Ctrl-C, SIGTERM) while it makes its own strings one by one.
     return [float(digits) for digits in values.astype(str).tolist()]
 
 
 def equal_to(column: Column, value: Any) -> Bool[np.ndarray, " rows"]:
-    """Return where a column has this value."""
+    """Return where a column equals a value."""
     if isinstance(column, Texts):
         code = column.texts.index(value) if value in column.texts else None
         return np.zeros(len(column), dtype=bool) if code is None else column.codes == code

@@ -30,7 +30,7 @@ COLUMNS = (
     "score",
 )
 Writer = Callable[[Iterable[Row] | Block], None]
-"""Takes rows, or a block of them."""
+"""A function that writes rows, or a block of them."""
 
 
 def in_precision(values: "Tensor") -> "Tensor":
@@ -39,29 +39,29 @@ def in_precision(values: "Tensor") -> "Tensor":
 
 
 def significant(values: "Tensor") -> list[float]:
-    """Return the shortest decimals that come back as the same numbers."""
+    """Return numbers as the shortest decimals that are read back as the same numbers."""
     return shortest_decimals(array(values))
 
 
 SOURCE_LENGTH = "source_length"
-"""The column that tables have whose sources are groups of tokens: how many tokens of the window each has."""
+"""The column of tables whose sources are groups of tokens: the number of tokens in each group."""
 
 
 def refuse_groups(columns: Sequence[str], what: str) -> None:
-    """Raise ValueError for a table whose sources are groups of tokens; `what` needs tokens or words."""
+    """Raise ValueError for a table whose sources are groups of tokens; `what` says what needs single tokens."""
     if SOURCE_LENGTH in columns:
         raise ValueError(f"{what}, the table's sources are groups of tokens: score it without --sources")
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The sources of a window, where these are groups of tokens."""
+    """The sources of a window where these are groups of tokens, as columns of a table."""
 
     first: Int[np.ndarray, " S"]
-    """The token (or word) of the window that each begins in."""
+    """Index of the token (or word) of the window that each group begins with."""
     texts: Sequence[str]
     lengths: Int[np.ndarray, " S"]
-    """Tokens of each."""
+    """The number of tokens in each group."""
 
 
 def scores_block(
@@ -72,10 +72,10 @@ def scores_block(
     source_front: Block | None = None,
     groups: Groups | None = None,
 ) -> dict[str, Column]:
-    """Return the table rows of one window, in order of predicted token, then source, then what is no token.
+    """Return the table rows of one window, by predicted token; for each its sources, then the rows that are not tokens.
 
-    `front` and `source_front` are the columns that stand before the others, a row for each token of the window:
-    of the predicted token, and of the source. `groups`: the sources, where they are not the tokens.
+    `front` and `source_front` are columns put before the others, with a value for each token of the window: facts about
+    the predicted token, and about the source. `groups` are the sources, where they are not the tokens.
     """
     targets = np.arange(result.targets.start, result.targets.stop)
     count = len(tokens) - 1 if groups is None else len(groups.texts)  # the last token is no source
@@ -112,30 +112,33 @@ def scores_block(
 
 
 def array(values: "Tensor") -> Shaped[np.ndarray, "..."]:
-    """Return a tensor as an array, of single precision unless it has double."""
+    """Return a tensor as an array on the CPU, in double precision if it is, else in single precision."""
     return in_precision(values).detach().cpu().numpy()
 
 
 @dataclass(frozen=True)
 class LineFeeds:
-    """Ends rows with a line feed, while `csv` takes them to end with both characters and so quotes either."""
+    """A file for `csv` that ends rows with a line feed.
+
+    The writer itself ends rows with carriage return and line feed, so that it quotes texts with either.
+    """
 
     file: TextIO
 
     def write(self, row: str) -> None:
-        """Write a row with a line feed for its end."""
+        """Write a row, which ends with carriage return and line feed, with a line feed alone."""
         self.file.write(row[:-2] + "\n")
 
 
 def write_delimited(file: TextIO, delimiter: str, columns: Sequence[str]) -> Writer:
-    """Write the header of a delimited table, and return what writes rows."""
+    """Write the header of a delimited table, and return the function that writes rows."""
     writer = csv.writer(LineFeeds(file), delimiter=delimiter)
     writer.writerow(columns)
     return lambda table: writer.writerows(as_rows(table))
 
 
 def write_jsonl(file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
-    """Return what writes rows as JSON objects, one a line."""
+    """Return the function that writes rows as JSON objects, one a line."""
 
     def write(table: Iterable[Row] | Block) -> None:
         rows = as_rows(table)
@@ -145,7 +148,7 @@ def write_jsonl(file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
 
 
 def as_rows(table: Iterable[Row] | Block) -> Iterable[Row]:
-    """Return what a writer is given as rows."""
+    """Return rows as they are, a block as rows."""
     return rows_of(table) if isinstance(table, Mapping) else table
 
 
@@ -153,7 +156,7 @@ class Format(Protocol):
     """A format of text tables."""
 
     def __call__(self, file: TextIO, columns: Sequence[str] = COLUMNS) -> Writer:
-        """Write the header to a file, and return what writes rows as they come."""
+        """Write the header to a file, and return the function that writes rows to it."""
 
 
 FORMATS: dict[str, Format] = {
@@ -161,4 +164,7 @@ FORMATS: dict[str, Format] = {
     "csv": lambda file, columns=COLUMNS: write_delimited(file, ",", columns),
     "jsonl": write_jsonl,
 }
-"""By name. A command that adds to the key names its columns in front: `(*more, *COLUMNS)`."""
+"""The formats of text tables, by name.
+
+A command whose rows have more columns names these in front: `(*more, *COLUMNS)`.
+"""

@@ -1,4 +1,4 @@
-"""From the scores of a context's segments to rows of the long table: the whole answer, then each sentence of it."""
+"""Scores of a context's segments as rows of the long table: for the whole answer, then for each sentence of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ from decomp.tables.blocks import Block, Row, block_of
 from decomp.tables.columns import COLUMNS
 
 CONTEXT_COLUMNS = ("item", "part", "level", "segment", "source_length", "rank", "log2_prob_without", *COLUMNS)
-"""Columns in front: which item, which part of its answer, how finely its context is divided, and the segment's name."""
+"""Columns of a table of contexts; in front the item, part of its answer, level of division, and name of the segment."""
 REMOVED = ("delta_lp", "occlusion")
-"""Measures whose scores say what is left of the log2 probability without a segment."""
+"""Measures whose scores say by how much the log2 probability changes without a segment."""
 
 
 @dataclass(frozen=True)
 class ContextScorer:
-    """Measures, what they are asked with, and how finely the strongest segments are divided."""
+    """The measures and settings by which contexts are scored, and how finely the strongest segments are divided."""
 
     measures: Sequence[Measure]
     request: Request
     refine: int = 0
-    """Levels below the segments: 1 for sentences, 2 for words too."""
+    """The number of levels below the segments: 1 divides them into sentences, 2 these into words too."""
     refine_top: int = 1
-    """How many of the strongest are divided at each level."""
+    """The number of strongest segments that are divided at each level."""
 
     columns = CONTEXT_COLUMNS
 
     def part(self, tokenizer: Any, model: Model, contexts: Sequence[TokenisedContext]) -> Block:
-        """Return the piece of the table that belongs to these contexts."""
+        """Return the rows of these contexts."""
         return block_of(self.columns, chain.from_iterable(self.rows(tokenizer, model, each) for each in contexts))
 
     def rows(self, tokenizer: Any, model: Model, context: TokenisedContext) -> Iterator[Row]:
-        """Yield the rows of one context: by measure and level, the answer and each sentence of it."""
+        """Yield the rows of one context: for each measure and level the whole answer, then each sentence of it."""
         scored, parts = score_context(model, context, self.measures, self.request), answer_parts(context, tokenizer)
         divided = refined(model, scored, self.measures, self.request, self.refine, self.refine_top)
         levels = [("segment", scored), *divided]
@@ -57,11 +57,14 @@ class Part(NamedTuple):
     name: str
     text: str
     tokens: range
-    """Places among the tokens of the context and its answer."""
+    """Indices of the part's tokens in the context with its answer."""
 
 
 def answer_parts(context: TokenisedContext, tokenizer: Any) -> list[Part]:
-    """Return the whole answer, and where it has several sentences, each of these; a token is of that it begins in."""
+    """Return the whole answer and, where it has several sentences, each of these.
+
+    A token belongs to the sentence that it begins in.
+    """
     texts = [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in beginnings(context)]
     whole, end = texts[-1], len(context.ids)
     # Where each token begins, less the white space that it begins with.
@@ -76,18 +79,18 @@ def answer_parts(context: TokenisedContext, tokenizer: Any) -> list[Part]:
 
 
 def beginnings(context: TokenisedContext) -> list[Int[Tensor, " n"]]:
-    """Return the tokens of an answer up to each of its places, none first and all last."""
+    """Return the first n tokens of an answer, for every n from 0 to all."""
     ids = context.ids[context.begin :]
     return [ids[:count] for count in range(len(ids) + 1)]
 
 
 def leading(text: str) -> int:
-    """Return how many characters of white space a text begins with."""
+    """Return the number of white-space characters that a text begins with."""
     return len(text) - len(text.lstrip())
 
 
 def context_rows(scored: ContextScores, level: str, parts: Sequence[Part], tokenizer: Any) -> Iterator[Row]:
-    """Yield the rows of one measure at one level: per part of the answer its segments, then what is no segment."""
+    """Yield the rows of one measure at one level: for each part of the answer its segments, then the other sources."""
     context, first = scored.context, scored.context.begin
     for part in parts:
         scores = scored.of_tokens(part.tokens)
@@ -118,7 +121,7 @@ def context_rows(scored: ContextScores, level: str, parts: Sequence[Part], token
 
 
 def ranks_of(context: TokenisedContext, scores: Float[np.ndarray, " S+3"]) -> dict[int, int]:
-    """Return the rank of each segment that is ranked, from 1 for the highest score."""
+    """Return the rank of each segment that is ranked, 1 for the highest score."""
     ranked = [number for number, segment in enumerate(context.segments) if segment.ranked]
     order = sorted(ranked, key=lambda number: -scores[number])
     return {number: rank for rank, number in enumerate(order, 1)}
@@ -127,10 +130,10 @@ def ranks_of(context: TokenisedContext, scores: Float[np.ndarray, " S+3"]) -> di
 def sources_of(
     context: TokenisedContext, tokenizer: Any, level: str
 ) -> Iterator[tuple[int, str, str, int | None, int | None]]:
-    """Yield each source that has rows, in the order of the text: its label, name, text, first position and tokens.
+    """Yield each source that has rows, in text order: its label, name, text, first position, and number of tokens.
 
-    Parts of segments have rows alone; segments have beside them the beginning of sequence, which is source −1, the
-    template and the answer's own tokens, which stand in angle brackets and have no position.
+    At the level of whole segments these are also the beginning of sequence (source −1), and the template and the
+    answer's own tokens, whose names are in angle brackets and which have no position.
     """
     count, labels = len(context.segments), context.labels
     for label in context.source_order:

@@ -1,4 +1,4 @@
-"""From contrast items to the rows of the long table: measures of why the target and not the foil."""
+"""Contrast items as rows of the long table: measures of why the target is preferred to the foil."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ CONTRAST_COLUMNS = (*ITEM_COLUMNS, *COLUMNS)
 
 
 class ItemBlock(NamedTuple):
-    """One item, scored."""
+    """The rows of one scored item."""
 
     log2_odds: float
     """log2 P(target) − log2 P(foil), in bits."""
@@ -28,23 +28,23 @@ class ItemBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Contraster:
-    """Measures, each with what it is asked with, and how target and foil of several tokens are scored."""
+    """The measures and settings by which items are scored, and how targets and foils of several tokens are."""
 
     requests: Sequence[tuple[Measure, Request]]
     multi_token: MultiToken
     reduction: Reduction = field(default_factory=Reduction)
     has_groups: bool = False
-    """Whether sources are groups of the prompt's tokens."""
+    """Whether the sources are groups of the prompt's tokens."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the columns of the rows."""
+        """Return the columns of the table."""
         return self.reduction.columns((*ITEM_COLUMNS, *([SOURCE_LENGTH] if self.has_groups else []), *COLUMNS))
 
     def rows_by_item(
         self, model: Model, tokenizer: Tokenizer, contrasts: Sequence[Contrast], batch_size: int
     ) -> Iterator[ItemBlock]:
-        """Yield the rows of one item after the other, `batch_size` items computed together."""
+        """Yield the rows of each item; `batch_size` items are computed together, as they are asked for."""
         for contrast, results in scored(model, contrasts, self.requests, batch_size):
             (odds,) = significant(log2_odds(model, contrast)[None])
             item, foil = contrast.item.item, joined(contrast.foil, tokenizer)
@@ -56,7 +56,7 @@ class Contraster:
             yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))
 
     def part(self, tokenizer: Tokenizer, model: Model, batch: Sequence[Contrast]) -> Block:
-        """Return the piece of the table that belongs to these items."""
+        """Return the rows of these items."""
         own = [contrast.on(model.device) for contrast in batch]
         return concatenate([item.rows for item in self.rows_by_item(model, tokenizer, own, len(own))])
 
@@ -69,5 +69,5 @@ def groups_of(contrast: Contrast, tokenizer: Tokenizer) -> Groups:
 
 
 def preferring(rows: Block) -> set[int]:
-    """Return the numbers of the items of these rows whose target the model prefers."""
+    """Return the numbers of the items in these rows whose target the model prefers."""
     return {*numbers(rows["article"])[equal_to(rows["prefers_target"], True)].tolist()}

@@ -1,4 +1,4 @@
-"""Tables as files, TSV, CSV, JSONL or Parquet: written and read as a stream of rows."""
+"""Tables in files, TSV, CSV, JSONL or Parquet, written and read as streams of rows."""
 
 import csv
 import gzip
@@ -23,17 +23,17 @@ from decomp.tables.provenance import Made, entry_of, provenance_path, read_prove
 
 FORMAT_NAMES = (*FORMATS, "parquet")
 BATCH = 4096
-"""Rows that are read at once."""
+"""The number of rows that are read at once."""
 LONGEST_LINE = 2**24
-"""Characters of a row of a text table that are read."""
+"""The most characters that a row of a text table may have."""
 LONGEST_REASON = 100
-"""Characters that an error shows of what is wrong: a value may be a whole file."""
+"""The most characters of an invalid value that an error shows: a value may be a whole file."""
 
 
 def format_of(path: Path | None, name: str | None = None) -> str:
-    """Return the format asked for by name, else by the file's suffix, else (standard output, no suffix) TSV.
+    """Return a table's format: the name given, else by the file's suffix, else TSV (standard output, no suffix).
 
-    ValueError for a suffix that is no format's.
+    ValueError for a suffix that belongs to no format.
     """
     suffix = "" if path is None else path.suffix[1:]
     if name is None and suffix and suffix not in FORMAT_NAMES:
@@ -49,9 +49,9 @@ def check_table(
     inputs: Iterable[Path | str | None] = (),
     overwrite: bool = False,
 ) -> None:
-    """Refuse, before anything is computed, a table of no known format and what `check_outputs` refuses.
+    """Raise ValueError, before anything is computed, for a table of unknown format or what `check_outputs` refuses.
 
-    `others` are what the command writes beside the table. ValueError.
+    `others` are files that the command writes beside the table.
     """
     is_text = format_of(output, format_name) != "parquet"
     if is_text and output is not None and entry_of(beside := provenance_path(output)) is None:
@@ -62,7 +62,7 @@ def check_table(
 
 @contextmanager
 def table_file(path: Path, name: str, columns: Sequence[str], made: Made | None) -> Iterator[Writer]:
-    """Give a writer of rows to a file that is complete or absent, and says how it was made where that is known."""
+    """Open a file for rows that is complete or absent, and that carries the account of how it was made, if any."""
     with (
         whole_table(path, name, made) as beside,
         beside.open("w", encoding="utf-8", newline="") as file,
@@ -73,7 +73,10 @@ def table_file(path: Path, name: str, columns: Sequence[str], made: Made | None)
 
 @contextmanager
 def whole_table(path: Path, name: str, made: Made | None) -> Iterator[Path]:
-    """Give a path beside a table to write its content to; first comes what says how it was made, then the table."""
+    """Open a temporary path for the content of a table.
+
+    When it is written, the account of how it was made is put beside the table first, then the table in its place.
+    """
     with complete_or_absent(path) as beside:
         yield beside
         if name != "parquet" and made is not None:
@@ -84,8 +87,10 @@ def whole_table(path: Path, name: str, made: Made | None) -> Iterator[Path]:
 
 @contextmanager
 def table_writer(file: TextIO, name: str, columns: Sequence[str], made: Made | None = None) -> Iterator[Writer]:
-    """Give a writer of rows as they come, to a file opened as text (of which Parquet takes the bytes, and in whose
-    metadata it says how the table was made)."""
+    """Open a table in a file that is open as text, and give the function that writes rows to it.
+
+    Parquet goes to the bytes below the text, with the account of how it was made in its metadata.
+    """
     if name == "parquet":
         with parquet_writer(file.buffer, columns, made) as write:
             yield write
@@ -95,27 +100,27 @@ def table_writer(file: TextIO, name: str, columns: Sequence[str], made: Made | N
 
 @dataclass(frozen=True)
 class TableFile:
-    """A long table in a file."""
+    """A long table in a file, read when its rows are asked for."""
 
     path: Path
     columns: tuple[str, ...]
 
     def made(self) -> Made | None:
-        """Return how the table was made, None where nothing says it. ValueError as for `read_provenance`."""
+        """Return the account of how the table was made, None where there is none. ValueError as for `read_provenance`."""
         return read_provenance(self.path)
 
     def is_single(self) -> bool:
-        """Return whether what is beside a text table says that its numbers are of single precision or less."""
+        """Return whether a text table was computed in single precision or less, by the account beside it."""
         entry = entry_of(provenance_path(self.path))
         made = entry["made"] if entry is not None else {}
         return made.get("model", {}).get("dtype") in ("float32", "bfloat16", "float16")
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows, their numbers as numbers. ValueError as for `blocks`."""
+        """Yield the rows with numbers as numbers. ValueError as for `blocks`."""
         return chain.from_iterable(map(rows_of, self.blocks()))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows, their numbers as numbers. ValueError, naming the rows, for what is none."""
+        """Yield blocks of rows with numbers as numbers. ValueError, naming the rows, for values of another type."""
         if reader_of(self.path) == "parquet":
             yield from parquet_blocks(self.path)
             return
@@ -137,9 +142,9 @@ class TableFile:
 
 
 def convert(column: Sequence[Any], kind: type) -> list[Any]:
-    """Return a column's values as numbers or text, empty ones of numbers as None.
+    """Return the values of a column as numbers, with None for empty ones, or as text.
 
-    ValueError, TypeError or OverflowError for a value that is none of the kind, such as a number that is not finite.
+    ValueError, TypeError or OverflowError for a value of another type, such as a number that is not finite.
     """
     if kind is str:
         return [value if value is None or isinstance(value, str) else str(value) for value in column]
@@ -147,7 +152,7 @@ def convert(column: Sequence[Any], kind: type) -> list[Any]:
 
 
 def whole(value: Any) -> int:
-    """Return a whole number. ValueError for one with a fraction."""
+    """Return a value as a whole number. ValueError for one with a fraction."""
     found = int(value)
     if isinstance(value, float) and value != found:
         raise ValueError(f"expected a whole number, not {value}")
@@ -155,7 +160,7 @@ def whole(value: Any) -> int:
 
 
 def real(value: Any) -> float:
-    """Return a number. ValueError for one that is infinite, or none."""
+    """Return a value as a real number. ValueError for one that is infinite or NaN."""
     found = float(value)
     if not isfinite(found):
         raise ValueError(f"expected a finite number, not {value}")
@@ -163,7 +168,7 @@ def real(value: Any) -> float:
 
 
 def in_single_precision(block: Block) -> Block:
-    """Return a block with its numbers in single precision, but for columns that are of more digits."""
+    """Return a block with its real numbers in single precision, except in columns that always have double."""
 
     def single(column: Column) -> Column:
         if isinstance(column, Texts) or column.dtype != np.float64:
@@ -175,7 +180,7 @@ def in_single_precision(block: Block) -> Block:
 
 
 def truth(value: Any) -> bool:
-    """Return a truth value, also as delimited tables have it. ValueError for anything else."""
+    """Return a truth value, also from its spelling in delimited tables. ValueError for anything else."""
     if str(value) not in ("True", "False"):
         raise ValueError(f"expected True or False, not {value!r}")
     return str(value) == "True"
@@ -185,7 +190,7 @@ FROM_FILE: dict[type, Callable[[Any], Any]] = {int: whole, float: real, bool: tr
 
 
 def open_table(path: Path) -> TableFile:
-    """Return the long table in a file. ValueError for what is missing, of no known format, or no long table."""
+    """Return the long table in a file. ValueError for a path that is missing, of no known format, or no long table."""
     columns = columns_of(path)
     if missing := [name for name in COLUMNS if name not in columns]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: expected a table that decomp score wrote")
@@ -193,7 +198,7 @@ def open_table(path: Path) -> TableFile:
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """Return the columns of the table in a file. ValueError for what is missing, or of no known format."""
+    """Return the columns of the table in a file. ValueError for a path that is missing, or of no known format."""
     if reader_of(path) == "parquet":
         with open_parquet(path) as file:
             return tuple(file.schema_arrow.names)
@@ -201,7 +206,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def reader_of(path: Path) -> str:
-    """Return the name of a table's format, by its suffix. ValueError for a suffix that is no format's."""
+    """Return the name of a table's format, by its suffix. ValueError for a suffix that belongs to no format."""
     name = suffix_of(path)[1:]
     if name not in FORMAT_NAMES:
         raise ValueError(f"{path} must be one of {', '.join(FORMAT_NAMES)}, by its suffix")
@@ -209,7 +214,7 @@ def reader_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines as they are in the file, unpacked where its name ends in `.gz`.
+    """Yield the lines of a file, with their line ends, unpacked where its name ends in `.gz`.
 
     ValueError for a file that can't be read, and for a line of more than `LONGEST_LINE` characters: a packed file of
     some KiB can unpack to many GiB.
@@ -239,7 +244,7 @@ def read_delimited(path: Path) -> Iterator[Sequence[Any]]:
 
 
 def read_json(path: Path) -> Iterator[Sequence[Any]]:
-    """Yield the columns of a JSONL table, then its rows. ValueError for a line that is no object with these."""
+    """Yield the columns of a JSONL table, then its rows. ValueError for a line that is no object with these columns."""
     columns: tuple[str, ...] = ()
     for number, line in enumerate(read_lines(path), 1):
         row = parse_json(line, f"{path}, line {number}")
@@ -256,4 +261,4 @@ READERS: dict[str, Callable[[Path], Iterator[Sequence[Any]]]] = {
     "csv": read_delimited,
     "jsonl": read_json,
 }
-"""By suffix, of texts: first the columns, then the rows."""
+"""Readers of text tables, by suffix: they yield the columns, then the rows."""

@@ -1,4 +1,4 @@
-"""What stands in front of the long table's columns: places in the article, and what else a prediction is asked for."""
+"""Columns in front of the long table's own: places in the article, and facts about predictions that were asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,24 +25,25 @@ PLACE_COLUMNS = (*Place._fields, "source_word")
 
 @dataclass(frozen=True)
 class Front:
-    """Columns in front, and the rows that have them."""
+    """The columns in front that a table has; a unit is a token or word that is predicted."""
 
     unit: Unit = "token"
     spans: bool = False
-    """Whether there is the number of units that are predicted together."""
+    """Whether there is a column `span`, the number of units that are predicted together."""
     article_ids: bool = False
     entropy: bool = False
-    """Whether there is the entropy, in bits, of the distribution that a unit's first token is predicted from."""
+    """Whether there is a column of the entropy, in bits, of the predictions of each unit's first token."""
     boundaries: Bool[Tensor, " V"] | None = None
-    """Tokens that can't go on a word: corrects the log2 probabilities of words for them."""
+    """Which tokens can't continue a word, by which log2 probabilities of words are corrected; None for no such column.
+    """
     sources: Sources | None = None
-    """Which groups of tokens are sources, where these are not what is predicted."""
+    """The groups of tokens that are sources; None where sources are the units."""
     annotations: Mapping[str, type] = field(default_factory=dict)
-    """What is known of words: columns, and what their values are."""
+    """Columns of a list of words, with the types of their values."""
 
     @property
     def has_groups(self) -> bool:
-        """Return whether sources are others than what is predicted."""
+        """Return whether the sources are groups, not the predicted units."""
         return self.sources is not None and not (isinstance(self.sources, str) and self.sources == self.unit)
 
     @property
@@ -60,7 +61,7 @@ class Front:
         return (*(name for name, is_asked in asked.items() if is_asked), *COLUMNS)
 
     def blocks(self, model: Model, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Block]:
-        """Yield the rows of one window, those of one result after the other."""
+        """Yield the rows of one window, a block for each result."""
         units = window.in_words() if self.unit == "word" else window
         asked, count = self.asked(model, window), len(units.tokens)
         known: dict[str, Column] = {}
@@ -80,7 +81,7 @@ class Front:
             yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]}, groups)
 
     def annotation(self, name: str, kind: type, units: TokenisedWindow) -> Column:
-        """Return what a column of the words says of the word of each unit."""
+        """Return a column of the list of words, with a value for each unit."""
         values = units.article.annotations.get(name)
         builder = Builder(kind)
         words = [place.word for place in units.places]
@@ -89,7 +90,10 @@ class Front:
 
     @torch.no_grad()
     def asked(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
-        """Return the entropy of every predicted unit, and what corrects its log2 probability, from one more pass."""
+        """Return entropy and correction of log2 probability of every predicted unit, in bits, from one more pass.
+
+        Each is there if its column is.
+        """
         if not self.entropy and self.boundaries is None:
             return {}
         hidden, unembedding = model.record(window.ids.to(model.device)).hidden, model.unembedding()
@@ -107,7 +111,7 @@ class Front:
 
 
 def groups_of(window: TokenisedWindow, partition: Partition | None, unit: Unit = "token") -> Groups | None:
-    """Return the sources of a window as columns of a table; None where they are what is predicted."""
+    """Return the sources of a window as columns of a table; None where the sources are the predicted units."""
     if partition is None:
         return None
     begins = torch.tensor(partition.begins)
@@ -120,12 +124,12 @@ def groups_of(window: TokenisedWindow, partition: Partition | None, unit: Unit =
 
 
 def place_columns(places: Sequence[tuple[int | None, ...]]) -> dict[str, Column]:
-    """Return word and characters of each token, missing where it has no place."""
+    """Return the word and characters of each token as columns, missing for tokens without a place."""
     return block_of(Place._fields, places)
 
 
 def of_predicted(values: Float[Tensor, " targets"], count: int) -> Float[np.ndarray, " T"]:
-    """Return the numbers of predicted units as a column of all units: the first is predicted from none."""
+    """Return numbers of the predicted units as a column over all units: the first unit is never predicted."""
     given = array(values)
     column = np.full(count, np.nan, given.dtype)
     column[1 : 1 + len(given)] = given

@@ -1,7 +1,7 @@
-"""Scores of decoder-only models as inseq's JSON (Sarti et al. 2023; versions 0.6 and 0.7), both ways.
+"""Scores of decoder-only models to and from the JSON of inseq (Sarti et al. 2023; versions 0.6 and 0.7).
 
-A file holds one object of inseq's, its sequences' scores (token × predicted token) as safetensors in base64. What inseq
-keeps that a table has not, the ids of tokens, is −1 in files written here.
+A file holds one object of inseq's, with the scores of its sequences (token × predicted token) as safetensors in base64.
+Token ids, which inseq keeps and a table lacks, are −1 in files written here.
 """
 
 import base64
@@ -28,17 +28,17 @@ OUTPUT, SEQUENCE = "FeatureAttributionOutput", "CoarseFeatureAttributionSequence
 TOKEN = ["inseq.utils.typing", "TokenWithId"]
 UNKNOWN_ID = -1
 LOG2_PROB = "log2_prob"
-"""Step score of files written here: very small probabilities are 0 in single precision."""
+"""The step score of files written here that keeps very small probabilities, which are 0 in single precision."""
 OWN = "decomp"
-"""Entry of `info` in which files written here say what a table needs beside."""
+"""The entry of `info` in which files written here keep what a table has and inseq lacks."""
 
 
 def write_inseq(table: Table, path: str | Path, measure: str | None = None, *, overwrite: bool = False) -> None:
     """Write one measure's scores, and the probabilities, as a file that `inseq.FeatureAttributionOutput.load` reads.
 
-    Each article is a sequence; rows that are no token (`<bias>`) are left out, and where the table has no score there
-    is NaN. ValueError for a measure that the table has not, an article whose predicted tokens have gaps, and a file
-    that exists, unless `overwrite`.
+    Each article is a sequence; rows that are not tokens (`<bias>`) are left out, and where the table has no score there
+    is NaN. ValueError for a measure that the table lacks, an article whose predicted tokens have gaps, and a file that
+    exists, unless `overwrite`.
     """
     refuse_groups(table.columns, "files of inseq have scores of single tokens or words")
     path, name = Path(path), measure or table.only_measure()
@@ -61,12 +61,12 @@ def write_inseq(table: Table, path: str | Path, measure: str | None = None, *, o
 
 
 def instance(name: str, **attributes: Any) -> dict[str, Any]:
-    """Return an object of one of inseq's classes, as its files have it."""
+    """Return an object of one of inseq's classes in the form of its files."""
     return {"__instance_type__": [MODULE, name], "attributes": attributes}
 
 
 def sequence(rows: Table) -> dict[str, Any]:
-    """Return one article's scores as a sequence of inseq's. ValueError where its predicted tokens have gaps."""
+    """Return one article's scores as a sequence in inseq's form. ValueError where its predicted tokens have gaps."""
     positions = np.unique(rows["position"])
     sources = source_positions(rows)
     places = np.unique(np.concatenate([positions, sources[sources > -2]]))
@@ -94,12 +94,12 @@ def sequence(rows: Table) -> dict[str, Any]:
 
 
 def source_positions(rows: Table) -> Any:
-    """Return the position of each row's source, −2 for what is no token."""
+    """Return the position of each row's source, −2 for rows that are not tokens."""
     return np.ma.filled(rows["source_position"], -2)
 
 
 def tokens_at(rows: Table, places: Any, sources: Any) -> list[dict[str, Any]]:
-    """Return the tokens at places, as inseq has them."""
+    """Return the tokens at these places in inseq's form."""
     known = dict(zip(sources.tolist(), rows["source_token"], strict=True))
     known |= dict(zip(rows["position"].tolist(), rows["token"], strict=True))
     named = [{"token": known[place], "id": UNKNOWN_ID} for place in places.tolist()]
@@ -107,15 +107,15 @@ def tokens_at(rows: Table, places: Any, sources: Any) -> list[dict[str, Any]]:
 
 
 def packed(values: Float[np.ndarray, "..."]) -> str:
-    """Return an array as inseq's files have it."""
+    """Return an array as inseq's files hold it: safetensors in base64."""
     return base64.b64encode(save({"attribution": values})).decode()
 
 
 def load_inseq(path: str | Path) -> Table:
-    """Return the long table of a file that inseq wrote (`.gz` is unpacked), of a decoder-only model.
+    """Return the long table of a file that inseq wrote (`.gz` is unpacked) for a decoder-only model.
 
     Scores must be one number per pair of tokens (`out.aggregate()` before it is saved), and the step score
-    `probability` must be there. ValueError otherwise, and for what is no file of inseq's.
+    `probability` must be there. ValueError otherwise, and for a file of another kind.
     """
     path = Path(path)
     output = attributes_of(read_json(path), OUTPUT, path)
@@ -131,7 +131,7 @@ def load_inseq(path: str | Path) -> Table:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds. ValueError where it can't be read."""
+    """Return the content of a JSON file. ValueError where it can't be read."""
     try:
         return json.loads((gzip.decompress if path.suffix == ".gz" else bytes)(path.read_bytes()))
     except OSError as error:
@@ -141,7 +141,7 @@ def read_json(path: Path) -> Any:
 
 
 def attributes_of(value: Any, name: str, path: Path) -> Mapping[str, Any]:
-    """Return the attributes of an object of inseq's. ValueError for another."""
+    """Return the attributes of an object of one of inseq's classes. ValueError for an object of another class."""
     kind = value.get("__instance_type__") if isinstance(value, dict) else None
     if not (isinstance(kind, list) and str(kind[-1]).endswith(name) and isinstance(value.get("attributes"), dict)):
         raise ValueError(f"{path} holds no {name} of inseq: save it there with use_primitives=False")
@@ -169,7 +169,7 @@ def sequence_rows(found: Mapping[str, Any], article: int, has_bos: bool, measure
 
 
 def log2_probs_of(steps: Mapping[str, Any], path: Path) -> Float[np.ndarray, " predicted"]:
-    """Return the log2 probabilities of a sequence's predicted tokens. ValueError where they are not known."""
+    """Return the log2 probabilities of a sequence's predicted tokens. ValueError where the file has none."""
     if LOG2_PROB in steps:
         return unpacked(steps[LOG2_PROB], "probabilities", path)
     if "probability" not in steps:
@@ -181,7 +181,7 @@ def log2_probs_of(steps: Mapping[str, Any], path: Path) -> Float[np.ndarray, " p
 
 
 def unpacked(value: Any, what: str, path: Path) -> Float[np.ndarray, "..."]:
-    """Return an array as inseq's files have it. ValueError where it is damaged or missing."""
+    """Return the array that is packed in an inseq file. ValueError, naming `what`, where it is damaged or missing."""
     try:
         return load(base64.b64decode(value, validate=True))["attribution"]
     except (SafetensorError, ValueError, TypeError, KeyError) as error:

@@ -14,12 +14,12 @@ V = TypeVar("V")
 
 RESAMPLES = 1000
 BLOCKS = 10
-"""In which they are drawn."""
+"""The number of blocks in which resamples are drawn, to bound memory."""
 COLUMNS = ("mean", "low", "high", "seed")
 
 
 def bootstrap_interval(values: Float[np.ndarray, " items"], seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of the mean over items, drawn anew with replacement `RESAMPLES` times."""
+    """Return the percentile bootstrap interval of the mean, from `RESAMPLES` draws of the items with replacement."""
     generator = np.random.default_rng(seed)
     sizes = (RESAMPLES // BLOCKS, len(values))
     means = [values[generator.integers(len(values), size=sizes)].mean(1) for _ in range(BLOCKS)]
@@ -28,7 +28,7 @@ def bootstrap_interval(values: Float[np.ndarray, " items"], seed: int, level: fl
 
 
 def gathered(items: Iterable[Iterable[tuple[K, V]]]) -> dict[K, list[V]]:
-    """Return all values of each key, the keys in the order in which they first come."""
+    """Return all values of each key, with the keys in order of appearance."""
     found: dict[K, list[V]] = {}
     for item in items:
         for key, value in item:
@@ -37,25 +37,25 @@ def gathered(items: Iterable[Iterable[tuple[K, V]]]) -> dict[K, list[V]]:
 
 
 def gathered_rows(blocks: Iterable[Block]) -> dict[tuple[str, ...], list[float]]:
-    """Return all values, the last column, by the key that the columns before are."""
+    """Return the values of the last column, grouped by the columns before it."""
     return gathered([((tuple(key), value) for *key, value in rows_of(block)) for block in blocks])
 
 
 @dataclass(frozen=True)
 class MeanTable:
-    """A table of means over items, by the key that each value has."""
+    """A table of means over items with bootstrap intervals, one row for each key."""
 
     columns: tuple[str, ...]
     seed: int
     arranged: Callable[[dict[tuple[str, ...], list[float]]], Mapping[tuple[str, ...], Sequence[float]]]
-    """What becomes of the values before: keys in another order, or an error for none."""
+    """A function applied to the values by key before means are taken: it reorders keys, or raises an error for none."""
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield the means, with their bootstrap intervals."""
+        """Yield the means with their bootstrap intervals."""
         yield block_of(self.columns, estimates(self.arranged(gathered_rows(blocks)), self.seed))
 
 
 def estimates(values: Mapping[tuple[str, ...], Sequence[float]], seed: int) -> Iterator[Row]:
-    """Yield one row per key: the key, how many values it has, and `COLUMNS`."""
+    """Yield one row per key: the key, its number of values, then `COLUMNS`."""
     for key, each in values.items():
         yield (*key, len(each), float(np.mean(each)), *bootstrap_interval(np.array(each), seed), seed)

@@ -1,4 +1,4 @@
-"""Predictors joined to a table of readers: a row for each of theirs, with the columns of the word that it is about."""
+"""Predictors joined to a table of readers: each of its rows, with the columns of the word that it is about."""
 
 import re
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from decomp.tables.blocks import Block, Column, Texts, length, missing, none_of,
 from decomp.tables.parquet import column_of
 
 SHOWN = 5
-"""Of what does not match."""
+"""The most examples of mismatches that are shown."""
 CLASH = "decomp_"
-"""In front of columns whose names the other table has, too."""
+"""The prefix of our columns whose names the readers' table has, too."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A column of the other table, and the one here that it is to equal, and by how much that is shifted."""
+    """A pair of columns, theirs and ours, that must be equal in joined rows, theirs after a shift."""
 
     theirs: str
     ours: str
@@ -32,7 +32,7 @@ class Key:
 
 
 def parse_key(text: str) -> Key:
-    """Return `zone=word+1` as a key. ValueError for anything else."""
+    """Return the key that a text such as `zone=word+1` describes. ValueError for anything else."""
     match = re.fullmatch(r"([^=]+)=([A-Za-z_][\w]*)\s*(?:([+-])\s*(\d{1,9}))?", text.strip())
     if match is None:
         raise ValueError(f"--on must be THEIRS=OURS, if need be with a shift, such as zone=word+1, not {text!r}")
@@ -42,20 +42,20 @@ def parse_key(text: str) -> Key:
 
 @dataclass(frozen=True)
 class Joined:
-    """The rows of the other table, with what is known of their words."""
+    """The rows of the readers' table with the columns of their words, and an account of what did not match."""
 
     block: Block
     matched: int
     unmatched: tuple[tuple[Any, ...], ...]
-    """Keys of the other table that nothing here has, the first ones."""
+    """Keys of the readers' table without a row of ours, the first few."""
     unread: int
-    """How many rows here nothing in the other table is about."""
+    """The number of our rows without any row of the readers' table."""
     differing: tuple[tuple[str, str], ...]
-    """Words that are not the same, theirs and ours, the first ones."""
+    """Pairs of words, theirs and ours, that differ in matching rows, the first few."""
     different: int
 
     def report(self) -> str:
-        """Return what matched and what did not, in lines for a person."""
+        """Return the lines that tell a person what matched and what did not."""
         lines = [f"{self.matched} of {length(self.block)} rows matched; {self.unread} words have no row"]
         if self.unmatched:
             lines.append(f"not matched, the first: {'; '.join(', '.join(map(str, key)) for key in self.unmatched)}")
@@ -66,7 +66,7 @@ class Joined:
 
 
 def read_other(path: Path) -> Block:
-    """Return a table that someone brings: CSV, TSV (.gz is unpacked) or Parquet. ValueError where it can't be read."""
+    """Return a table of readers: CSV, TSV (.gz is unpacked) or Parquet. ValueError where it can't be read."""
     name = path.name.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
@@ -86,7 +86,7 @@ def read_other(path: Path) -> Block:
 
 
 def own_kind(array: Any, path: Path, name: str) -> Column:
-    """Return an Arrow array as a column of its own kind: numbers as numbers, all else as text."""
+    """Return an Arrow array as a column: numbers as numbers, all else as text."""
     types = pyarrow.types
     if types.is_null(array.type):
         array = array.cast(pyarrow.string())
@@ -97,10 +97,10 @@ def own_kind(array: Any, path: Path, name: str) -> Column:
 
 
 def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = None) -> Joined:
-    """Return all rows of `theirs` with the columns of the row of `ours` that has their keys, missing where none has.
+    """Return all rows of `theirs` with the columns of the row of `ours` that has the same keys, or missing values.
 
-    `word` is their column of words, to be compared with the words here. ValueError for a column that is missing,
-    keys of another kind, keys that several rows here have, and where most rows do not match or have another word.
+    `word` is their column of words, to be compared with ours. ValueError for a column that is missing, keys of
+    different kinds, keys that several rows of ours share, and where most rows do not match or have another word.
     """
     if not keys:
         raise ValueError("say which columns are the same: --on THEIR_COLUMN=OUR_COLUMN, such as --on zone=word+1")
@@ -138,7 +138,7 @@ def refuse_most(found: Joined) -> None:
 
 
 def key_values(block: Block, name: str, ours: Block, our_name: str, shift: int) -> list[Any]:
-    """Return the values of a key. ValueError for a column that is missing, or of another kind than that here."""
+    """Return the values of a key, shifted. ValueError for a column that is missing, or of another kind than ours."""
     for table, column, whose in ((block, name, "the table to be joined"), (ours, our_name, "the table")):
         if column not in table:
             raise ValueError(f"{whose} has no column {column!r}: {suggested(column, table, 'it has')}")
@@ -155,7 +155,7 @@ def key_values(block: Block, name: str, ours: Block, our_name: str, shift: int) 
 def different_words(
     theirs: Block, ours: Block, rows: Int[np.ndarray, " rows"], word: str | None
 ) -> list[tuple[str, str]]:
-    """Return the words that are not the same in rows that match, theirs and ours. ValueError for no column of words."""
+    """Return pairs of words, theirs and ours, that differ in matching rows. ValueError for a column without text."""
     if word is None:
         return []
     column = theirs.get(word)
@@ -169,7 +169,7 @@ def different_words(
 
 
 def picked(column: Column, rows: Int[np.ndarray, " rows"]) -> Column:
-    """Return the values of a column in these rows, none where the row is −1."""
+    """Return the values of a column in these rows, missing where the row is −1."""
     if not len(column):
         return none_of(column, len(rows))
     return without(column[rows], (rows < 0) | missing(column)[rows])

@@ -1,4 +1,4 @@
-"""Long tables merged, as streams of blocks."""
+"""Merging of long tables, as streams of blocks."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,22 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class ModelTable(TableFile):
-    """A table with a column in front that says which model it is of."""
+    """A table with the name of its model as a column in front."""
 
     table: TableFile
     model: str
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows of the table, with the model."""
+        """Yield the rows of the table, with the column of the model."""
         for block in self.table.blocks():
             yield {"model": constant(self.model, length(block)), **block}
 
 
 def with_models(tables: Sequence[TableFile], made: Sequence[Made | None]) -> list[TableFile]:
-    """Return tables of several models with a column `model`; those of one, and of which not all say theirs, as they
-    are."""
+    """Return tables of several models with a column `model` in front.
+
+    Tables of one model, and those of which not all record their model, are returned as they are.
+    """
     names = [None if one is None else one.get("model", {}).get("model") for one in made]
     if None in names or len(set(names)) < 2 or any("model" in table.columns for table in tables):
         return list(tables)
@@ -42,9 +44,10 @@ def with_models(tables: Sequence[TableFile], made: Sequence[Made | None]) -> lis
 
 
 def merge(tables: Sequence[TableFile]) -> Iterator[Block]:
-    """Yield whole targets of all tables, by article and window; those of one window in the order of the tables.
+    """Yield the targets of all tables, by article and window; those of one window in the order of the tables.
 
-    ValueError for tables of other columns, out of order, or with the same target twice.
+    A target's rows are never split. ValueError for tables with different columns, out of order, or with the same target
+    twice.
     """
     columns = tables[0].columns
     for table in tables[1:]:
@@ -64,7 +67,7 @@ def merge(tables: Sequence[TableFile]) -> Iterator[Block]:
 
 
 def refuse_twice(block: Block, names: Sequence[str], path: Path, seen: dict[Row, Path]) -> None:
-    """Note the targets of a block. ValueError for one that was `seen` before."""
+    """Add the targets of a block to `seen`. ValueError for one that is already there."""
     first = take({name: block[name] for name in names}, first_rows(block))
     place = itemgetter(*(names.index(name) for name in ("article", "window", "position", "measure")))
     for target in rows_of(first):
@@ -78,7 +81,7 @@ def refuse_twice(block: Block, names: Sequence[str], path: Path, seen: dict[Row,
 
 
 def windows_in_order(table: TableFile) -> Iterator[tuple[Place, Path, Block]]:
-    """Yield whole targets of one window each, with their place. ValueError for windows that are out of order."""
+    """Yield the rows of one window at a time, with its article and number. ValueError for windows out of order."""
     before = (-1, -1)
     for block in whole_targets(table.blocks()):
         places = {"article": block["article"], "window": block["window"]}

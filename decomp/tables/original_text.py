@@ -6,10 +6,10 @@ from decomp.measures.result import Scores
 
 
 def lines(identifier: str, result: Scores, tokens: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of one window in the original format: a paragraph a timestep, `-source` gives LP without it.
+    """Yield the lines of one window in the original format: a paragraph per timestep, `-source` with LP without it.
 
-    Timestep j predicts token j. `argmax` is the source of the largest ΔLP, the token at index 0 (beginning of sequence)
-    left out; −1 where that leaves none. `distance` counts from the predicted token.
+    Timestep j predicts token j. `argmax` is the source of the largest ΔLP, other than the token at index 0 (the
+    beginning of sequence); −1 where there is none. `distance` counts from the predicted token.
     """
     longest = 0
     for target in result.targets:

@@ -1,5 +1,7 @@
-"""Tables as Parquet: positions as 32-bit integers, scores in the precision that they were computed in, texts once a row
-group, all of it small."""
+"""Tables as compact Parquet: 32-bit positions, scores in the precision that they were computed in, each text once.
+
+Texts are kept once in each row group.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,25 +18,26 @@ from decomp.tables.blocks import TYPES, Block, Column, Row, Texts, Values, block
 from decomp.tables.provenance import Made, parquet_metadata
 
 ROW_GROUP = 2**20
-"""Rows that are held, packed and read at once: a reader that wants few columns or rows skips the others."""
+"""The number of rows that are held, packed and read at once: a reader of few columns or rows skips the others."""
 BATCH = 2**17
-"""Rows that are read at once."""
+"""The number of rows that are read at once."""
 SMALL = {
     *("article", "window", "position", "source_position", "distance", "span", "word", "char_start", "char_end"),
     *("source_word", "source_length", "dropped", "strongest_source_position", "strongest_distance"),
 }
-"""Integers of 32 bits."""
+"""Columns of integers that are kept in 32 bits."""
 LEVEL = 6
-"""Of zstd: higher ones take longer and save little."""
+"""The compression level of zstd: higher ones take longer and save little."""
 
 
 @contextmanager
 def parquet_writer(
     file: IO[bytes], columns: Sequence[str], made: Made | None
 ) -> Iterator[Callable[[Iterable[Row] | Block], None]]:
-    """Give a writer of row groups of equal size; columns outside of `TYPES` are of the type of their first value.
+    """Open a Parquet file, and give the function that writes rows to it, in row groups of equal size.
 
-    The bytes depend on the rows alone, not on the blocks that they come in.
+    Columns outside of `TYPES` have the type of their first value. The bytes depend on the rows alone, not on the blocks
+    that they come in.
     """
     waiting: list[Block] = []
     writer: pyarrow.parquet.ParquetWriter | None = None
@@ -70,11 +73,10 @@ def parquet_writer(
 
 
 def open_writer(file: IO[bytes], first: Block, made: Made | None) -> pyarrow.parquet.ParquetWriter:
-    """Return a writer of tables like the first row group: how each column is packed is decided by it.
+    """Return a Parquet writer whose encoding of each column suits the first row group.
 
-    Integers are as they are (the sources of one target are those of the one before and some more, which zstd sees),
-    but distances as differences; real numbers are byte by byte, unless few of them are different; all others are
-    references to the different ones.
+    Distances are kept as differences; other integers as they are (sources repeat from target to target, which zstd
+    sees); real numbers byte by byte, unless they have few distinct values; all others as a dictionary.
     """
     kinds = {name: arrow_type(name, column) for name, column in first.items()}
     schema = pyarrow.schema(list(kinds.items())).with_metadata(parquet_metadata(made))
@@ -100,8 +102,7 @@ def open_writer(file: IO[bytes], first: Block, made: Made | None) -> pyarrow.par
 
 
 def has_many(values: "np.ndarray[Any, Any]") -> bool:
-    """Return whether so many numbers are different that references to them, and they, take more than most of the
-    numbers' own bytes do."""
+    """Return whether numbers have so many distinct values that a dictionary saves little: less than about a third."""
     different = len(np.unique(values))
     references = np.log2(max(different, 2)) / 8 * len(values)
     return references + different * values.itemsize > 0.65 * values.itemsize * len(values)
@@ -117,7 +118,7 @@ def arrow_type(name: str, column: Column) -> Any:
 
 
 def arrow_table(block: Block, schema: Any) -> Any:
-    """Return a block as an Arrow table. ValueError for a column that is not as it was in the rows before."""
+    """Return a block as an Arrow table. ValueError for a column of another type than in the rows before."""
     arrays = [arrow_column(ordered(block[field.name])) for field in schema]
     try:
         arrays = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
@@ -127,7 +128,7 @@ def arrow_table(block: Block, schema: Any) -> Any:
 
 
 def ordered(column: Column) -> Column:
-    """Return a column whose texts are those that it has, in the order in which they come."""
+    """Return a column of texts with only the texts that it uses, in order of appearance; other columns as they are."""
     if not isinstance(column, Texts):
         return column
     first = np.full(len(column.texts) + 1, -1)
@@ -149,7 +150,7 @@ def arrow_column(column: Column) -> Any:
 
 
 def open_parquet(path: Path) -> Any:
-    """Return an open Parquet file. ValueError for what is missing, or none."""
+    """Return an open Parquet file. ValueError for a file that is missing or of another kind."""
     try:
         return pyarrow.parquet.ParquetFile(path)
     except OSError as error:
@@ -159,7 +160,7 @@ def open_parquet(path: Path) -> Any:
 
 
 def parquet_blocks(path: Path) -> Iterator[Block]:
-    """Yield the rows of a Parquet file. ValueError for a file that is damaged, or numbers that are none."""
+    """Yield the rows of a Parquet file. ValueError for a file that is damaged, and numbers that are not finite."""
     with open_parquet(path) as file:
         try:
             for batch in file.iter_batches(BATCH):
@@ -170,9 +171,9 @@ def parquet_blocks(path: Path) -> Iterator[Block]:
 
 
 def column_of(array: Any, name: str, own_kind: bool = False) -> Column:
-    """Return an Arrow array as a column, `own_kind` where its name says nothing of its type.
+    """Return an Arrow array as a column of the type of its name, or with `own_kind` of the array's own.
 
-    ArrowInvalid where its values are not of the column's type.
+    ArrowInvalid where its values are not of that type.
     """
     kind = kind_of(array.type) if own_kind else TYPES.get(name) or kind_of(array.type)
     if kind is str:
@@ -191,7 +192,7 @@ def column_of(array: Any, name: str, own_kind: bool = False) -> Column:
 
 
 def finite(array: Any) -> Values:
-    """Return real numbers, NaN where they are missing. ArrowInvalid for one that is infinite, or none."""
+    """Return real numbers, NaN where they are missing. ArrowInvalid for one that is infinite or NaN."""
     values = array.to_numpy(zero_copy_only=False)
     if np.isfinite(values).sum() + array.null_count < len(values):
         raise pyarrow.ArrowInvalid("expected finite numbers")
@@ -199,7 +200,7 @@ def finite(array: Any) -> Values:
 
 
 def kind_of(arrow: Any) -> type:
-    """Return what an Arrow type is read as."""
+    """Return the Python type that an Arrow type is read as."""
     types = pyarrow.types
     return (
         int if types.is_integer(arrow)
@@ -210,7 +211,7 @@ def kind_of(arrow: Any) -> type:
 
 
 def texts_column(array: Any) -> Texts:
-    """Return an Arrow array of texts, dictionaries or others, as a column."""
+    """Return an Arrow array of texts, a dictionary or not, as a column."""
     if not pyarrow.types.is_dictionary(array.type):
         array = array.cast(pyarrow.string()).dictionary_encode()
     codes = pyarrow.compute.fill_null(array.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)

@@ -1,5 +1,8 @@
-"""What regressions of reading times take from a long table: one row per word, with numbers about its surprisal, about
-where its scores come from, and about how that changes from word to word."""
+"""Predictors for regressions of reading times: one row per word, from the rows of a long table.
+
+They are about a word's surprisal, about which sources its scores come from, and about how that changes from word to
+word.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,36 +28,36 @@ SPREAD = (
     "entropy_change",
     "manhattan",
 )
-"""Of the scores of one word."""
+"""Predictors from the distribution of one word's scores over its sources."""
 PLACE = ("length", "sentence", "position_in_sentence")
 RENAMED = {"log2_prob": "surprisal", "corrected_log2_prob": "corrected_surprisal"}
 LAGGED = ("surprisal", "corrected_surprisal", "entropy", "length", "frequency", *SPREAD)
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]»]*$")
 ABBREVIATIONS = {"Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.", "etc.", "e.g.", "i.e."}
-"""Words that end with a full stop and no sentence."""
+"""Words with a full stop that does not end a sentence."""
 
 Numbers = Float[np.ndarray, " targets"]
 
 
 @dataclass(frozen=True)
 class Predictors:
-    """Which predictors there are. ValueError for numbers that mean nothing."""
+    """The choice of predictors. ValueError for negative numbers."""
 
     distal: int = 10
-    """Sources more than so many words (tokens) back are distal."""
+    """The number of words (tokens) beyond which a source is distal."""
     spillover: int = 0
-    """How many words before give theirs, too."""
+    """The number of preceding words whose predictors are repeated with each word."""
     frequency: Callable[[str], float] | None = None
-    """Of a word, if it is asked for."""
+    """A function that gives a word's frequency; None for no such predictor."""
 
     def __post_init__(self) -> None:
         if self.distal < 0 or self.spillover < 0:
             raise ValueError(f"distal and spillover must be from 0, not {self.distal} and {self.spillover}")
 
     def columns(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns of the predictors of a table with these columns.
+        """Return the columns of the predictors, for a long table with these columns.
 
-        ValueError for one whose sources are groups of tokens, which have no one distance.
+        ValueError for a table whose sources are groups of tokens, which have no single distance.
         """
         refuse_groups(columns, "predictors are of the distances and shares of single tokens or words")
         own = [RENAMED.get(name, name) for name in columns if name not in OF_SOURCES]
@@ -65,7 +68,7 @@ class Predictors:
         return (*own, *(f"{name}_{lag}" for lag in range(1, self.spillover + 1) for name in lagged))
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield the rows of whole targets, in order of article, as one row per target, an article at a time."""
+        """Yield one row per target, an article at a time; the given rows are whole targets, in order of article."""
         before: dict[tuple[int, str], Sources] = {}
         waiting: list[Block] = []
         article = None
@@ -81,7 +84,7 @@ class Predictors:
             yield self.of_article(concatenate(waiting))
 
     def of_article(self, block: Block) -> Block:
-        """Return the rows of one article with what needs their neighbours."""
+        """Return the rows of one article with the predictors that need a word's neighbours or place in the article."""
         found = dict(block)
         words = np.array(texts(block["token"]), dtype=object)
         found["length"] = lengths(block, words)
@@ -99,7 +102,7 @@ class Predictors:
         return found
 
     def columns_without_lags(self, block: Block) -> list[str]:
-        """Return the columns in order, but for those of the words before."""
+        """Return the columns in order, without those of preceding words."""
         first = [name for name in block if name not in SPREAD]
         return [*first, *PLACE, *(["frequency"] if self.frequency else []), *SPREAD]
 
@@ -109,15 +112,15 @@ class Sources:
     """The sources of one target, and their shares of the sum of absolute scores."""
 
     position: int
-    """Of the target."""
+    """The target's position in its article."""
     sources: Int[np.ndarray, " sources"]
     shares: Float[np.ndarray, " sources"]
     entropy: float
-    """Normalised: 1 where all shares are the same."""
+    """The normalised entropy of the shares: 1 where all are the same."""
 
 
 def segments(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Yield whole targets of one article, window and measure each."""
+    """Yield the rows of one article, window and measure at a time."""
     for block in blocks:
         names = [name for name in ("model", "item", "article", "window", "measure") if name in block]
         borders = np.any([changes(block[name]) for name in names], axis=0).nonzero()[0] + 1
@@ -176,8 +179,11 @@ def from_word_to_word(
     shares: Float[np.ndarray, " sources"],
     entropy: Numbers,
 ) -> tuple[Numbers, Numbers]:
-    """Return how each target's shares differ from those of the target before it, missing where that is not there: the
-    change of the normalised entropy, and the Manhattan distance (0 to 2), both absolute (Oh & Schuler 2022)."""
+    """Return how the shares of each target differ from those of the target before it: two absolute changes.
+
+    These are the change of the normalised entropy, and the Manhattan distance (0 to 2) of the shares (Oh & Schuler
+    2022); missing where the target before is not in the table.
+    """
     if before is not None and before.position == targets[0] - 1:
         own = np.concatenate([np.zeros(len(before.sources), own.dtype), own + 1])
         sources, shares = np.concatenate([before.sources, sources]), np.concatenate([before.shares, shares])
@@ -205,7 +211,7 @@ def negated(column: Column) -> Column:
 
 
 def divided(above: Numbers, below: Numbers) -> Numbers:
-    """Return quotients, missing where there is nothing to divide by."""
+    """Return quotients, missing where the denominator is 0."""
     return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
 
 
@@ -217,12 +223,12 @@ def only(rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count
 def share_of(
     rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], score: Float[np.ndarray, " rows"], whole: Numbers
 ) -> Numbers:
-    """Return the share of these rows in the sum of all absolute scores of their target."""
+    """Return the share of these rows in the sum `whole` of all absolute scores of their target."""
     return divided(np.bincount(group[rows], np.abs(score[rows]), len(whole)), whole)
 
 
 def measures(block: Block) -> list[str]:
-    """Return what each row is a measure by: its measure, of its model where there are several."""
+    """Return the measure of each row, with its model where the table has several."""
     names = texts(block["measure"])
     return (
         [f"{model} {name}" for model, name in zip(texts(block["model"]), names, strict=True)]
@@ -238,7 +244,7 @@ def texts(column: Column) -> list[Any]:
 
 
 def lengths(block: Block, words: "np.ndarray[Any, Any]") -> Int[np.ndarray, " targets"]:
-    """Return how many characters each word has, by its place in the text, or else by its string."""
+    """Return the number of characters of each word: those of its place in the text, or else of its string."""
     counted = np.array([len(word) for word in words], np.int32)
     if "char_start" not in block:
         return counted
@@ -249,10 +255,10 @@ def lengths(block: Block, words: "np.ndarray[Any, Any]") -> Int[np.ndarray, " ta
 def sentences(
     position: Int[np.ndarray, " targets"], words: "np.ndarray[Any, Any]"
 ) -> tuple[Int[np.ndarray, " targets"], Int[np.ndarray, " targets"]]:
-    """Return the number of each word's sentence in its article, and its place there, both from 0.
+    """Return the number of each word's sentence in its article, and the word's place in the sentence, both from 0.
 
-    A sentence ends with a word that ends with . ! ? or …, quotes and brackets after it aside, and is no common
-    abbreviation.
+    A sentence ends with a word that ends with . ! ? or …, apart from quotes and brackets after it, unless the word is a
+    common abbreviation.
     """
     places, first = np.unique(position, return_index=True)
     ends = np.array([bool(SENTENCE_END.search(w)) and w not in ABBREVIATIONS for w in words[first]])
@@ -267,7 +273,7 @@ def sentences(
 def earlier(
     measure: Int[np.ndarray, " targets"], position: Int[np.ndarray, " targets"], lag: int
 ) -> Int[np.ndarray, " targets"]:
-    """Return the row of the same measure `lag` words before, −1 where there is none."""
+    """Return the row of the same measure `lag` words before each row, −1 where there is none."""
     keys = measure.astype(np.int64) * (int(position.max()) + 1 + lag) + position
     order = np.argsort(keys, kind="stable")
     at = np.minimum(np.searchsorted(keys[order], keys - lag), len(keys) - 1)
@@ -275,8 +281,10 @@ def earlier(
 
 
 def zipf_frequency(language: str) -> Callable[[str], float]:
-    """Return what gives a word's frequency on the Zipf scale (log10 of occurrences in a billion words), 0 for one that
-    is unknown. ValueError without wordfreq, and for a language that it has not."""
+    """Return a function that gives the Zipf frequency of a word: log10 of occurrences in a billion words.
+
+    It gives 0 for unknown words. ValueError without wordfreq, and for a language that it lacks.
+    """
     try:
         import wordfreq
     except ImportError as error:

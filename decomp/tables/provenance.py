@@ -1,8 +1,8 @@
-"""How a table was made: what writes one says it, what reads one checks it.
+"""Accounts of how tables were made: written with each table, and checked by all that reads it.
 
-A Parquet file carries it in its metadata; a TSV, CSV or JSONL file has it beside, in `FILE.meta.json`. No comment
-line: tokens begin with `#` or hold one, and what is told to skip comments (`comment="#"` of pandas, `comment.char`
-of R) cuts such rows in two without a word; and no first record in JSONL, which readers would take for a row.
+A Parquet file carries its account in the metadata; a TSV, CSV or JSONL file has it beside, in `FILE.meta.json`. It is
+no comment line: tokens may begin with `#`, and readers that skip comments (`comment="#"` of pandas, `comment.char` of
+R) would silently cut such rows in two. And it is no first record of JSONL, which readers would take for a row.
 """
 
 import gzip
@@ -17,36 +17,36 @@ from decomp.io.digests import LENGTH, file_digest
 from decomp.io.files import write_whole
 
 Made = Mapping[str, Any]
-"""How a table was made, as JSON has it: the command, the model (with the digest of its weights), the options."""
+"""The account of how a table was made, as JSON: command, model (with the digest of its weights), options."""
 
 SUFFIX = ".meta.json"
 METADATA_KEY = b"decomp"
-"""The key of how a table was made in the metadata of a Parquet file."""
+"""The key of the account in the metadata of a Parquet file."""
 VERSION = 1
 FREE = {"format", "torch", "transformers", "options.measures", "options.memory", "options.batch_size"}
-"""What may differ between tables that belong together."""
+"""Entries of the account that may differ between tables that belong together."""
 
 logger = logging.getLogger(__name__)
 
 
 def provenance_path(table: Path) -> Path:
-    """Return the file beside a table that says how it was made; that of `a.tsv.gz` is that of `a.tsv`."""
+    """Return the path of the account beside a text table; that of `a.tsv.gz` is that of `a.tsv`."""
     return Path(f"{str(table).removesuffix('.gz')}{SUFFIX}")
 
 
 def write_provenance(table: Path, made: Made, content: Path | None = None) -> None:
-    """Write beside a text table how it was made, with the digest of its bytes, so that a later change shows.
+    """Write the account of how a text table was made beside it, with a digest that shows later changes of its bytes.
 
-    `content`: the file that holds these bytes, if not yet under the table's name.
+    `content` is the file that holds these bytes, if they are not yet under the table's name.
     """
     entry = {"version": VERSION, "table": file_digest(content or table), "made": made}
     write_whole(provenance_path(table), json.dumps(entry, ensure_ascii=True, indent=1).encode() + b"\n")
 
 
 def read_provenance(table: Path) -> Made | None:
-    """Return how a table was made, None where nothing says it.
+    """Return the account of how a table was made, None where there is none.
 
-    ValueError where what says it is damaged, of a newer package, or of other content than the table has now.
+    ValueError where it is damaged, of a newer package, or for another content than the table has now.
     """
     beside = provenance_path(table)
     if ".parquet" in table.suffixes:
@@ -64,9 +64,9 @@ def read_provenance(table: Path) -> Made | None:
 
 
 def parquet_provenance(table: Path) -> Made | None:
-    """Return how a Parquet table was made, None where its metadata do not say.
+    """Return the account in the metadata of a Parquet table, None where there is none.
 
-    ValueError for a file that can't be read, or is no Parquet table.
+    ValueError for a file that can't be read, or is not a Parquet table.
     """
     import pyarrow.parquet
 
@@ -79,13 +79,13 @@ def parquet_provenance(table: Path) -> Made | None:
 
 
 def parquet_metadata(made: Made | None) -> dict[bytes, bytes]:
-    """Return the metadata of a Parquet table that say how it was made."""
+    """Return the metadata of a Parquet table that hold the account of how it was made."""
     entry = {"version": VERSION, "made": made}
     return {} if made is None else {METADATA_KEY: json.dumps(entry, ensure_ascii=True).encode()}
 
 
 def entry_of(beside: Path) -> dict[str, Any] | None:
-    """Return what a file says of a table, None where it says nothing of the kind."""
+    """Return the account in a file beside a table, None where it holds nothing of the kind."""
     try:
         entry = json.loads(beside.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -108,10 +108,10 @@ def content_digest(table: Path) -> str:
 
 
 def check_same(table: Path, made: Made | None, expected: Made) -> None:
-    """Raise ValueError, with every difference, for a table that was not made with what is expected.
+    """Raise ValueError, with every difference, for a table that was made otherwise than expected.
 
-    `expected` names what matters, such as `{"model": model.about(), "options": {"bos": True}}`; all else may
-    differ. Where nothing says how the table was made, a warning says so.
+    `expected` has the entries that matter, such as `{"model": model.about(), "options": {"bos": True}}`; all others may
+    differ. A warning is given where there is no account.
     """
     if made is None:
         logger.warning("%s does not say how it was made: that it fits is not checked", table)
@@ -124,8 +124,8 @@ def check_same(table: Path, made: Made | None, expected: Made) -> None:
 def check_alike(tables: Sequence[tuple[Path, Made | None]]) -> None:
     """Raise ValueError, with every difference, for tables that do not belong together.
 
-    They do if nothing but the measures differs, and what changes no result. A warning names those that nothing is
-    known of.
+    Tables belong together if their accounts differ only in the measures and in entries that change no result. A warning
+    names tables without an account.
     """
     known = [(path, made) for path, made in tables if made is not None]
     if len(tables) > 1:
@@ -142,9 +142,9 @@ def check_alike(tables: Sequence[tuple[Path, Made | None]]) -> None:
 
 
 def made_together(tables: Sequence[Made | None], done: Made) -> Made | None:
-    """Return how the table is made that tables are merged into; `done` is what else was done with the rows.
+    """Return the account of a table merged from others; `done` says what else was done with the rows.
 
-    None where nothing is known of one of them.
+    None where one of the tables has no account.
     """
     known = [made for made in tables if made is not None]
     if len(known) < len(tables) or not known:
@@ -168,10 +168,10 @@ def differences(
     free: frozenset[str] | set[str] = frozenset(),
     only_asked: bool = False,
 ) -> list[str]:
-    """Return a line for each entry that differs, `options.stride: 10 in the run, 20 asked`.
+    """Return a line for each entry that differs, such as `options.stride: 10 in the run, 20 asked`.
 
-    Entries within entries are compared one by one; `free` ones are passed over, and with `only_asked` those that
-    `asked` has not.
+    Nested entries are compared one by one. Entries in `free` are skipped, and with `only_asked` also those that `asked`
+    lacks.
     """
     lines = []
     for key in sorted({*asked} if only_asked else {*there, *asked}):

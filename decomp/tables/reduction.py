@@ -1,4 +1,4 @@
-"""Long tables made smaller as they are written: near sources, high scores, few digits; the sum of what goes stays."""
+"""Smaller long tables: near sources, high scores, few digits, and the sum of what is left out."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,32 +9,35 @@ from jaxtyping import Bool, Int
 from decomp.tables.blocks import Block, Column, Texts, changes, concatenate, length, numbers, present, take, without
 
 BOS_POSITION = -1
-"""`source_position` of the beginning-of-sequence token: models park there what they have no other place for, so that it
-is shown, and never counts as one of the strongest sources."""
+"""The `source_position` of the beginning-of-sequence token.
+
+Models park there what they have no other place for, so that it is shown, and never counts as one of the strongest
+sources.
+"""
 DROPPED = "<dropped>"
-"""Stands for all sources of a target that are left out: its score is the sum of theirs."""
+"""The `source_token` of the row that stands for all left-out sources of a target: its score is their sum."""
 OF_SOURCES = ("source_word", "source_length", "source_position", "source_token", "distance", "score", "dropped")
-"""Columns that differ within a target: all rows of one measure for one predicted token."""
+"""Columns that differ within a target, that is, among the rows of one measure for one predicted token."""
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """Which sources of each target have rows of their own, and with how many digits.
+    """The choice of sources that keep rows of their own, and of the digits of numbers.
 
-    What is no token (`<bias>`) and the beginning-of-sequence token are not sources in this sense: they always stay.
-    ValueError for numbers that keep nothing, or have no meaning.
+    Rows that are not tokens (`<bias>`) and the beginning-of-sequence token always stay. ValueError for numbers that
+    keep nothing, or have no meaning.
     """
 
     top: int | None = None
-    """How many, those with the highest scores,"""
+    """The number of sources kept for each target, those with the highest scores; None for all."""
     min_abs: float = 0.0
-    """with a score of at least this absolute value,"""
+    """The least absolute score of a source that is kept."""
     min_distance: int | None = None
-    """so many tokens (words) back or more,"""
+    """The least distance, in tokens (words), of a source that is kept; None for no bound."""
     max_distance: int | None = None
-    """or less."""
+    """The largest distance, in tokens (words), of a source that is kept; None for no bound."""
     digits: int | None = None
-    """After the point, of all real numbers."""
+    """The number of digits after the point of all real numbers; None for all digits."""
 
     def __post_init__(self) -> None:
         for name in ("top", "min_distance", "max_distance"):
@@ -53,21 +56,21 @@ class Reduction:
 
     @property
     def drops(self) -> bool:
-        """Return whether sources may be left out."""
+        """Return whether any source may be left out."""
         return (self.top, self.min_distance, self.max_distance) != (None, None, None) or self.min_abs > 0
 
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the columns that are left of these: in front `dropped`, how many sources are left out."""
+        """Return the columns of the reduced table: `dropped`, the number of sources left out, then these."""
         return ("dropped", *columns) if self.drops and "dropped" not in columns else columns
 
     def __call__(self, block: Block) -> Block:
-        """Return the rows of whole targets, reduced."""
+        """Return the rows of whole targets without the sources that are left out, rounded."""
         if self.drops and length(block):
             block = self.drop(block)
         return block if self.digits is None else rounded(block, self.digits)
 
     def drop(self, block: Block) -> Block:
-        """Return rows without the sources that are left out, and per target one row with their number and sum."""
+        """Return the rows that are kept, and for each target one row with the number and sum of those left out."""
         group = np.cumsum(np.append(0, first_rows(block)[1:]))
         kept = self.kept(block, group)
         before = is_dropped(block)
@@ -90,7 +93,7 @@ class Reduction:
         return take(together, np.argsort(np.append(group[kept], some), kind="stable"))
 
     def kept(self, block: Block, group: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-        """Return which rows stay; `group` numbers the targets."""
+        """Return which rows are kept; `group` is the number of each row's target."""
         score, distance = numbers(block["score"]), numbers(block["distance"])
         is_source = present(block["distance"]) & (numbers(block["source_position"]) != BOS_POSITION)
         fits = is_source & (np.abs(score) >= self.min_abs) if self.min_abs else is_source.copy()
@@ -111,19 +114,19 @@ NOTHING_DROPPED = Reduction()
 
 
 def is_dropped(block: Block) -> Bool[np.ndarray, " rows"]:
-    """Return which rows stand for sources that were left out before."""
+    """Return which rows stand for sources that an earlier reduction left out."""
     return named(block, DROPPED) & ~present(block["distance"])
 
 
 def named(block: Block, token: str) -> Bool[np.ndarray, " rows"]:
-    """Return which rows have this `source_token`; a token of a text may be spelled like what is no token."""
+    """Return which rows have this `source_token` and are not tokens of the text, which may be spelled alike."""
     tokens = block["source_token"]
     assert isinstance(tokens, Texts)
     return np.array([*(text == token for text in tokens.texts), False])[tokens.codes]
 
 
 def first_rows(block: Block) -> Bool[np.ndarray, " rows"]:
-    """Return which rows are the first of their target: where a column that is not of the source changes."""
+    """Return which rows are the first of their target: where any column that is not about the source changes."""
     first = np.zeros(length(block), bool)
     first[:1] = True
     for name, column in block.items():
@@ -133,7 +136,7 @@ def first_rows(block: Block) -> Bool[np.ndarray, " rows"]:
 
 
 def whole_targets(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Yield the rows cut otherwise: no target is in two blocks."""
+    """Yield the same rows in other blocks, so that no target's rows are in two."""
     rest: Block | None = None
     for block in blocks:
         block = block if rest is None else concatenate([rest, block])
@@ -146,7 +149,7 @@ def whole_targets(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def rounded(block: Block, digits: int) -> Block:
-    """Return a block whose real numbers have so many digits after the point, and no negative zero."""
+    """Return a block with its real numbers rounded to `digits` after the point, without negative zero."""
 
     def round_column(column: Column) -> Column:
         if isinstance(column, Texts) or column.dtype.kind != "f":

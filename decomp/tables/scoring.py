@@ -1,4 +1,4 @@
-"""From windows to the rows of the long table: measures, and the columns that stand in front of their scores."""
+"""Windows as rows of the long table: the scores of measures, and the columns in front of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from decomp.tables.reduction import Reduction
 
 @dataclass(frozen=True)
 class Scorer:
-    """Measures, what they are asked with, the columns of their rows, and which rows are kept."""
+    """The measures and settings by which windows are scored, the columns in front, and which rows are kept."""
 
     measures: Sequence[Measure]
     request: Request
@@ -23,18 +23,18 @@ class Scorer:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the columns of the rows."""
+        """Return the columns of the table."""
         return self.reduction.columns(self.front.columns)
 
     def blocks_by_window(
         self, model: Model, windows: Sequence[TokenisedWindow], batch_size: int | None = None
     ) -> Iterator[Block]:
-        """Yield the rows of one window after the other, computed when they are asked for."""
+        """Yield the rows of each window, computed when they are asked for."""
         for window, results in measure_windows(
             model, windows, self.measures, self.request, batch_size, self.front.unit, self.front.sources
         ):
             yield concatenate([self.reduction(block) for block in self.front.blocks(model, window, results)])
 
     def part(self, model: Model, batch: Sequence[TokenisedWindow]) -> Block:
-        """Return the piece of the table that belongs to these windows."""
+        """Return the rows of these windows."""
         return concatenate(list(self.blocks_by_window(model, batch, len(batch))))

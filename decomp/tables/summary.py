@@ -1,4 +1,4 @@
-"""One row per target of a long table: surprisal, the strongest source, and what no token of the text has."""
+"""A summary of a long table, one row per target: surprisal, the strongest source, and the shares of other rows."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,17 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 def summary_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of a summary of a table with these columns."""
+    """Return the columns of the summary, for a long table with these columns."""
     of_target = [name for name in columns if name not in OF_SOURCES]
     return (*("surprisal" if name == "log2_prob" else name for name in of_target), *SUMMARY)
 
 
 def summarise(blocks: Iterable[Block], keep: Reduction = NOTHING_DROPPED) -> Iterator[Block]:
-    """Yield the rows of whole targets as one row per target: surprisal in bits, the source with the highest score, and
-    what the beginning of sequence and the bias have.
+    """Yield one row per target: surprisal in bits, the strongest source, shares of beginning of sequence and bias.
 
-    The strongest source is one of those kept, and never the beginning-of-sequence token; missing where there is none.
-    A share is of the sum of all absolute scores of the target, kept or not.
+    The strongest source is one of those that `keep` keeps, and never the beginning-of-sequence token; missing where
+    there is none. A share is of the sum of all absolute scores of the target, kept or not.
     """
     for block in blocks:
         yield summary(block, keep)
@@ -73,26 +72,26 @@ def summary(block: Block, keep: Reduction) -> Block:
 def only_first(
     rows: Int[np.ndarray, " some"], group: Int[np.ndarray, " rows"], count: int
 ) -> Int[np.ndarray, " targets"]:
-    """Return, for each of `count` targets, the first of these rows that is of it, −1 where none is."""
+    """Return the first of these rows for each target, −1 for a target without any; `group` is each row's target."""
     found = np.full(count, -1)
     found[group[rows[::-1]]] = rows[::-1]
     return found
 
 
 def picked(column: Column, rows: Int[np.ndarray, " targets"]) -> Column:
-    """Return the values of a column in these rows, none where the row is −1."""
+    """Return the values of a column in these rows, missing where the row is −1."""
     return without(column[rows], rows < 0) if len(column) else none_of(column, len(rows))
 
 
 def share(score: Column, total: Float[np.ndarray, " targets"]) -> Float[np.ndarray, " targets"]:
-    """Return the share of scores in the sum of all absolute ones, missing where there is no score, or no sum."""
+    """Return the absolute scores as shares of the target's total; missing where there is no score, or no total."""
     assert not isinstance(score, Texts)
     some: Bool[np.ndarray, " targets"] = total != 0
     return np.where(some, np.abs(score.astype(np.float64)) / np.where(some, total, 1), np.nan)
 
 
 def warn_of_thinned(tables: Sequence[tuple[Path, Made | None]]) -> None:
-    """Warn of tables that were thinned out when they were made: shares are of the rows that are left."""
+    """Warn of tables from which rows were left out when they were made: shares are of the remaining rows."""
     for path, made in tables:
         asked = {**(made or {}).get("options", {}), **(made or {}).get("table", {})}
         if done := {name: asked[name] for name in THINNING if asked.get(name)}:

@@ -1,4 +1,4 @@
-"""A table in memory, column by column: what the Python functions return."""
+"""The table in memory, column by column, that the Python functions return."""
 
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,11 +55,11 @@ class Table:
 
     data: Block
     about: Mapping[str, Any] = field(default_factory=dict)
-    """How the table was made."""
+    """The account of how the table was made: command, model, options."""
 
     @classmethod
     def from_rows(cls, columns: Sequence[str], rows: Iterable[Row], about: Mapping[str, Any] | None = None) -> "Table":
-        """Return the table of these rows, which are taken a block at a time."""
+        """Return the table of these rows, which are converted a block at a time."""
         return cls(block_of(columns, rows), dict(about or {}))
 
     @classmethod
@@ -94,7 +94,7 @@ class Table:
         return f"Table({len(self):,} rows{measures}; columns {', '.join(self.columns)})"
 
     def _repr_html_(self) -> str | None:
-        """Return the page of the first text, for a notebook; None for another table, or a long text."""
+        """Return the page of the first text, for a notebook; None for a table of another kind, and for a long text."""
         shown: str | None = view("frame", self)
         return shown
 
@@ -116,13 +116,13 @@ class Table:
         return figure
 
     def column(self, name: str) -> Column:
-        """Return a column as it is kept. ValueError for a column that the table lacks."""
+        """Return a column in its own form, texts with their codes. ValueError for a column that the table lacks."""
         if name not in self.data:
             raise ValueError(f"the table has no column {name!r}: {suggested(name, self.columns, 'it has')}")
         return self.data[name]
 
     def measures(self) -> list[str]:
-        """Return the names of the measures in the table, in the order in which they first come."""
+        """Return the names of the measures in the table, in order of appearance."""
         return list(dict.fromkeys(self["measure"]))
 
     def select(self, **values: Any) -> "Table":
@@ -199,7 +199,7 @@ class Table:
             write(self.data)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return a pandas DataFrame: texts as categories, integers of which some are missing as `Int64`.
+        """Return a pandas DataFrame: texts as categories, integers with missing values as `Int64`.
 
         ValueError without pandas.
         """

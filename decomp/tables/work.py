@@ -1,4 +1,4 @@
-"""What a table is computed from: items of work, the rows that come of each, and what becomes of the rows of all."""
+"""The work behind a table: its items, the computation of their rows, and the table made of all rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ T = TypeVar("T")
 
 
 class WorkItem(NamedTuple):
-    """What an item of work is called, and what it is predicted to cost."""
+    """The name of an item of work, and its predicted cost."""
 
     key: str
-    """For people and for checks: `article 3, window 0`, or `items.csv, line 4`."""
+    """The item's name for people and for checks: `article 3, window 0`, or `items.csv, line 4`."""
     tokens: int
     targets: int
-    """Tokens that are predicted; 0 where that is no measure of what is done."""
+    """The number of predicted tokens; 0 for items whose work is not counted in these."""
     pairs: int
     cost: int
-    """Floating-point operations, or what is proportional to them."""
+    """The cost in floating-point operations, or in a unit proportional to them."""
 
 
 def window_key(article: int, number: int) -> str:
-    """Return what a window is called."""
+    """Return the name of a window."""
     return f"article {article}, window {number}"
 
 
 def item_of(key: str, tokens: int) -> WorkItem:
-    """Return an item whose cost goes with its tokens."""
+    """Return an item whose cost is proportional to its tokens."""
     return WorkItem(key, tokens, 0, tokens, tokens)
 
 
 class Summary(Protocol):
-    """What becomes of the rows of all items, where the table has others."""
+    """A function from the rows of all items to those of a table with other columns."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -43,28 +43,28 @@ class Summary(Protocol):
         ...
 
     def __call__(self, blocks: "Iterable[Block]") -> "Iterator[Block]":
-        """Yield the table's rows from those of all items, in order."""
+        """Yield the rows of the table, from those of all items in order."""
         ...
 
 
 @dataclass(frozen=True)
 class Work(Generic[T]):
-    """Items, which of them are computed together, and how they become a table."""
+    """Items, the batches in which they are computed, and the way from their rows to a table."""
 
     what: str
-    """What an item is, in one word: window, item, fact, prompt."""
+    """The name of one item, in one word: window, item, fact, prompt."""
     items: Sequence[T]
     plan: Sequence[WorkItem]
     batches: Sequence[range]
-    """Numbers of the items that are computed together; rows may depend on it in their last digits."""
+    """The numbers of the items that are computed together; rows may depend on it in their last digits."""
     compute: "Callable[[Model, Sequence[T]], Block]"
-    """From the items of a batch to their rows."""
+    """The function that computes the rows of the items of a batch."""
     computed: tuple[str, ...]
-    """Columns of these rows."""
+    """The columns of the rows of items."""
     summary: Summary | None = None
-    """None where the rows of the items are those of the table."""
+    """The function that makes the table of all rows; None where these rows are the table."""
     unit_cost: int = 0
-    """Most that is computed before it is kept."""
+    """The most that is computed before a result is kept, in the units of `WorkItem.cost`."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -72,11 +72,11 @@ class Work(Generic[T]):
         return self.computed if self.summary is None else self.summary.columns
 
     def blocks(self, model: "Model", advance: Callable[[range], object] = lambda _: None) -> "Iterator[Block]":
-        """Yield the rows of one batch after the other; `advance` is called with the numbers of its items."""
+        """Yield the rows of each batch; `advance` is called with the numbers of its items."""
         for batch in self.batches:
             yield self.compute(model, self.items[batch.start : batch.stop])
             advance(batch)
 
     def table(self, blocks: "Iterable[Block]") -> "Iterator[Block]":
-        """Yield the table's rows from those of all items."""
+        """Yield the rows of the table, from those of all items."""
         return iter(blocks) if self.summary is None else self.summary(blocks)
