@@ -106,11 +106,11 @@ class TableFile:
     columns: tuple[str, ...]
 
     def made(self) -> Made | None:
-        """Return the account of how the table was made, None where there is none. ValueError as for `read_provenance`."""
+        """Return the account of how the table was made, None for none. ValueError as for `read_provenance`."""
         return read_provenance(self.path)
 
     def is_single(self) -> bool:
-        """Return whether a text table was computed in single precision or less, by the account beside it."""
+        """Return whether the account beside a text table says that its numbers are of single precision or less."""
         entry = entry_of(provenance_path(self.path))
         made = entry["made"] if entry is not None else {}
         return made.get("model", {}).get("dtype") in ("float32", "bfloat16", "float16")
