@@ -1,4 +1,4 @@
-"""What commands do alike: load a model, show progress and results, write a table."""
+"""Shared parts of commands: loading a model, messages, writing a table, the account of how it was made."""
 
 import io
 import logging
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 def say(message: str, quiet: bool) -> None:
-    """Print a message for a person on stderr."""
+    """Print a message for a person on stderr, unless `quiet`."""
     if not quiet:
         click.echo(message, err=True)
 
 
 def hush_libraries() -> None:
-    """Keep transformers and the hub from saying what a person at a terminal does not need."""
+    """Silence messages and progress bars of transformers and the hub that a person at a terminal does not need."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
@@ -54,12 +54,12 @@ def estimate(mean: float, low: float, high: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text of a file for a terminal, without what would control it."""
+    """Return text from a file with the characters that would control a terminal replaced by their codes."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def readable(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a small table, its cells below one another, the first column to the left."""
+    """Yield the lines of a small table, its columns aligned, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         yield "  ".join(
@@ -69,7 +69,7 @@ def readable(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 @contextmanager
 def destination(output: Path | None) -> Iterator[TextIO]:
-    """Open standard output, or a file that is complete or absent. ValueError where standard output is closed."""
+    """Open a file that is complete or absent, or standard output. ValueError where standard output is closed."""
     if output is None:
         if sys.stdout is None:
             raise ValueError("can't write to standard output: it is closed; give --output")
@@ -85,8 +85,10 @@ def destination(output: Path | None) -> Iterator[TextIO]:
 def table(
     output: Path | None, format_name: str | None, columns: Sequence[str], made: Made | None = None
 ) -> Iterator[Writer]:
-    """Give a writer of rows to the destination, in the format asked for or that its suffix says; `made` is what the
-    file says of how it was made."""
+    """Open a table, in a file or on standard output, in the given format or that of the suffix.
+
+    `made` is the account of how the table was made.
+    """
     name = format_of(output, format_name)
     if output is not None:
         with announced(output, table_file(output, name, columns, made)) as write:
@@ -100,13 +102,13 @@ NOT_ASKED = {
     *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
     *("num_workers", "ray_address", "overwrite", "quiet", "plan", "picture", "masked", "subgraph"),
 }
-"""Parameters that change no result, or that the account of how it was made has in a better form."""
+"""Parameters that change no result, or that the account of how a table was made holds in a better form."""
 
 
 def made_now(model: Mapping[str, str], baseline: Callable[[bool], str] | None = None) -> dict[str, Any]:
-    """Return how the results of the running command are made, by a model's `about()`: what their bytes depend on.
+    """Return the account of how the running command's results are made, with a model's `about()`.
 
-    `baseline`: what `--baseline auto` stands for, by `--positions`.
+    `baseline` resolves `--baseline auto`, given whether `--positions` is.
     """
     from decomp.jobs import account
 
@@ -120,7 +122,7 @@ def made_now(model: Mapping[str, str], baseline: Callable[[bool], str] | None = 
 
 
 def command_name(context: click.Context) -> str:
-    """Return a command's name with the groups that it is in, without that of the program."""
+    """Return a command's name with those of its groups, without that of the program."""
     names = [context.info_name or ""]
     while context.parent is not None and context.parent.parent is not None:
         if not isinstance(context.parent.command, click.Group):
@@ -131,7 +133,7 @@ def command_name(context: click.Context) -> str:
 
 
 def command_line(context: click.Context, without: Iterable[str], **other: str) -> list[str]:
-    """Return the words that ask for the running command again: what was given, less some options, and others."""
+    """Return the words of the running command, without some of its options, and with `other` ones added."""
     arguments, given = list[str](), list[str]()
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
@@ -150,6 +152,6 @@ def command_line(context: click.Context, without: Iterable[str], **other: str) -
 
 
 def begun(items: Iterable[T]) -> Iterator[T]:
-    """Return the items with the first one computed: what a measure refuses, it refuses before a header is out."""
+    """Return the items with the first one already computed, so that a measure's refusal comes before any output."""
     items = iter(items)
     return chain(list(islice(items, 1)), items)

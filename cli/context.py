@@ -8,7 +8,7 @@ import click
 from decomp.cli import kinds, layout, options
 
 ELSEWHERE = {"model", "output", "format_name", "overwrite", "quiet", "device", *options.RUN_OPTIONS}
-"""Options that are no settings of `open_contexts`."""
+"""Options that are not settings of `open_contexts`."""
 
 
 @layout.command(
@@ -57,14 +57,14 @@ def command(items: Path, limit: int | None, **asked: Any) -> None:
 
 
 def is_for_a_person(asked: dict[str, Any]) -> bool:
-    """Return whether the scores would go to a terminal, and no format was asked for."""
+    """Return whether the scores go to a terminal and no format is given."""
     from decomp.cli.scoring import on_terminal
 
     return all(asked[name] is None for name in ("output", "format_name", "run_folder")) and on_terminal()
 
 
 def show(job: Any) -> None:
-    """Print the segments of each item, in order of rank."""
+    """Print the segments of each item in order of rank."""
     from decomp.cli.running import watched
     from decomp.report.contexts import lines_of
     from decomp.tables.table import Table

@@ -13,7 +13,7 @@ ELSEWHERE = {
     *("output", "format_name", "batch_size", "overwrite", "quiet", "device"),
     *options.RUN_OPTIONS,
 }
-"""Options that are no settings of `open_contrasting`."""
+"""Options that are not settings of `open_contrasting`."""
 
 
 @layout.command(
@@ -76,9 +76,9 @@ def command(items: Path | None, limit: int | None, **asked: Any) -> None:
 def items_and_model(
     items: Path | None, model: str | None, prompt: str | None, target: str | None, foil: str | None
 ) -> tuple[Path | None, str]:
-    """Return the file of items, None where the prompt is given, and the model's name.
+    """Return the file of items, None where the prompt is given as text, and the model's name.
 
-    UsageError where both are given, or none, or a part of a prompt's three texts.
+    UsageError where both are given, or neither, or only a part of prompt, target and foil.
     """
     given = [text is not None for text in (prompt, target, foil)]
     if any(given) and not all(given):

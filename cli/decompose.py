@@ -46,9 +46,9 @@ from decomp.cli import layout, options
 def command(**asked: Any) -> None:
     """Decompose every window of INPUT_FILE and store the results.
 
-    DECOMPOSITION_LENGTH is the number of most recent source tokens kept per target (the target included).
-    Writes one file per window, {corpus}_{model}_{n}, and once the unembedding, which ΔLP needs. Whatever stops
-    it, the same command goes on where it stopped.
+    DECOMPOSITION_LENGTH is the number of most recent source tokens kept per target (the target included). Writes one
+    file per window, {corpus}_{model}_{n}, and once the unembedding, which ΔLP needs. After any interruption the same
+    command goes on where it stopped.
     """
     from decomp.cli.storing import open_job, show_plan, store
 

@@ -43,10 +43,8 @@ from decomp.cli import kinds, layout, options
 def command(**asked: Any) -> None:
     """Compute ΔLP from the files that decomp decompose wrote.
 
-    Of every stored source.
-
-    IDENTIFIER is {corpus}_{model}_{n}, or {corpus}_{model} for all windows of a run, which must be complete. MODEL
-    gives the tokenizer, for files of the original research code without token strings.
+    Every stored source is scored. IDENTIFIER is {corpus}_{model}_{n}, or {corpus}_{model} for all windows of a run,
+    which must be complete. MODEL gives the tokenizer, for files of the original research code without token strings.
     """
     from decomp.cli.stored import write_delta_lp
 

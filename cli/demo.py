@@ -10,7 +10,7 @@ from decomp.cli.deltalp import command as deltalp
 from decomp.models.families import DATA, DEMO_MODELS
 
 LENGTH = 50
-"""Most recent sources kept."""
+"""The number of most recent sources that are kept."""
 
 
 @layout.command(

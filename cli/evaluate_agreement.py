@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def command(input_file: Path, **asked: Any) -> None:
     """Measure how alike measures rank context tokens.
 
-    Those of INPUT_FILE's predictions (Oh & Schuler 2023, section 5). For every pair of measures the rank
-    correlation over the sources of one predicted token, Spearman's and Kendall's (tau-b), averaged over predicted
-    tokens; in brackets 95 % bootstrap intervals over these. A token with one source, or with equal scores for all,
-    has no ranks and is left out. Needs scipy (the extra evaluate).
+    The ranks are of the sources of INPUT_FILE's predictions (Oh & Schuler 2023, section 5). For every pair of measures
+    the rank correlation over the sources of one predicted token, Spearman's and Kendall's (tau-b), averaged over
+    predicted tokens; in brackets 95 % bootstrap intervals over these. A token with one source, or with equal scores for
+    all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
     from decomp.cli.running import evaluate
     from decomp.cli.scoring import articles_asked

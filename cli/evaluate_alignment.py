@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 def command(items: tuple[Path, ...], **asked: Any) -> None:
     """Measure how well measures find known evidence.
 
-    That of contrast items (Yin & Neubig 2022). ITEMS are tables as decomp contrast reads them, several at once.
-    Among the tokens of each prompt, highest score first: the share of the scores that the evidence has (dot
-    product), how many other tokens come before it (probes needed), and 1 / its rank (MRR); beside them, what scores
-    in random order can expect. All tokens of the evidence count, wherever it stands; the beginning-of-sequence
-    token doesn't. With --decomposition-length, all measures, and scores in random order, are compared over the
-    tokens that are kept. In brackets 95 % bootstrap intervals over items.
+    ITEMS are tables of contrast items as decomp contrast reads them, several at once (Yin & Neubig 2022). Among the
+    tokens of each prompt, highest score first: the share of the scores that the evidence has (dot product), how many
+    other tokens come before it (probes needed), and 1 / its rank (MRR); beside them, what scores in random order can
+    expect. All tokens of the evidence count, wherever it stands; the beginning-of-sequence token doesn't. With
+    --decomposition-length, all measures, and scores in random order, are compared over the tokens that are kept. In
+    brackets 95 % bootstrap intervals over items.
     """
     from decomp.cli.running import evaluate
 

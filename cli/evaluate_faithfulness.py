@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 def command(input_file: Path, **asked: Any) -> None:
     """Measure what predictions lose without their best sources.
 
-    Predictions of INPUT_FILE, without the sources that a measure ranks first (DeYoung et al. 2020).
+    The best sources of a prediction of INPUT_FILE are those that a measure ranks first (DeYoung et al. 2020).
     Comprehensiveness: the loss without 1, 5, 10, 20 and 50 % of the sources, the highest scores first; higher is
-    better. Sufficiency: the loss with nothing but these; lower is better. AOPC is the mean of the five. In brackets
-    95 % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.
+    better. Sufficiency: the loss with nothing but these; lower is better. AOPC is the mean of the five. In brackets 95
+    % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.
     """
     from decomp.cli.running import evaluate
     from decomp.cli.scoring import articles_asked

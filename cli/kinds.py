@@ -1,4 +1,4 @@
-"""Kinds of values that commands take: checked as they are parsed, and completed by the shell, without torch."""
+"""Types of the commands' parameters: values are checked as they are parsed, and completed by the shell, without torch."""
 
 import os
 import re
@@ -27,12 +27,12 @@ AMOUNTS = ("256MiB", "1GiB", "4GiB", "16GiB")
 
 
 def beginning(incomplete: str, names: Iterable[str]) -> Completions:
-    """Return the names that begin as what was typed does."""
+    """Return completions: the names that begin with what was typed."""
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def paths_beginning(incomplete: str) -> list[str]:
-    """Return the files and folders whose path begins as what was typed does; folders end in a slash."""
+    """Return the files and folders whose path begins with what was typed; folders end in a slash."""
     folder, start = os.path.split(incomplete)
     try:
         entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
@@ -43,19 +43,19 @@ def paths_beginning(incomplete: str) -> list[str]:
 
 
 class InputFile(click.Path):
-    """A file or folder that is read: one that is there, or one of those that are shipped to try things with."""
+    """The type of an input: an existing file or folder, or one of the inputs that are shipped to try things with."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path of the file. ValueError for one that is not there."""
+        """Return the path of the file. ValueError for one that does not exist."""
         path = demo_file(Path(value))
         check_there(path)
         return path
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return the shipped files and those in the folder, else leave it to the shell."""
+        """Return the shipped files and those in the folder; without any, the shell completes files itself."""
         shipped = beginning(incomplete, DEMO_FILES) if incomplete else []
         if not shipped:
             return super().shell_complete(ctx, param, incomplete)
@@ -63,7 +63,7 @@ class InputFile(click.Path):
 
 
 def check_there(path: Path) -> None:
-    """Raise ValueError for a file or folder that is not there; standard input (`-`) is."""
+    """Raise ValueError for a file or folder that does not exist; `-` is standard input, which does."""
     try:
         if str(path) != STDIN:
             path.stat()
@@ -72,26 +72,26 @@ def check_there(path: Path) -> None:
 
 
 class Corpus(InputFile):
-    """A text, a table of texts, or a folder of these."""
+    """The type of a corpus: a text, a table of texts, or a folder of these."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path of the corpus. ValueError for one that is not there, and for a run, whose files are none."""
+        """Return the path of the corpus. ValueError for one that does not exist, and for the folder of a run."""
         path = super().convert(value, param, ctx)
         refuse_run(path)
         return path
 
 
 def refuse_run(path: Path) -> None:
-    """Raise ValueError for the folder of a run, where a corpus is expected."""
+    """Raise ValueError for the folder of a run, given where a corpus is expected."""
     if (path / MANIFEST).is_file() and (path / "parts").is_dir():
         raise ValueError(f"{path} is the folder of a run, and no corpus: decomp table {path} writes its table")
 
 
 class InputOrModel(InputFile):
-    """The first of two arguments: an input, or the model where the input is given by an option."""
+    """The type of the first of two arguments: an input, or the model where an option gives the input."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path of the file, which the command checks when it knows that it is one."""
+        """Return the path; whether it exists is checked by the command, once it is known to be a file."""
         return demo_file(Path(value))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
@@ -101,41 +101,41 @@ class InputOrModel(InputFile):
 
 
 class ModelName(Kind):
-    """A model: a demo model, a hub id, a folder, or a GGUF file."""
+    """The type of a model's name: a demo model, a hub id, a folder, or a GGUF file."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name. ValueError for what can be seen to be no model without loading it."""
+        """Return the name. ValueError for one that can be seen, without loading it, to be no model."""
         check_name(value)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return the demo models, those of the hub that are on this machine, and folders and GGUF files."""
+        """Return the demo models, the hub's models on this machine, folders, and GGUF files."""
         paths = [path for path in paths_beginning(incomplete) if path.endswith(("/", ".gguf"))]
         return beginning(incomplete, dict.fromkeys([*DEMO_MODELS, *cached_models(), *paths]))
 
 
 class Label(ModelName):
-    """The name of a model that need not be there."""
+    """The type of a model's name that serves only as a label: the model need not exist."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name."""
+        """Return the name, unchecked."""
         return str(value)
 
 
 class TableOrModel(Label):
-    """A file of tables, or the model where the text is given by an option."""
+    """The type of a file of tables, or of the model where an option gives the text."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return the models where an option gives the text, else leave it to the shell, which knows the files."""
+        """Return the models where an option gives the text; else the shell completes files itself."""
         if ctx.params.get("text") is not None:
             return super().shell_complete(ctx, param, incomplete)
         return [CompletionItem(incomplete, type="file")]
 
 
 class Known(Kind):
-    """One of some names, which need not all be known when the option is made."""
+    """The type of one name out of several, which are looked up when a value is parsed."""
 
     name = "text"
 
@@ -143,25 +143,25 @@ class Known(Kind):
         self.what, self.names, self.shown = what, names, shown
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name. Fails, with the nearest one, for a name that is none of them."""
+        """Return the name. Fails for an unknown one, with the nearest that is known."""
         if value not in self.names():
             self.fail(f"unknown {self.what} {value!r}: {suggested(value, self.names())}", param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return the names that begin so."""
+        """Return the names that begin with what was typed."""
         return beginning(incomplete, self.shown or self.names())
 
     complete = shell_complete  # for an option that may have other values, too
 
 
 class Amount(Kind):
-    """An amount of memory."""
+    """The type of an amount of memory, such as 800MiB."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the amount as it was given. Fails for what is no amount."""
+        """Return the amount as it was given. Fails for a text that is no amount."""
         try:
             parse_bytes(value)
         except ValueError as error:
@@ -169,28 +169,28 @@ class Amount(Kind):
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return some amounts."""
+        """Return some common amounts."""
         return beginning(incomplete, AMOUNTS)
 
 
 class Device(Kind):
-    """A device of torch, by its name."""
+    """The type of a torch device, given by its name."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name. Fails for what can be none; whether there is such a device, torch says later."""
+        """Return the name. Fails for a text that can't be a device; whether the device exists is torch's to say."""
         if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", str(value)):
             self.fail(f"unknown device {value!r}: choose one of {', '.join(DEVICES)}, or cuda:1", param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
-        """Return the devices that there may be."""
+        """Return the devices that this machine may have."""
         return beginning(incomplete, (*DEVICES, "cuda:0", "cuda:1"))
 
 
 def columns_of(parameter: str, end: str = "") -> Callable[[click.Context, click.Parameter, str], Completions]:
-    """Return what completes the columns of the table that a parameter names; `end` is put behind each."""
+    """Return the completion of column names, from the table that another parameter names; `end` is put after each."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
         from decomp.io.records import SUFFIXES, rows_in
@@ -213,5 +213,5 @@ MEMORY, DEVICE, MEASURE = Amount(), Device(), Known("measure", measure_names)
 
 
 def function(shown: Sequence[str]) -> Known:
-    """Return the kind of an attributed function; measures say which of them they take, `shown` are completed."""
+    """Return the type of an attributed function; measures check which they take, and `shown` ones are completed."""
     return Known("function", lambda: FUNCTION_NAMES, shown)

@@ -1,4 +1,4 @@
-"""`decomp layers`: what each layer gives to a fact."""
+"""`decomp layers`: the contribution of each layer to the prediction of a fact."""
 
 from typing import Any
 
@@ -65,11 +65,11 @@ from decomp.cli import kinds, layout, options
 def command(**asked: Any) -> None:
     """Score every layer of MODEL on every fact of FACTS.
 
-    Which ones prefer the true object to the false one?
+    Scores say which layers prefer the true object to the false one.
 
-    FACTS is JSONL, CSV or TSV with relation (or prompt: a template with {}), subject, target_true and
-    target_false, or CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of
-    the layers and the embedding and bias, add up to the logit difference exactly.
+    FACTS is JSONL, CSV or TSV with relation (or prompt: a template with {}), subject, target_true and target_false, or
+    CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of the layers and the
+    embedding and bias, add up to the logit difference exactly.
     """
     from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
     from decomp.cli.running import claim_beside, deliver, ignore

@@ -1,4 +1,4 @@
-"""How commands explain themselves: options under titles, and examples that work when they are pasted."""
+"""The layout of commands' help: options under titles, and examples that work when they are pasted."""
 
 from collections.abc import Callable
 from textwrap import dedent
@@ -8,11 +8,11 @@ import click
 import cloup
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Adds options to the function of a command."""
+"""A decorator that adds options to the function of a command."""
 
 
 def metavar_of(param: click.Parameter) -> str | None:
-    """Return how the help calls a number, whose range it says elsewhere; None for what is no number, or an argument."""
+    """Return the placeholder of a number in the help; None for other parameters, and for arguments."""
     if not isinstance(param, click.Option) or param.is_flag:
         return None
     names = {click.types.IntParamType: "N", click.types.FloatParamType: "NUMBER"}
@@ -29,7 +29,7 @@ class WithExamples(cloup.Command):
             param.metavar = param.metavar or metavar_of(param)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples; they are not wrapped, so that they can be pasted."""
+        """Write the examples, not wrapped, so that they can be pasted."""
         formatter.write("\n")
         formatter.write_heading("Examples")
         for line in self.examples:
@@ -37,7 +37,7 @@ class WithExamples(cloup.Command):
 
 
 def command(name: str, examples: str) -> Callable[[Callable[..., Any]], WithExamples]:
-    """Return the decorator that makes a command of a function; `examples` are lines for a shell."""
+    """Return the decorator that turns a function into a command; `examples` are lines for a shell."""
     return cloup.command(name, cls=WithExamples, examples=examples)
 
 

@@ -1,4 +1,4 @@
-"""Functions that `decomp layers`, `neurons` and `edges` share: models and items are opened, tables are written."""
+"""Shared parts of `decomp layers`, `neurons` and `edges`: opening models, checking outputs, writing beside a table."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Setting")
 
 
 def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
-    """Return a request filled with the options of its fields' names. ValueError for what it refuses."""
+    """Return a request whose fields are the options of the same names. ValueError for values that it refuses."""
     named = {field.name for field in fields(family)}
     request = family(**{**{n: asked[n] for n in asked if n in named}, "memory": parse_bytes(asked["memory"])})
     request.check()
@@ -39,11 +39,11 @@ def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
 
 INPUTS = ("facts_file", "items_file", "neurons_file", "unrelated", "prompts_file", "edges_file", "model")
 OUTPUTS = ("masked", "subgraph", "picture")
-"""Parameters that name files; the table is `output`."""
+"""Parameters that name the files written beside the table, which is `output`."""
 
 
 def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None] | None = None) -> None:
-    """Refuse a table, picture and other outputs that can't be written, or would destroy something."""
+    """Raise ValueError for a table, picture or other output that can't be written, or would destroy something."""
     if check_picture is not None and asked["picture"] is not None:
         check_picture(asked["picture"])
     inputs, others = ([asked.get(name) for name in names] for names in (INPUTS, OUTPUTS))
@@ -51,7 +51,7 @@ def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None
 
 
 def job_of(work: Work[T], model: "DecomposedModel", asked: Mapping[str, Any], ids: "Iterable[Tensor]") -> Job[T]:
-    """Return what a command computes; `ids` are the tokens of its items."""
+    """Return the job of a command: its work, and the account of how its table is made; `ids` are its items' tokens."""
     from decomp.jobs import tokens_digest  # imports torch
 
     return Job(work, model, asked["model"], {**made_now(model.about()), "tokens": tokens_digest(ids)})
@@ -59,7 +59,7 @@ def job_of(work: Work[T], model: "DecomposedModel", asked: Mapping[str, Any], id
 
 @contextmanager
 def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Iterator[None]:
-    """Write JSON Lines to a file, if one is asked for, that is there once all else is done."""
+    """Write JSON Lines to a file, if `path` is one, that is complete once the block of the `with` has ended."""
     if path is None:
         yield
         return
@@ -69,9 +69,9 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
 
 
 def with_table(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the options with the table of a run in place of the run's folder.
+    """Return the options with the run's folder that one of them names replaced by the file of the run's table.
 
-    The running command's parameters become these, so that its tables say what was done.
+    The running command's parameters are changed alike, so that its tables record the file.
     """
     options = {**asked, name: table_file_of(asked[name])}
     click.get_current_context().params.update(options)
@@ -79,12 +79,12 @@ def with_table(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Tokenizer]":
-    """Return the model that was asked for, and its tokenizer."""
+    """Return the model that the options name, and its tokenizer."""
     return open_model(asked["model"], asked["dtype"], device_here(asked), asked["revision"])
 
 
 def say_lines(lines: Iterable[str | None], quiet: bool) -> None:
-    """Show the messages that there are."""
+    """Print those of the messages that are not None."""
     for line in lines:
         if line is not None:
             say(line, quiet)

@@ -1,4 +1,4 @@
-"""The command group. Commands are imported when they are named, torch only when one runs."""
+"""The command group `decomp`: commands are imported when they are named, torch only when one runs."""
 
 import errno
 import signal
@@ -26,16 +26,16 @@ SECTIONS = {
     "Where in the network": ("layers", "neurons", "edges"),
     "How good measures are": ("evaluate",),
 }
-"""The commands, each in a module of its name, below the titles that the help shows."""
+"""The names of commands, each in a module of that name, below the titles that the help shows."""
 COMMANDS = tuple(chain.from_iterable(SECTIONS.values()))
 
 
 BEGAN = "decomp.began"
-"""In the context of a command: when it began."""
+"""The key in a command's context under which its start time is kept."""
 
 
 class InputError(click.ClickException):
-    """A mistake that a person can put right: one line, exit code 2."""
+    """The error for a mistake that a person can put right: shown in one line, exit code 2."""
 
     exit_code = 2
 
@@ -45,13 +45,13 @@ ENDING = ("SIGTERM", "SIGHUP")
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """End the command as the shell counts signals (143 for SIGTERM), so that all it was writing is removed."""
+    """Exit with the shell's code for a signal (143 for SIGTERM), so that unfinished files are removed on the way."""
     sys.exit(128 + number)
 
 
 @contextmanager
 def signals_end_the_command() -> Iterator[None]:
-    """Take signals that end processes as a reason to leave in order; those that are ignored or handled stay so."""
+    """Make signals that end processes raise SystemExit instead; those that are ignored or handled stay so."""
     with ExitStack() as before:
         if threading.current_thread() is threading.main_thread():  # no other may set them
             for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
@@ -61,7 +61,7 @@ def signals_end_the_command() -> Iterator[None]:
 
 
 class LazyGroup(WithExamples, cloup.Group):
-    """A group that finds each command in its module, and shows ValueErrors as lines, not tracebacks."""
+    """A group that imports each command from its module, and shows ValueErrors as lines, not tracebacks."""
 
     def __init__(
         self, *args: Any, modules: Mapping[str, str], titles: Mapping[str, Sequence[str]] | None = None, **options: Any
@@ -91,7 +91,7 @@ class LazyGroup(WithExamples, cloup.Group):
         ]
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; what a person can put right ends it with one line."""
+        """Run the command; an error that a person can put right ends it with one line."""
         ctx.meta.setdefault(BEGAN, time.monotonic())
         try:
             with signals_end_the_command():
@@ -112,16 +112,16 @@ class LazyGroup(WithExamples, cloup.Group):
 
 
 class DefaultGroup(LazyGroup):
-    """A group whose first command goes without its name: `neurons ITEMS MODEL` for `neurons find ITEMS MODEL`."""
+    """A group whose first command may go without its name: `neurons ITEMS MODEL` for `neurons find ITEMS MODEL`."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands, and what the first command's first argument can be."""
+        """Return the names of the commands, and completions of the first command's first argument."""
         first = self.get_command(ctx, next(iter(self.modules)))
         assert first is not None
         return [*super().shell_complete(ctx, incomplete), *first.params[0].shell_complete(ctx, incomplete)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the first command's name in front of arguments that begin with no command."""
+        """Put the first command's name before arguments that don't begin with a command."""
         if args and args[0] not in (*self.modules, *ctx.help_option_names):
             args = [next(iter(self.modules)), *args]
         return super().parse_args(ctx, args)

@@ -1,4 +1,4 @@
-"""`decomp measures`: what `--measure` takes."""
+"""`decomp measures`: the values of `--measure` and `--convention`."""
 
 import textwrap
 
@@ -11,8 +11,8 @@ from decomp.cli import layout
 def command() -> None:
     """List the measures and the conventions.
 
-    What each measure is, its unit, the functions it takes (its own first), and its source. And the conventions of
-    --convention: which options they set, and which functions measures attribute.
+    A measure is listed with its unit, the functions it takes (its own first), and its source; a convention of
+    --convention with the options that it sets. Also listed are the functions that measures attribute.
     """
     from decomp.measures.conventions import CONVENTIONS
     from decomp.measures.registry import find_measure, measure_names
@@ -31,6 +31,6 @@ def command() -> None:
 
 
 def show(*paragraphs: str) -> None:
-    """Print paragraphs, indented below the name that they are about."""
+    """Print paragraphs, indented below the name that they describe."""
     for paragraph in paragraphs:
         click.echo(textwrap.indent(textwrap.fill(paragraph, 100), "    "))

@@ -1,4 +1,4 @@
-"""`decomp models`: what can be decomposed."""
+"""`decomp models`: the models that can be decomposed."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from decomp.cli import layout
 def command() -> None:
     """List the families of models that are supported.
 
-    And the tested versions of transformers, and what is shipped to try things with: models and inputs.
+    Also lists the tested versions of transformers, and the models and inputs that are shipped to try things with.
     """
     for line in described():
         click.echo(line)
 
 
 def described() -> Iterator[str]:
-    """Give the lines of the table of families, one fact a line."""
+    """Yield the lines of the list of families, one fact a line."""
     from decomp.models.families import DEMO_FILES, DEMO_MODELS, FAMILIES, TESTED_TRANSFORMERS
     from decomp.models.registry import model_types
 

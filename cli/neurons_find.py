@@ -83,8 +83,8 @@ from decomp.locate.conventions import NEURONS
 def command(**asked: Any) -> None:
     """Find the neurons that the completions of ITEMS rest on.
 
-    By integrated gradients of MODEL. ITEMS is JSONL, CSV or TSV: prompt and target (and foil); or relation,
-    subject, target_true, target_false (CounterFact's own JSON, too); or pre_text and post_text, an edit whose
+    They are found by integrated gradients of MODEL. ITEMS is JSONL, CSV or TSV: prompt and target (and foil); or
+    relation, subject, target_true, target_false (CounterFact's own JSON, too); or pre_text and post_text, an edit whose
     changed part is completed from what precedes it, with a mask of its own if you like: a level, or the part of
     post_text. Rows are neurons by rank; `residual` says how far the scores of a layer are from what all its neurons
     give (`effect`).

@@ -41,7 +41,7 @@ def article_position(value: str) -> int | str:
 
 
 def article_targets(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the targets as they are given, once they are known to be some; all where none is given.
+    """Return the targets that were given, checked, or all if none was.
 
     BadParameter for one that is malformed, or given twice.
     """
@@ -65,19 +65,19 @@ def share_of_work(value: "str | Shard") -> "Shard":
 def choice(
     flag: str, values: Sequence[str], default: str | None, help: str, name: str | None = None
 ) -> Callable[[F], F]:
-    """Return an option that takes one of some values; `name` is the parameter's where it is not the flag's."""
+    """Return an option that takes one of several values; `name` is the parameter's, if not that of the flag."""
     names = (flag,) if name is None else (flag, name)
     return click.option(*names, type=click.Choice(values), default=default, show_default=default is not None, help=help)
 
 
 def at_least_one(flag: str, help: str, default: int | None = None, name: str | None = None) -> Callable[[F], F]:
-    """Return an option that takes a whole number from 1."""
+    """Return an option that takes a whole number of at least 1."""
     names = (flag,) if name is None else (flag, name)
     return click.option(*names, type=click.IntRange(1), default=default, show_default=default is not None, help=help)
 
 
 def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
-    """Return the option of a field of `Request` or one of its families: its name, its default, its choices."""
+    """Return the option of a field of a request: its name, default, and choices are the field's."""
     defaults: dict[str, Any] = {field.name: field.default for field in fields(family)}
     flag, hint, default = "--" + name.replace("_", "-"), get_type_hints(family)[name], defaults[name]
     if hint is bool:
@@ -171,13 +171,13 @@ engine = together(
 run_options = section(RUN_TITLE, run_folder, shard, engine)
 planned_run_options = section(RUN_TITLE, run_folder, shard, engine, plan)
 RUN_OPTIONS = ("run_folder", "shard", "engine", "num_workers", "ray_address")
-"""Parameters of `run_options`: none changes a result."""
+"""Parameters of `run_options`, none of which changes a result."""
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 
 
 def hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
-    """Keep the warnings of measures and inputs back where --quiet is given: they are messages, too."""
+    """Silence the warnings of measures and inputs where --quiet is given: they are messages, too."""
     logging.getLogger("decomp").setLevel(logging.ERROR if value else logging.NOTSET)
     return value
 
@@ -204,12 +204,12 @@ table_format = click.option(
 
 
 def output_section(*beside: Decorator) -> Decorator:
-    """Return the options for a table, and for what is written beside it."""
+    """Return the options for a table, and for the files written beside it."""
     return section("Output", output, table_format, *beside)
 
 
 def names_of_columns(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> dict[str, str] | None:
-    """Return columns by the names that they have here, None for none. BadParameter for what is no NAME=COLUMN."""
+    """Return the input's columns by the names used here, None for none. BadParameter for what is not NAME=COLUMN."""
     pairs = [text.partition("=") for text in value]
     if wrong := [text for text, (ours, _, theirs) in zip(value, pairs, strict=True) if not (ours and theirs)]:
         raise click.BadParameter(f"expected NAME=COLUMN, such as prompt=sentence, not {wrong[0]!r}")
@@ -227,7 +227,7 @@ fields_option = click.option(
 
 
 def locate_options(*beside: Decorator) -> Decorator:
-    """Return the options that `decomp layers`, `neurons` and `edges` share, and those for what else is written."""
+    """Return the options that `decomp layers`, `neurons` and `edges` share, with those for files beside the table."""
     of_model = section("Model", placement_options, memory, prompt_bos)
     of_input = section("Input file", fields_option)
     return together(of_input, output_section(*beside), of_model, run_options, overwrite, quiet)
@@ -244,7 +244,7 @@ def multi_token(what: str) -> Callable[[F], F]:
 
 
 def convention(known: Mapping[str, Convention], default: str | None = None, help: str = "") -> Callable[[F], F]:
-    """Return the option that makes what users of another tool expect the defaults of a command's other options."""
+    """Return the option that sets the defaults of other options to those that users of another tool expect."""
 
     def adopt(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         if value is not None:
@@ -310,7 +310,7 @@ sources = choice(
 )
 
 sources_section = section("What contributions are of", sources)
-"""Where what is predicted can't be chosen."""
+"""The option --sources alone, for commands whose targets can't be chosen."""
 
 unit_options = section(
     "What is predicted",
@@ -361,13 +361,13 @@ file_or_text = together(
         click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
     ),
 )
-"""What `input_of` reads."""
+"""The arguments for a file or, instead, a text, which `input_of` reads."""
 
 
 def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
-    """Return the file or the text itself, and the model's name, from the values of `file_or_text`.
+    """Return the file or the text, and the model's name, from the values of `file_or_text`.
 
-    UsageError where both are given, or none, or options that need the other.
+    UsageError where both are given, or neither, or options that need the other.
     """
     path, model, text = asked["input_file"], asked["model"], asked["text"]
     if text is not None and not text.strip():
@@ -400,14 +400,14 @@ reduction_options = section(
     at_least_one("--max-distance", "Keep sources at most so many tokens (words) back."),
     click.option("--digits", type=click.IntRange(0, 15), help="Digits after the point.  [default: all]"),
 )
-"""These options say which sources keep rows of their own; all others of a target are one row, `<dropped>`."""
+"""Options for which sources keep rows of their own; all others of a target are summed in one row, `<dropped>`."""
 
 results = together(output_section(), reduction_options)
-"""A table on standard output, or in a file."""
+"""Options of commands that write a long table to standard output or to a file, with a choice of rows."""
 evaluation_results = section("Output", evaluation_output, table_format)
-"""A table in a file, beside what is shown."""
+"""Options of commands that print a result, and may write its table to a file."""
 table_results = output_section()
-"""The same, without options that say which rows are kept."""
+"""Options of commands that write a table to standard output or to a file, without a choice of rows."""
 manners = together(overwrite, quiet)
 
 gradient_options = section(
@@ -453,7 +453,7 @@ occlusion_options = section(
 
 
 def measures(*default: str) -> Callable[[F], F]:
-    """Return the option that names measures, several of them at once."""
+    """Return the option that names measures, several at once."""
     return click.option(
         "--measure",
         "measures",
@@ -471,8 +471,10 @@ convention_of_measures = convention(
 
 
 def asked_with(*first: Decorator) -> Decorator:
-    """Return what measures are asked with: each option is named as the field of `Request` or its families that it
-    fills. `first` say which measures, and what they attribute."""
+    """Return the options of measures, each named as the field of `Request` or its families that it fills.
+
+    `first` are the options that choose the measures, and the function that they attribute.
+    """
     return together(
         section(
             "Measures",

@@ -1,4 +1,4 @@
-"""The engine `ray`: a pool of processes, on this machine or a cluster, each with a model of its own."""
+"""The engine `ray`: a pool of processes, on this machine or a cluster, each with its own copy of the model."""
 
 import os
 import re
@@ -12,10 +12,10 @@ from decomp.runs.work import Outcome, outcomes
 from decomp.tables.blocks import Block
 
 Compute = Callable[[Sequence[Any]], Block]
-"""From the items of a batch to their rows."""
+"""A function from the items of a batch to their rows."""
 Unit = list[Batch]
 ATTEMPTS = 3
-"""Times that a unit is tried again after its worker has died."""
+"""The number of times that a unit is tried again after its worker has died."""
 
 
 def need_ray() -> Any:
@@ -28,7 +28,7 @@ def need_ray() -> Any:
 
 
 class Worker:
-    """One process of the pool: it loads the model when it starts, then computes units."""
+    """One process of the pool: it loads the model when it starts, then computes units of batches."""
 
     def __init__(self, start: Callable[[], Compute], threads: int) -> None:
         import torch
@@ -37,27 +37,27 @@ class Worker:
         self.compute = start()
 
     def begin(self) -> list[Outcome]:
-        """Return nothing, once the model is there."""
+        """Return an empty list; Ray answers this call once the model is loaded."""
         return []
 
     def run(self, unit: Unit, items: Sequence[Any]) -> list[Outcome]:
-        """Return what comes of a unit, whose items are given."""
+        """Return the outcomes of a unit, given its items."""
         first = unit[0].start
         return list(outcomes(unit, lambda batch: self.compute(items[batch.start - first : batch.stop - first])))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`workers` processes of `threads` threads each."""
+    """A pool of processes under Ray: `workers` of them, of `threads` threads each."""
 
     ray: Any
     workers: int
     threads: int
     resources: Mapping[str, float]
-    """What Ray keeps free for each."""
+    """The processors and GPUs that Ray reserves for each process."""
 
     def run(self, start: Callable[[], Compute], items: Sequence[Any], units: list[Unit]) -> Iterator[Outcome]:
-        """Yield what comes of the units, as they are done; a unit whose worker dies is tried again.
+        """Yield the outcomes of the units as they are done; a unit whose worker dies is tried again.
 
         Workers that the cluster has no room for yet get no units.
         """
@@ -85,12 +85,12 @@ class Pool:
 
 
 def failed(unit: Unit, reason: str) -> Outcome:
-    """Return the outcome of a unit that nothing came of."""
+    """Return the outcome of a unit that failed for this reason."""
     return Outcome(range(unit[0].start, unit[-1].stop), [], reason, 0.0, "", 0)
 
 
 def describe_death(error: Exception) -> str:
-    """Return why a worker did not answer: that it died, or what it raised when it began."""
+    """Return why a worker did not answer: that it died, or the error with which it could not begin."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return f"its worker died, {ATTEMPTS + 1} times" if not raised else f"its worker could not begin: {raised[-1]}"
@@ -100,7 +100,8 @@ def describe_death(error: Exception) -> str:
 def open_pool(address: str | None, workers: int | None, device: str) -> Iterator[Pool]:
     """Open a pool on the cluster at `address`, or on this machine alone.
 
-    By default a worker for each GPU where the device is one, else one. Threads: an equal share of the cores.
+    By default there is a worker for each GPU where the device is one, else one; threads are an equal share of the
+    cores.
     """
     ray = need_ray()
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -118,7 +119,7 @@ def open_pool(address: str | None, workers: int | None, device: str) -> Iterator
 
 
 def pool_of(ray: Any, workers: int | None, device: str) -> Pool:
-    """Return the pool that a cluster has room for. ValueError for a device that it has not."""
+    """Return the pool that a cluster has room for. ValueError for a device that it lacks."""
     gpu, resources = device.startswith("cuda"), ray.cluster_resources()
     count = workers or (int(resources.get("GPU", 0)) if gpu else 1)
     if count < 1:

@@ -1,4 +1,4 @@
-"""How far a command is, and what it wrote: a bar on a terminal, a line every now and then elsewhere."""
+"""Progress and results of commands: a bar on a terminal, a line every now and then elsewhere."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +15,15 @@ from decomp.tables.blocks import Block, Row, length
 from decomp.tables.columns import Writer
 
 LOG_EVERY = 30
-"""Seconds between two lines, where nobody looks at a bar."""
+"""Seconds between two lines of progress where there is no bar."""
 BAR_DELAY = 1
-"""Seconds after which a bar is shown."""
+"""The number of seconds after which a bar is shown."""
 SHAPE = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
 clock = time.monotonic
 
 
 class Progress:
-    """What is done of some items, whose costs are predicted; `tokens` are those that are predicted by a model."""
+    """The progress of a command through its items, by their predicted costs; `tokens` counts predicted tokens."""
 
     def __init__(self, bar: Any, what: str, items: int, cost: int, is_logged: bool) -> None:
         self.bar, self.what, self.items, self.cost, self.is_logged = bar, what, items, cost, is_logged
@@ -31,7 +31,7 @@ class Progress:
         self.began = self.logged = clock()
 
     def advance(self, cost: int = 1, tokens: int = 0) -> None:
-        """Count an item as done, and show it."""
+        """Count an item as done, and show the progress."""
         self.done, self.tokens, self.spent = self.done + 1, self.tokens + tokens, self.spent + cost
         if not self.bar.disable:
             self.bar.set_postfix_str(self.text(), refresh=False)
@@ -41,32 +41,32 @@ class Progress:
             click.echo(f"{self.text()}, {self.left()} left", err=True)
 
     def text(self) -> str:
-        """Return what is done, and how fast: `3/10 windows, 1,530 tokens, 62 tokens/s`."""
+        """Return the progress and the speed: `3/10 windows, 1,530 tokens, 62 tokens/s`."""
         seconds = max(clock() - self.began, 1e-9)
         number, unit = (self.tokens, "tokens") if self.tokens else (self.done, f"{self.what}s")
         tokens = f", {self.tokens:,} tokens" if self.tokens else ""
         return f"{self.done:,}/{self.items:,} {self.what}s{tokens}, {number / seconds:,.3g} {unit}/s"
 
     def left(self) -> str:
-        """Return the time left, by the cost of what is left."""
+        """Return the time left, estimated from the cost of the remaining items."""
         return duration((clock() - self.began) * (self.cost - self.spent) / max(self.spent, 1))
 
 
 @contextmanager
 def progress(what: str, items: int, cost: int, quiet: bool) -> Iterator[Progress]:
-    """Show how far items are: as a bar on a terminal's stderr, as lines where stderr is none."""
+    """Show progress through items: as a bar on a terminal's stderr, else as lines."""
     options = {"total": cost, "bar_format": SHAPE, "smoothing": 0, "delay": BAR_DELAY}
     with tqdm(disable=True if quiet else None, **options) as bar:
         yield Progress(bar, what, items, cost, is_logged=not quiet)
 
 
 def amount(number: int, what: str) -> str:
-    """Return a number of things: `1 row`, `1,275 rows`."""
+    """Return a number of things as text: `1 row`, `1,275 rows`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def say_wrote(path: Path, what: str = "") -> None:
-    """Say what the running command wrote, and how long it took: `wrote a.tsv, 9 rows, 1.2 s`; not with --quiet."""
+    """Print, unless --quiet, what the running command wrote and how long it took: `wrote a.tsv, 9 rows, 1.2 s`."""
     context = click.get_current_context(silent=True)
     if context is None or context.params.get("quiet"):
         return
@@ -76,7 +76,7 @@ def say_wrote(path: Path, what: str = "") -> None:
 
 
 class Counting:
-    """A writer that counts the rows it is given."""
+    """A writer of rows that counts them."""
 
     def __init__(self, write: Writer) -> None:
         self.write, self.rows = write, 0
@@ -90,7 +90,7 @@ class Counting:
             self.write(self.counted(table))
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield the rows, counted."""
+        """Yield the rows, counting them."""
         for row in rows:
             self.rows += 1
             yield row
@@ -98,7 +98,7 @@ class Counting:
 
 @contextmanager
 def announced(path: Path, opened: AbstractContextManager[Writer]) -> Iterator[Writer]:
-    """Give the writer of a table, and say what was written once the table is there."""
+    """Open a table through its writer, and print what was written once the table is there."""
     with opened as write:
         counting = Counting(write)
         yield counting

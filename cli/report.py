@@ -72,9 +72,9 @@ def command(
 
 
 def check_inputs(inputs: Sequence[str], text: str | None, chosen: bool) -> None:
-    """Raise UsageError for inputs that don't go together, ValueError for one that is not there.
+    """Raise UsageError for inputs that don't go together, ValueError for one that does not exist.
 
-    `chosen`: whether articles or items of a table are asked for.
+    `chosen` says whether articles or items of a table are asked for.
     """
     if text is None and not inputs:
         raise click.UsageError("missing argument: expected INPUTS, or --text TEXT MODEL")

@@ -1,4 +1,4 @@
-"""Work through the items of a command: in one go, or in a run that can be interrupted, in this process or a pool."""
+"""The items of a command, computed in one go or in a run that can be interrupted, in this process or in a pool."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,35 +36,35 @@ T = TypeVar("T")
 Asked = Mapping[str, Any]
 """The values of a command's options: those of `options.run_options`, of the model, and for the table."""
 Engine = Callable[[list[list[Batch]]], Iterator[Outcome]]
-"""From units of batches to what comes of them."""
+"""A function from units of batches to their outcomes."""
 
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """What one call of a command computes, with which model."""
+    """The work of one call of a command, with its model and the account of how its table is made."""
 
     work: Work[T]
     model: "DecomposedModel"
     name: str
-    """Of the model, as a process of a pool loads it."""
+    """The model's name, with which a process of a pool loads it."""
     made: Made
-    """How its table is made: all that its bytes depend on."""
+    """The account of how the table is made: all that its bytes depend on."""
 
     def start(self, asked: Asked) -> "Start":
-        """Return how a process of a pool begins."""
+        """Return the function with which a process of a pool loads the model and gets ready to compute."""
         return Start(self.work.compute, self.name, asked["dtype"], asked["device"], asked["revision"])
 
 
 def sample_of(job: Job[T]) -> Sample:
-    """Compute the longest of a job's items and return what that took."""
+    """Compute the longest of a job's items and return its cost."""
     number = longest(job.work.plan)
     return sample(job.work.plan[number], partial(job.work.compute, job.model, [job.work.items[number]]))
 
 
 def say_plan(found: Plan, form: str, without: Sequence[str] = (), **other: str) -> None:
-    """Show a plan, a warning of results that are too large, and on standard output a script for Slurm.
+    """Print a plan and a warning of results that are too large, and to standard output a script for Slurm.
 
-    The script's command is the running one, less the options `without` and with the `other` ones.
+    The script's command is the running one, without the options `without` and with the `other` ones.
     """
     click.echo("\n".join(found.lines()), err=True)
     if warning := found.warning(form):
@@ -75,7 +75,7 @@ def say_plan(found: Plan, form: str, without: Sequence[str] = (), **other: str) 
 
 @dataclass(frozen=True)
 class Start:
-    """How a process of a pool begins: it loads the model."""
+    """The start of a process of a pool: a call loads the model, and returns the function that computes batches."""
 
     compute: Callable[..., Block]
     model: str
@@ -89,14 +89,14 @@ class Start:
 
 
 def device_here(asked: Asked) -> str:
-    """Return the device of this process: the workers of a pool may have one that it has not."""
+    """Return the device for this process; with a pool it is cpu, since only the workers may have another."""
     return "cpu" if asked["engine"] == "ray" else str(asked["device"])
 
 
 def check_asked(asked: Asked, inputs: Iterable[Path | str | None], *others: Path | None) -> None:
-    """Refuse outputs that can't be written or must not be, and run options that don't go together.
+    """Raise ValueError for outputs that can't or must not be written, and for run options that don't go together.
 
-    What a run wrote before it may write again. `others` are files beside the table. ValueError.
+    A run may write its own earlier outputs again. `others` are files beside the table.
     """
     run = asked["run_folder"]
     check_run_options(run, asked["shard"], asked["engine"], asked["overwrite"])
@@ -110,7 +110,7 @@ def check_asked(asked: Asked, inputs: Iterable[Path | str | None], *others: Path
 
 
 def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwrite: bool) -> None:
-    """Raise ValueError for what only runs can do, or several processes can't."""
+    """Raise ValueError for options that only runs have, or that several processes can't share."""
     if run_folder is None and (engine != "local" or shard.count > 1):
         raise ValueError("--shard and --engine ray need a folder for their parts: give --run")
     if overwrite and shard.count > 1:
@@ -118,9 +118,9 @@ def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwr
 
 
 def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
-    """Return the rows of the job's table, computed as they are taken, or in a run before, those of its parts.
+    """Return the rows of the job's table, computed as they are taken, or in a run first computed and then read.
 
-    None where other shards have to come first.
+    None where the table has to wait for other shards.
     """
     work, folder = job.work, asked["run_folder"]
     if folder is None:
@@ -143,7 +143,7 @@ def evaluate(
     shown: Callable[[Table], Iterable[str]],
     asked: Asked,
 ) -> None:
-    """Print what the evaluation of this name finds, and write its table if a file is asked for."""
+    """Print the result of the evaluation with this name, and write its table if a file is asked for."""
     check_asked(asked, (*inputs, asked["model"]))
     from decomp import jobs  # imports torch
 
@@ -208,7 +208,7 @@ def deliver(
 
 @contextmanager
 def writer(job: Job[T], asked: Asked) -> Iterator[Writer]:
-    """Give a writer of rows to the table that was asked for; in a run without one, nowhere."""
+    """Open the table that was asked for, and give the function that writes its rows; without one it does nothing."""
     output, run, columns = asked["output"], asked["run_folder"], job.work.columns
     if run is None:
         with table(output, asked["format_name"], columns, job.made) as write:
@@ -222,7 +222,7 @@ def writer(job: Job[T], asked: Asked) -> Iterator[Writer]:
 
 
 def claim_beside(asked: Asked, *outputs: Path | None) -> None:
-    """Say which files were written beside a table; note those of a run, so that the same command may do so again."""
+    """Print which files were written beside a table, and record those of a run, so that it may write them again."""
     for output in filter(None, outputs):
         if asked["run_folder"] is not None:
             claim(asked["run_folder"], output, output)
@@ -230,7 +230,7 @@ def claim_beside(asked: Asked, *outputs: Path | None) -> None:
 
 
 def run_of(job: Job[T], folder: Path) -> Run:
-    """Return the run that the job is, in a folder."""
+    """Return the run of a job in this folder."""
     work = job.work
     count, columns = len(work.items), work.computed
     store = TableParts(columns, count) if work.summary is None else ItemRows(columns, count, work.columns)
@@ -238,7 +238,7 @@ def run_of(job: Job[T], folder: Path) -> Run:
 
 
 def watched(job: Job[T], quiet: bool) -> Iterator[Block]:
-    """Yield the rows of all items, and show how far they are."""
+    """Yield the rows of all items, and show the progress."""
     work = job.work
     with progress_over(work.what, work.plan, quiet) as advance:
         yield from work.blocks(job.model, lambda batch: advance(work.plan[number] for number in batch))
@@ -246,7 +246,7 @@ def watched(job: Job[T], quiet: bool) -> Iterator[Block]:
 
 @contextmanager
 def progress_over(what: str, items: Sequence[WorkItem], quiet: bool) -> Iterator[Callable[[Iterable[WorkItem]], None]]:
-    """Show how far some items are; give what counts those that are done."""
+    """Show the progress through some items, and give the function that counts items as done."""
     with progress(what, len(items), sum(item.cost for item in items), quiet) as shown:
 
         def advance(done: Iterable[WorkItem]) -> None:
@@ -257,9 +257,10 @@ def progress_over(what: str, items: Sequence[WorkItem], quiet: bool) -> Iterator
 
 
 def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
-    """Do what is left of one shard.
+    """Compute what is left of one shard.
 
-    Ends with a line on how to go on when interrupted (exit code 130) or told to end (143), with 1 where items failed.
+    An interruption ends with a line on how to go on, and exit code 130, or 143 for SIGTERM; items that failed with exit
+    code 1.
     """
     quiet, units, to_do = asked["quiet"], run.units(shard), run.left(shard)
     own, failed = sum(map(len, run.share(shard))), list[Outcome]()
@@ -290,7 +291,7 @@ def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
 
 @contextmanager
 def engine_of(job: Job[T], asked: Asked) -> Iterator[tuple[Engine, dict[str, Any]]]:
-    """Give what computes units, in this process or a pool, and what the journal says of it."""
+    """Open the engine that computes units, in this process or a pool, and the facts about it for the journal."""
     items = list(job.work.items)
     if asked.get("engine", "local") == "local":
         from torch import get_num_threads
@@ -304,7 +305,7 @@ def engine_of(job: Job[T], asked: Asked) -> Iterator[tuple[Engine, dict[str, Any
 
 
 def locally(items: list[T], compute: Callable[[list[T]], Block]) -> Engine:
-    """Return the engine that computes in this process: from units of batches to their outcomes."""
+    """Return the engine that computes in this process."""
 
     def work(batch: Batch) -> Block:
         return compute(items[batch.start : batch.stop])

@@ -1,4 +1,4 @@
-"""`decomp score` opens its corpus and model here, scores windows in this process or a pool, and writes the table."""
+"""The work of `decomp score`: it opens corpus and model, scores windows, and writes the table."""
 
 import sys
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreJob(Job[Any]):
-    """One call of `decomp score`: what it scores."""
+    """The work of one call of `decomp score`, and the job that computes it."""
 
     scoring: "Scoring"
 
@@ -36,11 +36,11 @@ ELSEWHERE = {
     *RUN_OPTIONS,
     *("batch_size", "overwrite", "quiet", "device", "plan"),
 }
-"""Options that are no settings of `open_scoring`, or that it has by another name."""
+"""Options that are not settings of `open_scoring`, or have another name there."""
 
 
 def open_job(asked: Mapping[str, Any]) -> ScoreJob:
-    """Return the job that the values of the command's options ask for, read and checked."""
+    """Return the job that the command's options describe, its inputs read and checked."""
     source, name = input_of(asked)
     articles = [Article(source)] if isinstance(source, str) else articles_asked(source, asked)
     check_asked(asked, (source if isinstance(source, Path) else None, asked["word_list"], name))
@@ -62,7 +62,7 @@ def articles_asked(path: Path, asked: Mapping[str, Any]) -> list[Article]:
 
 
 def score_for_a_person(job: ScoreJob, asked: Mapping[str, Any]) -> None:
-    """Show the scores of a short text on the terminal that a person looks at."""
+    """Print the scores of a short text, coloured, on a person's terminal."""
     blocks = job.scoring.blocks_by_window(asked["batch_size"])
     found = Table.from_blocks(job.scoring.columns, blocks, job.made)
     single = len(np.unique(found["position"])) == 1
@@ -71,20 +71,20 @@ def score_for_a_person(job: ScoreJob, asked: Mapping[str, Any]) -> None:
 
 
 def is_for_a_person(asked: Mapping[str, Any]) -> bool:
-    """Return whether a text's scores would go to a terminal, and no format was asked for."""
+    """Return whether a text's scores go to a terminal and no format is given."""
     unsaid = asked["output"] is None and asked["format_name"] is None
     groups = asked["sources"] not in (None, asked["unit"])
     return asked["text"] is not None and unsaid and not groups and on_terminal()
 
 
 def on_terminal() -> bool:
-    """Return whether a person looks at standard output."""
+    """Return whether standard output is a terminal."""
     # A standard output that is closed (`>&-`) is None.
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def show_plan(job: ScoreJob, asked: Mapping[str, Any]) -> None:
-    """Show what the job will take, by one of its windows, and on standard output a script for Slurm."""
+    """Print what the job will take, estimated from one of its windows, and to standard output a script for Slurm."""
     windows, length = job.work.plan, job.scoring.scorer.request.decomposition_length
     by_tokens = partial(written_pairs, decomposition_length=length)
     pairs = attrgetter("pairs") if job.scoring.scorer.front.has_groups else by_tokens

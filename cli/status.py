@@ -1,4 +1,4 @@
-"""`decomp status`: how runs are getting on."""
+"""`decomp status`: the progress of runs."""
 
 import sys
 import time
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from decomp.runs.status import Amount
 
 WATCHED = 5
-"""Seconds between two looks of --watch."""
+"""Seconds between two updates of --watch."""
 SHOWN = 20
-"""Failures listed at most."""
+"""The most failures that are listed."""
 
 
 @layout.command(
@@ -47,6 +47,7 @@ def command(folder: Path, watch: bool) -> None:
 
 
 def report(run: "Run") -> list[str]:
+    """Return the lines on a run: what is done, the rate, the time left, its shards, and what failed."""
     from decomp.runs.plan import duration
     from decomp.runs.status import status_of
 
@@ -74,10 +75,12 @@ def report(run: "Run") -> list[str]:
 
 
 def share(run: "Run", done: "Amount", total: "Amount") -> str:
+    """Return the part of the work that is done, as text."""
     percent = int(100 * done.cost / max(1, total.cost))
     tokens = f"{done.targets:,} of {total.targets:,} tokens, " if total.targets else ""
     return f"{done.items:,} of {total.items:,} {run.what}s, {tokens}{percent} % of the work"
 
 
 def printable(text: str) -> str:
+    """Return text with the characters that would control a terminal replaced by question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""`decomp deltalp` opens stored decompositions here, in order, and writes their ΔLP as text or as a table."""
+"""The work of `decomp deltalp`: it opens stored decompositions in order, and writes their ΔLP as text or as a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -26,7 +26,7 @@ def is_text(asked: Mapping[str, Any]) -> bool:
 
 
 def reduction_of(asked: Mapping[str, Any]) -> Reduction:
-    """Return which rows are kept. ValueError where some are not, of the text format, which has all."""
+    """Return which rows are kept. ValueError for a choice of rows of the text format, which always has all."""
     reduction = Reduction(**{name: asked[name] for name in REDUCTION})
     if is_text(asked) and reduction != Reduction():
         raise ValueError("the text format has all rows: give --format tsv (or another table) with --top and the others")
@@ -34,7 +34,7 @@ def reduction_of(asked: Mapping[str, Any]) -> Reduction:
 
 
 def write_delta_lp(asked: Mapping[str, Any]) -> None:
-    """Write ΔLP of all windows of an identifier, checked before anything is opened."""
+    """Write ΔLP of all windows of an identifier; options are checked before anything is opened."""
     reduction = reduction_of(asked)
     check_output(asked, [asked["model"]])
     from decomp.models.architecture import model_label  # imports torch
@@ -54,7 +54,7 @@ def write_delta_lp(asked: Mapping[str, Any]) -> None:
 
 
 def watched(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterator["StoredWindow"]:
-    """Yield the windows, and show how far they are."""
+    """Yield the windows, and show the progress."""
     with progress("window", count, count, quiet) as shown:
         for each in stored:
             yield each
@@ -71,7 +71,7 @@ def check_output(asked: Mapping[str, Any], inputs: Sequence[Path | str]) -> None
 
 
 def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> None:
-    """Write the original research code's text format."""
+    """Write ΔLP in the text format of the original research code."""
     from decomp.tables.original_text import lines
 
     count, output = 0, asked["output"]
@@ -89,7 +89,7 @@ def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> No
 
 
 def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, asked: Mapping[str, Any]) -> None:
-    """Write the long table, which says how the first window's decomposition was made."""
+    """Write ΔLP as the long table, with the account of how the first window's decomposition was made."""
 
     first = next(stored)
     reduced = {name: asked[name] for name in REDUCTION if asked[name]}

@@ -1,4 +1,4 @@
-"""`decomp decompose` starts or resumes a run here, whose windows are decomposed and stored."""
+"""The work of `decomp decompose`: it starts or resumes a run whose windows are decomposed and stored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 Numbered = tuple[int, "TokenisedWindow"]
 Keep = Callable[[int, "Decomposition", "TokenisedWindow"], None]
-"""Takes a decomposition and its window, by the window's number."""
+"""A function that stores a decomposition, called with the window's number, the decomposition, and the window."""
 
 
 @dataclass(frozen=True)
 class Storing:
-    """One call of `decomp decompose`: what it decomposes, and where that goes."""
+    """The inputs of one call of `decomp decompose`, and the files that it writes."""
 
     model: "DecomposedModel"
     articles: Sequence[Article]
@@ -44,7 +44,7 @@ class Storing:
 
 
 def open_job(asked: Mapping[str, Any]) -> Storing:
-    """Return the job that the values of the command's options ask for, read and checked."""
+    """Return the inputs and files that the command's options describe, read and checked."""
     articles = articles_asked(asked["input_file"], asked)
     if asked["format_name"] == "pt" and asked["sources"] not in (None, "token"):
         raise ValueError("the .pt format has tokens for sources, not groups of them: leave out --format pt")
@@ -73,7 +73,7 @@ def open_job(asked: Mapping[str, Any]) -> Storing:
 
 
 def job_of(storing: Storing, asked: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
-    """Return the windows as what is computed, and kept by what computes it: in files, by default."""
+    """Return the job that decomposes the windows, and stores each with `keep`, by default in files."""
     from decomp.jobs import contents
     from decomp.runs.cost import cost_model, planned
 
@@ -95,7 +95,7 @@ def run_of(storing: Storing, job: Job[Numbered]) -> Run:
 
 
 def store(storing: Storing, asked: Mapping[str, Any]) -> None:
-    """Decompose and store what is left of a run, or of this command's shard of it."""
+    """Decompose and store the rest of a run, or of this command's shard of it."""
     job, shard = job_of(storing, asked), asked["shard"]
     wanted = run_of(storing, job)
     left = [job.work.plan[number] for number in wanted.left(shard)]
@@ -109,7 +109,7 @@ def store(storing: Storing, asked: Mapping[str, Any]) -> None:
 
 
 def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:
-    """Show what the job will take, by one of its windows that is decomposed, and a script for Slurm."""
+    """Print what the job will take, estimated from one window that is decomposed, and a script for Slurm."""
     files, unembedding = storing.files, storing.model.unembedding()
     job = job_of(storing, asked, keep=forget)
     size = files.size(job.work.plan, asked["decomposition_length"], unembedding)
@@ -125,7 +125,7 @@ def forget(number: int, result: "Decomposition", window: "TokenisedWindow") -> N
 def decompose_and_keep(
     keep: Keep, options: Mapping[str, Any], sources: str | None, model: Any, batch: Sequence[Numbered]
 ) -> Block:
-    """Decompose the windows of a batch, and keep what comes of each."""
+    """Decompose the windows of a batch, and pass each result to `keep`."""
     from decomp.core.partition import Partition
     from decomp.measures.windows import partition_of
 

@@ -1,4 +1,4 @@
-"""What a notebook needs, in one call each: text, a model's name and what is asked for in, a table out."""
+"""The functions of a notebook: text, a model's name and measures in, a table out, each in one call."""
 
 import os
 import sys
@@ -62,15 +62,15 @@ __all__ = [
 
 T = TypeVar("T")
 Source = str | Path | Sequence[str] | Iterable[Mapping[str, Any]]
-"""One text, a file or folder of them, several texts, or rows of a data set."""
+"""A source of texts: one text, a file or folder, several texts, or rows of a data set."""
 FILE_SUFFIXES = (".txt", ".sentitems", ".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".gz")
-"""What a text without spaces ends with when a file was meant."""
+"""Suffixes at which a text without spaces is taken for a file's name."""
 OF_FILES = {"text": None, "input_format": None}
-"""How `decomp score` reads a file when nothing is said."""
+"""The settings with which `decomp score` reads a file when none are given."""
 MOST_CHECKED = 128
-"""Tokens of a text whose decomposition is checked on its page."""
+"""The most tokens of a text whose completeness gap is computed for its page."""
 BAR_DELAY = 1
-"""Seconds after which a bar is shown."""
+"""The number of seconds after which a progress bar is shown."""
 
 
 def score(
@@ -88,21 +88,20 @@ def score(
 
     `source` is a text, several texts, a `Path` to a file or folder as `decomp score` reads it, or rows: a data set of
     the library `datasets`, or a list of dicts, with the text (or a list of token ids) in the field `text_field`, and
-    if you like an id in `id_field`. `model` is a
-    name (a hub id, a folder, a demo model) or what `load_model` gives, so that a notebook loads it once. Texts
-    longer than the model's positions are cut into overlapping windows; `batch_size` of these are computed
-    together, by default as many as have one full window's tokens. `progress` shows a bar (by default on a
-    terminal and in a notebook).
+    if you like an id in `id_field`. `model` is a name (a hub id, a folder, a demo model), or the pair (model,
+    tokenizer) that `load_model` returns, so that a notebook loads it once. Texts longer than the model's positions are
+    cut into overlapping windows; `batch_size` of these are computed together, by default as many as have one full
+    window's tokens. `progress` shows a bar (by default on a terminal and in a notebook).
 
     The settings are the options of `decomp score`: `unit` ("token", "word"), `sources` ("token", "word", "sentence",
     "line", "paragraph", "segment", or for a text of one window a label for each of its tokens, the beginning of
-    sequence included: those of one label are one source), `words` (a Path), `span`, `targets`
-    ("last", a position, "10:14" for tokens that are predicted together, or a list of these), `strongest` (for these
-    targets, ΔLP of so many sources, found by a first-order screen, and of all others together), `entropy`, `corrected`,
-    `stride`, `bos`, `max_new_tokens`, `sample`, `temperature`, `seed`; of the measures
-    `function`, `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`,
-    `replacement` and the others; of what is kept `top`, `min_abs`, `min_distance`, `max_distance` (the sum of what
-    is left out is in rows `<dropped>`), `digits`; for a model by name `dtype`, `device`, `revision`.
+    sequence included: tokens of one label are one source), `words` (a Path), `span`, `targets` ("last", a position,
+    "10:14" for tokens that are predicted together, or a list of these), `strongest` (for these targets, ΔLP of so many
+    sources, found by a first-order screen, and of all others together), `entropy`, `corrected`, `stride`, `bos`,
+    `max_new_tokens`, `sample`, `temperature`, `seed`. Settings of the measures are `function`,
+    `decomposition_length`, `activation_rule`, `extra`, `memory`, `steps`, `baseline`, `layers`, `replacement` and so
+    on; `top`, `min_abs`, `min_distance` and `max_distance` choose the sources that keep rows of their own (the others
+    are summed in rows `<dropped>`), and `digits` rounds. A model given by name takes `dtype`, `device`, `revision`.
 
     The table has one row per predicted token, source and measure. ValueError for an input that can't be read or
     is empty, an unknown measure or setting, settings that don't go together, and a model that can't be loaded.
@@ -134,15 +133,14 @@ def contrast(
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
-    """Return the scores of every token of a prompt for what it does for a target against a foil (Yin & Neubig 2022).
+    """Return the scores of every token of a prompt for preferring a target to a foil (Yin & Neubig 2022).
 
     Instead of prompt, target and foil, a `Path` gives the items of a table, as `decomp contrast` reads it; `limit`
-    is for the first of these, and `fields` says which columns are meant where they are called otherwise, such as
+    takes only the first of these, and `fields` maps names of columns used here to the table's own, such as
     `{"prompt": "sentence"}`. `measures` are by default those that explain a contrast. The settings are
-    `multi_token` ("first": the first token that differs; "sum": teacher forcing over all), `sources` of the prompt
-    (as for `score`), `bos`, the options of the
-    measures, `top` and the others that say what is kept, and `dtype`, `device`, `revision`; see `score` for these,
-    `model` and `progress`.
+    `multi_token` ("first": the first token that differs; "sum": teacher forcing over all) and, as for `score`,
+    `sources` of the prompt, `bos`, the settings of the measures, of the sources that keep rows, and of the model.
+    `model` and `progress` are those of `score`.
 
     The table has, in front, the item, its phenomenon, the foil, log2 P(target) − log2 P(foil) in bits, and whether
     the model prefers the target. ValueError as for `score`, and for items that can't be scored.
@@ -171,19 +169,19 @@ def context(
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
-    """Return what answers rest on: the scores of every segment of a context for the answer that follows it.
+    """Return the scores of every segment of a context for the answer that follows it.
 
     `items` are the `Path` of a JSONL file or a list of mappings like its lines: `segments` (each with `text`, and if
-    you like `name`, and `ranked`: False for what is asked), or `messages` (`role`, `content`) that the tokenizer's
+    you like `name`, and `ranked`: False for a question), or `messages` (`role`, `content`) that the tokenizer's
     chat template writes, or `examples` (`input`, `output`) with a `question`; and an `answer`, which the model writes
     where it is left out (at most `max_new_tokens`, the likeliest each time).
 
     `refine` divides the `refine_top` strongest segments into sentences (1), and the strongest of these into words (2),
-    exactly. The settings are those of measures and models, see `score`, and `bos`.
+    exactly. The settings are those of measures and models, as for `score`, and `bos`.
 
     The table has a row for each part of the answer (the whole, its sentences), segment and measure: ΔLP of all its
-    tokens together, in bits, its rank, and the log2 probability with and without it. ValueError for items that can't
-    be read or scored, a chat template that does not tell where messages stand, and what `score` refuses.
+    tokens together, in bits, its rank, and the log2 probability with and without it. ValueError as for `score`, for
+    items that can't be read or scored, and for a chat template that does not tell where messages stand.
 
     >>> import decomp
     >>> said = [{"name": "cat", "text": "The cat sat on the mat."}, {"name": "key", "text": "The key was lost."}]
@@ -261,13 +259,13 @@ def faithfulness(
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
-    """Return what predictions lose without the sources that each measure ranks first (DeYoung et al. 2020).
+    """Return how much predictions lose without the sources that each measure ranks first (DeYoung et al. 2020).
 
     `count` predicted tokens are drawn at random, by default all are taken. `removals` say what takes the place of
     removed sources (mask, pad, unk, or a token), `drop_in` which number is lost (log2_prob in bits, or prob),
     `draws` how many random rankings there are. The table has per measure, removal, metric (comprehensiveness:
     higher is better; sufficiency: lower is better) and fraction of sources removed the mean loss with its 95 %
-    interval; fraction `aopc` is the mean of all. The rest as for `score`, whose ValueErrors it raises.
+    interval; fraction `aopc` is the mean of all. The other parameters, and ValueError, are those of `score`.
 
     >>> import decomp
     >>> table = decomp.faithfulness("The cat sat on the mat.", measures="attention", removals=["mask"], draws=2)
@@ -296,8 +294,8 @@ def agreement(
     """Return how alike measures rank the sources of predictions, for every two of them (Oh & Schuler 2023, section 5).
 
     The table has Spearman's and Kendall's rank correlation (tau-b), averaged over predicted tokens, with 95 %
-    bootstrap intervals (of `seed`) over these. The rest as for `score`, whose ValueErrors it raises, and one without
-    scipy, and where no predicted token has two sources with unequal scores.
+    bootstrap intervals (of `seed`) over these. The other parameters are those of `score`. ValueError as for `score`,
+    without scipy, and where no predicted token has two sources with unequal scores.
 
     >>> import decomp
     >>> table = decomp.agreement("The cat sat on the mat.", measures=("delta_lp", "decomposed_logit"))
@@ -327,8 +325,8 @@ def alignment(
     `items` are tables as `contrast` reads them, with a column `evidence` or in BLiMP's form. The table has per
     phenomenon and measure the mean dot product with the evidence, the probes needed and the reciprocal rank, with
     95 % bootstrap intervals (of `seed`) over items; beside them those of scores in random order (`<random>`), and
-    how often the model prefers the target (`<model>`). The rest as for `contrast`, whose ValueErrors it raises, and
-    one where no item has evidence in its prompt.
+    how often the model prefers the target (`<model>`). The other parameters are those of `contrast`. ValueError as for
+    `contrast`, and where no item has evidence in its prompt.
     """
     paths = [items] if isinstance(items, str | Path) else items
     own: dict[str, Any] = {"limit": limit, "fields": fields, "seed": seed, "batch_size": batch_size}
@@ -345,14 +343,14 @@ def evaluate_context(
     progress: bool | None = None,
     **settings: Any,
 ) -> Table:
-    """Return how well measures rank segments by what answers lose without them (Cohen-Wang et al. 2024).
+    """Return how well measures rank segments by how much answers lose without them (Cohen-Wang et al. 2024).
 
-    `items` as for `context`; their `evidence`, where they name it, is the segment that is known to decide. The table
+    `items` are those of `context`; their `evidence`, where given, names the segment that is known to decide. The table
     has per removal (`removed`: the text without a segment; `masked`: its keys hidden) and measure the mean of
     `spearman` (rank correlation with what leaving each segment out takes away), `top_1_drop` and `top_3_drop` (bits
     lost without the highest together) and `reciprocal_rank` of the evidence, with 95 % bootstrap intervals (of `seed`)
-    over items; beside the measures `<leave_one_out>` itself, and `<random>` order. The rest as for `context`, whose
-    ValueErrors it raises, and those for measures of which groups of tokens can't be scored.
+    over items; beside the measures `<leave_one_out>` itself, and `<random>` order. The other parameters are those of
+    `context`. ValueError as for `context`, and for measures that can't score groups of tokens.
     """
     check_least(limit=limit)
     read = read_context_items(items)[:limit]
@@ -360,7 +358,7 @@ def evaluate_context(
 
 
 def evaluated(opened: Evaluating[Any], progress: bool | None) -> Table:
-    """Return the table of an evaluation, computed with a bar."""
+    """Return the table of an evaluation, computed with a progress bar."""
     work = opened.work
     with bar_over(len(work.items), work.what, progress) as bar:
         blocks = work.blocks(opened.model, lambda batch: bar.update(len(batch)))
@@ -381,12 +379,12 @@ def write_report(
 
     `source` is a table, a decomposition, the `Path` of a file that holds one or of a run's folder (or several), or
     a text, which is scored first: `settings` are then those of `score`, `model` and `measures` among them, and the
-    page has the model's own choices, too. Tables of layers, neurons and edges, by their paths, get a tab each.
-    `articles` are those of a long table that are shown, `items` the file whose evidence is underlined in a contrast
-    table. Returns the page's path.
+    page also has the model's likeliest tokens. Tables of layers, neurons and edges, given by their paths, get a tab
+    each. `articles` are the articles of a long table that are shown; `items` is the file of contrast items whose
+    evidence is underlined. Returns the page's path.
 
-    ValueError for what can't be read, what a page can't show (more than 20,000 tokens), and a file that exists,
-    unless `overwrite`.
+    ValueError for a source that can't be read or has more tokens than a page can show (20,000), and for a file that
+    exists, unless `overwrite`.
 
     >>> import decomp
     >>> page = decomp.write_report("The cat sat.", "cat.html", model="demo-opt")
@@ -415,7 +413,7 @@ def write_report(
 
 
 def paths_of(source: Any) -> list[Path]:
-    """Return the paths that a source is, none where it is something else."""
+    """Return the paths in a source that is a `Path` or several; none for a source of another kind."""
     sources = source if isinstance(source, list | tuple) else [source]
     return list(sources) if all(isinstance(each, Path) for each in sources) else []
 
@@ -428,7 +426,7 @@ def text_page(
     progress: bool | None = None,
     **settings: Any,
 ) -> Page:
-    """Return the page of a text, scored, with the model's likeliest tokens at each position."""
+    """Return the page of a scored text, with the model's likeliest tokens at each position."""
     scoring = open_scoring(articles_of(text), model, measures, **settings)
     each = watched(scoring.blocks_by_window(), len(scoring.windows), "window", progress)
     made = scoring.about("report", {**OF_FILES, **settings})
@@ -440,7 +438,7 @@ def text_page(
 
 
 def completeness_gap(scoring: Scoring) -> float:
-    """Return how far the sum of a short text's contributions and bias is from the model's own hidden states."""
+    """Return the completeness gap of a short text: how far contributions and bias are from the hidden states."""
     request, ids = scoring.scorer.request, scoring.windows[0].ids.to(scoring.model.device)
     rule, gate_rule = request.activation_rule, request.gate_rule
     result = scoring.model.decompose(ids[None], activation_rule=rule, gate_rule=gate_rule, memory=request.memory)
@@ -448,7 +446,7 @@ def completeness_gap(scoring: Scoring) -> float:
 
 
 def shortened(text: str, most: int = 48) -> str:
-    """Return the beginning of a text, on one line."""
+    """Return the beginning of a text, on one line, of at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most].rsplit(' ', 1)[0]} …"
 
@@ -456,8 +454,8 @@ def shortened(text: str, most: int = 48) -> str:
 def load_table(path: str | Path) -> Table:
     """Return a long table from a file (TSV, CSV, JSONL or Parquet, by suffix; .gz is unpacked) or a run's folder.
 
-    What is known of how it was made is in `about`. ValueError for a file that is missing or damaged, no long table,
-    or changed since it was written, and for a run that is not complete.
+    Its `about` is the account of how it was made, where there is one. ValueError for a file that is missing or
+    damaged, no long table, or changed since it was written, and for a run that is not complete.
     """
     file = open_table_or_run(Path(path))
     return Table.from_blocks(file.columns, file.blocks(), file.made())
@@ -466,7 +464,7 @@ def load_table(path: str | Path) -> Table:
 def articles_of(
     source: Source | Sequence[Article], text_field: str = "text", id_field: str = "id"
 ) -> Sequence[Article]:
-    """Return the articles of a text, of several, of a file, or of rows. ValueError where there is no text.
+    """Return the articles of a text, of several texts, of a file, or of rows. ValueError where there is no text.
 
     A text that is the name of a file is refused: a list of one text scores it as it stands.
     """
@@ -491,7 +489,7 @@ def articles_of(
 
 
 def are_rows(source: Any) -> TypeGuard[Iterable[Mapping[str, Any]]]:
-    """Return whether a source is rows with fields: a data set, or a list of dicts."""
+    """Return whether a source is a data set or a list of dicts."""
     if hasattr(source, "column_names"):
         return True
     return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(row, Mapping) for row in source)
@@ -510,7 +508,7 @@ def refuse_file_name(text: str) -> None:
 def items_of(
     prompt: str | Path, target: str | None, foil: str | None, limit: int | None = None, fields: Fields = None
 ) -> list[Item]:
-    """Return the items of a table, or the one that is given as text. ValueError where only a part of one is."""
+    """Return the items of a table, or the one item given as texts. ValueError where one of its texts is missing."""
     if isinstance(prompt, Path):
         if target is not None or foil is not None:
             raise ValueError(f"target and foil stand in the table {prompt}: leave them out")
@@ -525,7 +523,7 @@ def items_of(
 
 
 def watched(items: Iterable[T], total: int, unit: str, progress: bool | None) -> Iterator[T]:
-    """Yield the items, with a bar as `bar_over` shows it."""
+    """Yield the items, and advance a progress bar."""
     with bar_over(total, unit, progress) as bar:
         for item in items:
             yield item
@@ -533,13 +531,13 @@ def watched(items: Iterable[T], total: int, unit: str, progress: bool | None) ->
 
 
 def bar_over(total: int, unit: str, progress: bool | None) -> Any:
-    """Return a bar on stderr, shown if it is asked for, or by default where a person looks on."""
+    """Return a bar on stderr, shown if `progress` says so, or by default on a terminal and in a notebook."""
     shown = someone_looks_on() if progress is None else progress
     return tqdm(total=total, unit=unit, delay=BAR_DELAY, disable=not shown)
 
 
 def someone_looks_on() -> bool:
-    """Return whether this is a terminal or a notebook."""
+    """Return whether a person sees stderr: on a terminal, or in a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return sys.stderr.isatty() or (shell is not None and "IPKernelApp" in shell.config)

@@ -1,6 +1,6 @@
-"""Inputs, a model and measures, opened and checked: what the functions of `decomp.api` and the commands begin with.
+"""Inputs, models and measures, opened and checked, for the functions of `decomp.api` and the commands.
 
-All that can be refused without the model is refused before it is loaded.
+Everything that can be refused without the model is refused before it is loaded.
 """
 
 import logging
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Model = str | Path | tuple[DecomposedModel, Tokenizer]
-"""The name of a model, or model and tokenizer as `load_model` gives them."""
+"""The name of a model, or the pair (model, tokenizer) that `load_model` gives."""
 
 
 def open_model(
@@ -70,8 +70,8 @@ def open_model(
 ) -> tuple[DecomposedModel, Tokenizer]:
     """Return a model and its tokenizer, loaded if they are given by name.
 
-    ValueError for what `load_model` refuses, for what is no name and no (model, tokenizer), and for a dtype,
-    device or revision of a model that is loaded already.
+    ValueError for names that `load_model` refuses, for objects that are neither a name nor a pair (model, tokenizer),
+    and for a dtype, device or revision of a model that is loaded already.
     """
     if isinstance(model, str | Path):
         return load_model(str(model), dtype=dtype or "float32", device=device, revision=revision)
@@ -85,7 +85,7 @@ def open_model(
 
 
 def check_least(least: int = 1, /, **numbers: int | None) -> None:
-    """Raise ValueError for a number that is given and smaller than `least`, or not whole."""
+    """Raise ValueError for a number that is smaller than `least`, or not whole; None is no number."""
     for name, number in numbers.items():
         if number is not None and not (isinstance(number, int) and number >= least):
             raise ValueError(f"{name} must be at least {least}, not {number!r}")
@@ -99,17 +99,17 @@ def open_windows(
     bos: bool,
     **units: Any,
 ) -> list[TokenisedWindow]:
-    """Return the windows of the articles that the model has room for; `units` as `windows_of` takes them."""
+    """Return the articles cut into windows that the model has room for; `units` are passed on to `windows_of`."""
     positions = model.max_length()
     return windows_of(articles, tokenizer, model.config, positions=positions, stride=stride, bos=bos, **units)
 
 
 NOT_GIVEN = (("convention", "decomp"), ("sources", None))
-"""Names and values of options that are as if they were not given, and so are not recorded."""
+"""Names and values of options that mean the same as no option, and so are not recorded."""
 
 
 def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a table is made: the command (or function), a model's `about()`, versions, and the options."""
+    """Return the account of how a table is made: the command (or function), a model's `about()`, versions, options."""
     return {
         "command": command,
         "model": dict(model),
@@ -120,12 +120,12 @@ def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) 
 
 
 def is_unsaid(name: str, value: Any) -> bool:
-    """Tell whether an option has the value that is not recorded."""
+    """Return whether an option's value means the same as no option, and so is not recorded."""
     return any(name == own and (value is unsaid or value == unsaid) for own, unsaid in NOT_GIVEN)
 
 
 def plain(value: Any) -> Any:
-    """Return an option's value as JSON has it; a file by its name and the digest of its contents."""
+    """Return an option's value in the form of JSON; a file by its name and the digest of its contents."""
     if isinstance(value, Path):
         return [value.name, digest([value.read_bytes()]) if value.is_file() else None]
     if isinstance(value, Tensor):
@@ -149,7 +149,7 @@ def tokens_digest(texts: Iterable[Tensor]) -> str:
 def all_settings(
     function: Callable[..., Any], given: Mapping[str, Any], model: DecomposedModel, request: Request
 ) -> dict[str, Any]:
-    """Return the settings of a function, those left out as they are by default."""
+    """Return the settings of a function, with its defaults for those that are not given."""
     parameters = signature(function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
@@ -163,7 +163,7 @@ def all_settings(
 
 @dataclass(frozen=True)
 class Scoring:
-    """A corpus, its windows and what they are scored with."""
+    """A corpus cut into windows, with the model and the measures that score it."""
 
     model: DecomposedModel
     tokenizer: Tokenizer
@@ -173,15 +173,15 @@ class Scoring:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the columns of the rows."""
+        """Return the columns of the table."""
         return self.scorer.columns
 
     def blocks_by_window(self, batch_size: int | None = None) -> Iterator[Block]:
-        """Yield the rows of one window after the other, computed when they are asked for."""
+        """Yield the rows of each window, computed when they are asked for."""
         return self.scorer.blocks_by_window(self.model, self.windows, batch_size)
 
     def work(self, batch_size: int | None = None) -> Work[TokenisedWindow]:
-        """Return the windows as what a table is computed from."""
+        """Return the work behind the table of scores: the windows, with their costs and batches."""
         positions = self.model.max_length()
         cost = cost_model(self.model, self.scorer.request.decomposition_length)
         plan = planned(self.windows, cost, self.scorer.front.sources, self.scorer.front.unit)
@@ -190,7 +190,7 @@ class Scoring:
         return Work("window", self.windows, plan, batches, compute, columns, unit_cost=cost(positions))
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how a table is made, as the command says it of its own; `given` are the settings that were given."""
+        """Return the account of how the table is made; `given` are the settings that were given to the command."""
         settings = all_settings(open_scoring, given, self.model, self.scorer.request)
         names = [measure.name for measure in self.scorer.measures]
         asked = target_names(settings["targets"])
@@ -228,9 +228,9 @@ def open_scoring(
     revision: str | None = None,
     **options: Any,
 ) -> Scoring:
-    """Return articles, cut into windows, with the measures that score them; see `decomp.score` for the settings.
+    """Return articles cut into windows, with the measures that score them; the settings are those of `decomp.score`.
 
-    `options` are the fields of `Request` and its families. ValueError for settings that are not known or don't go
+    `options` are the fields of `Request` and its families. ValueError for settings that are unknown or don't go
     together, an article or model that can't be read, and a text without room for `max_new_tokens`.
     """
     check_least(max_new_tokens=max_new_tokens, strongest=strongest)
@@ -270,7 +270,7 @@ def open_scoring(
 def check_units(
     measures: Sequence[Measure], request: Request, unit: Unit, targets: Sequence[Target | None], corrected: bool
 ) -> None:
-    """Raise ValueError for what is not defined for words and spans, or for tokens."""
+    """Raise ValueError for measures or settings that are not defined for this unit, for spans, or for these targets."""
     if unit not in ("token", "word"):
         raise ValueError(f"the unit must be token or word, not {unit!r}")
     if corrected and unit == "token":
@@ -293,7 +293,7 @@ def check_groups(measures: Sequence[Measure], request: Request, sources: Sources
 
 
 def word_boundaries(model: DecomposedModel, tokenizer: Tokenizer) -> Bool[Tensor, " V"]:
-    """Return which tokens can't go on a word."""
+    """Return which tokens of the vocabulary can't continue a word."""
     return begins_word(tokenizer, len(model.unembedding().weight))
 
 
@@ -306,7 +306,7 @@ def let_write(
     temperature: float,
     seed: int,
 ) -> TokenisedWindow:
-    """Return a text with its continuation by the model, of which the continuation alone is predicted.
+    """Return a text with the model's continuation, of which only the continuation is predicted.
 
     ValueError for a text without tokens, or longer than the model's positions.
     """
@@ -323,7 +323,7 @@ def let_write(
 
 @dataclass(frozen=True)
 class Contrasting:
-    """Contrast items, tokenised, and what they are scored with."""
+    """Tokenised contrast items, with the model and the measures that score them."""
 
     model: DecomposedModel
     tokenizer: Tokenizer
@@ -331,11 +331,11 @@ class Contrasting:
     contraster: Contraster
 
     def rows_by_item(self, batch_size: int = 16) -> Iterator[ItemBlock]:
-        """Yield the rows of one item after the other, computed when they are asked for."""
+        """Yield the rows of each item, computed when they are asked for."""
         return self.contraster.rows_by_item(self.model, self.tokenizer, self.contrasts, batch_size)
 
     def work(self, batch_size: int = 16) -> Work[Contrast]:
-        """Return the items as what a table is computed from."""
+        """Return the work behind the table of scores: the items, with their costs and batches."""
         plan = [item_of(contrast.item.item.place, contrast.context) for contrast in self.contrasts]
         batches = in_batches([item.tokens for item in plan], batch_size, 0)
         compute = partial(self.contraster.part, self.tokenizer)
@@ -346,7 +346,7 @@ class Contrasting:
         return {"tokens": tokens_digest(text.ids for contrast in self.contrasts for text in contrast.texts)}
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how a table is made; `given` are the settings that were given."""
+        """Return the account of how the table is made; `given` are the settings that were given."""
         measures, requests = zip(*self.contraster.requests, strict=True)
         settings = all_settings(open_contrasting, given, self.model, requests[0])
         options = {**settings, "function": given.get("function"), "measures": [measure.name for measure in measures]}
@@ -371,9 +371,9 @@ def open_contrasting(
     revision: str | None = None,
     **options: Any,
 ) -> Contrasting:
-    """Return items as they are asked about, with the measures that score them; see `decomp.contrast`.
+    """Return tokenised items with the measures that score them; the settings are those of `decomp.contrast`.
 
-    ValueError for settings that are not known or don't go together, and for items that can't be scored.
+    ValueError for settings that are unknown or don't go together, and for items that can't be scored.
     """
     reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
     if multi_token not in ("first", "sum"):
@@ -397,7 +397,7 @@ def open_contrasts(
     bos: bool,
     sources: Sources | None = None,
 ) -> list[Contrast]:
-    """Return the items, tokenised; those that `first` can't score are left out, with a warning.
+    """Return the items as tokens; those that the mode `first` can't score are left out, with a warning.
 
     ValueError if all are left out.
     """
@@ -418,7 +418,7 @@ def open_contrasts(
 def with_evidence(contrasting: Contrasting, decomposition_length: int | None) -> Contrasting:
     """Return the items that have evidence among the kept sources; the others are left out, with a warning.
 
-    ValueError if there are none.
+    ValueError if all are left out.
     """
     every = contrasting.contrasts
     known = [c for c in every if not set(c.item.evidence).isdisjoint(c.prompt_tokens(decomposition_length))]
@@ -432,12 +432,12 @@ def with_evidence(contrasting: Contrasting, decomposition_length: int | None) ->
 
 @dataclass(frozen=True)
 class Evaluating(Generic[T]):
-    """What an evaluation computes, and how its table is made."""
+    """An evaluation: its model, the work behind its table, and the account of how the table is made."""
 
     model: DecomposedModel
     work: Work[T]
     contents: Mapping[str, str]
-    """Digests of what is evaluated on."""
+    """Digests of the corpus or items that the evaluation is on."""
     made: Mapping[str, Any]
 
 
@@ -454,7 +454,7 @@ def open_faithfulness(
     batch_size: int | None = None,
     **settings: Any,
 ) -> Evaluating[Any]:
-    """Return the predicted tokens on which faithfulness is evaluated; see `decomp.faithfulness` for the settings."""
+    """Return the evaluation of faithfulness on predicted tokens; the settings are those of `decomp.faithfulness`."""
     function = find_function(drop_in)
     check_least(count=count, batch_size=batch_size)
     check_least(2, draws=draws)
@@ -480,7 +480,7 @@ def open_agreement(
     batch_size: int | None = None,
     **settings: Any,
 ) -> Evaluating[Any]:
-    """Return the windows on which the agreement of measures is evaluated; see `decomp.agreement` for the settings."""
+    """Return the evaluation of agreement between measures on windows; the settings are those of `decomp.agreement`."""
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles, model, measures, **settings)
     compute = Agreed(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.front.sources).block
@@ -501,7 +501,7 @@ def open_alignment(
     batch_size: int = 16,
     **settings: Any,
 ) -> Evaluating[Any]:
-    """Return the items on which alignment is evaluated; see `decomp.alignment` for the settings."""
+    """Return the evaluation of alignment with evidence on items; the settings are those of `decomp.alignment`."""
     check_least(limit=limit, batch_size=batch_size)
     if settings.get("sources") not in (None, "token"):
         raise ValueError("alignment asks for known words among single tokens: leave out sources")
@@ -517,7 +517,7 @@ def open_alignment(
 
 @dataclass(frozen=True)
 class Asking:
-    """Contexts with their answers, tokenised, and what they are scored with."""
+    """Tokenised contexts with their answers, with the model and the measures that score them."""
 
     model: DecomposedModel
     tokenizer: Any
@@ -525,7 +525,7 @@ class Asking:
     scorer: ContextScorer
 
     def work(self) -> Work[TokenisedContext]:
-        """Return the items as what a table is computed from."""
+        """Return the work behind the table of scores: the contexts, with their costs and batches."""
         plan = [item_of(context.item.place, len(context.ids)) for context in self.contexts]
         batches = [range(number, number + 1) for number in range(len(plan))]
         compute = partial(self.scorer.part, self.tokenizer)
@@ -536,7 +536,7 @@ class Asking:
         return {"tokens": tokens_digest(context.ids for context in self.contexts)}
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how a table is made; `given` are the settings that were given."""
+        """Return the account of how the table is made; `given` are the settings that were given."""
         settings = all_settings(open_contexts, given, self.model, self.scorer.request)
         options = {**settings, "measures": [measure.name for measure in self.scorer.measures]}
         return {**account(command, self.model.about(), options), **self.contents()}
@@ -556,9 +556,9 @@ def open_contexts(
     revision: str | None = None,
     **options: Any,
 ) -> Asking:
-    """Return contexts as tokens with their answers, and what scores them; see `decomp.context`.
+    """Return contexts and answers as tokens, with the measures that score them; `decomp.context` has the settings.
 
-    ValueError for settings that are not known or don't go together, and for items that can't be scored.
+    ValueError for settings that are unknown or don't go together, and for items that can't be scored.
     """
     check_least(refine_top=refine_top, max_new_tokens=max_new_tokens)
     if refine not in range(len(LEVELS)):
@@ -577,7 +577,7 @@ def open_contexts(
 
 
 def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[Tensor, " new"]:
-    """Return what a model writes after some tokens, at most `count`, without the token that ends it."""
+    """Return the tokens that a model writes after others, at most `count`, without the one that ends the text."""
     room = min(count, model.max_length() - len(ids))
     new = model.write(ids.to(model.device), room)
     ends = model.config.eos_token_id
@@ -594,7 +594,7 @@ def open_context_evaluation(
     seed: int = 0,
     **settings: Any,
 ) -> Evaluating[Any]:
-    """Return the items on which rankings of segments are judged; see `decomp.evaluate_context` for the settings."""
+    """Return the evaluation of segment rankings on items; the settings are those of `decomp.evaluate_context`."""
     chosen, request = find_measures(measures), request_from({k: v for k, v in settings.items() if k not in PLACEMENT})
     for measure in chosen:
         measure.check_sources(request)
@@ -610,4 +610,4 @@ def open_context_evaluation(
 
 
 PLACEMENT = ("dtype", "device", "revision")
-"""Settings of a model that is given by name."""
+"""Settings of a model that apply only where it is given by name."""
