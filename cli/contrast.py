@@ -28,8 +28,8 @@ ELSEWHERE = {
 @layout.section(
     "One item instead of a file",
     click.option("--prompt", help="Score this prompt, with --target and --foil."),
-    click.option("--target", help="What follows --prompt,"),
-    click.option("--foil", help="and what does not."),
+    click.option("--target", help="Text that should follow --prompt."),
+    click.option("--foil", help="Text that should not."),
 )
 @options.results
 @options.sources_section

@@ -21,14 +21,20 @@ from decomp.cli import layout, options
 @click.argument("decomposition_length", type=click.IntRange(1))
 @layout.section(
     "Output",
-    click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True),
+    click.option(
+        "--output-dir",
+        type=click.Path(path_type=Path),
+        default=Path("output"),
+        show_default=True,
+        help="Folder to write into.",
+    ),
     click.option(
         "--format",
         "format_name",
         type=click.Choice(["safetensors", "pt"]),
         default="safetensors",
         show_default=True,
-        help="pt: the names and shapes of the original research code.",
+        help="Format of the files; pt has the names and shapes of the original research code.",
     ),
     click.option(
         "--store-dtype",

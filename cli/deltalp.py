@@ -26,15 +26,15 @@ from decomp.cli import kinds, layout, options
         type=click.Path(path_type=Path),
         default=Path("output"),
         show_default=True,
-        help="Where the stored files are.",
+        help="Folder of the stored files.",
     ),
     click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]"),
     click.option(
         "--format",
         "format_name",
         type=click.Choice(["text", "tsv", "csv", "jsonl", "parquet"]),
-        help="text: the original research code's; the others: the long table.  "
-        "[default: what the suffix of --output says, else text]",
+        help="Format of the output: text is the original research code's, the others are long tables.  "
+        "[default: that of --output's suffix, else text]",
     ),
 )
 @options.reduction_options

@@ -31,7 +31,7 @@ behaviour_options = layout.section(
         "--grad-function",
         ["logit", "prob", "logprob", "logprob_nats", "logit_exp"],
         "logit",
-        help="What counts of an answer at the last position: logprob in bits; logit_exp: the probability, its "
+        help="Function of an answer at the last position: logprob in bits; logit_exp: the probability, its "
         "normaliser held fixed in derivatives.",
     ),
     options.choice(
@@ -45,8 +45,8 @@ behaviour_options = layout.section(
         "--ablation",
         ["resample", "zero", "mean", "token_mean", "batch_mean", "batch_token_mean"],
         "resample",
-        help="What takes an output's place: that on the other prompt of the pair; zero; its mean over prompts at each "
-        "position; over prompts and positions; the same two over the prompts of a given batch.",
+        help="What replaces an ablated output: that on the other prompt of the pair; zero; its mean over prompts at "
+        "each position; over prompts and positions; the same two over the prompts of a given batch.",
     ),
     options.choice(
         "--clean-corrupt",

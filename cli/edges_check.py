@@ -20,16 +20,28 @@ from decomp.cli.edges import behaviour_options, prompts_file
 @options.model
 @layout.section(
     "What is kept",
-    click.option("--keep", "counts", type=int, multiple=True, help="Edges kept. Several.  [default: 1, 2, 5, 10, …]"),
+    click.option(
+        "--keep",
+        "counts",
+        type=int,
+        multiple=True,
+        help="Number of edges kept. Several at once.  [default: 1, 2, 5, 10, …]",
+    ),
     options.choice(
         "--circuit",
         ["top", "connected", "greedy"],
         "top",
-        help="Which are kept: the n best; these without dead ends; n from the logits backward, always the best that "
-        "leads to what was taken, without dead ends.",
+        help="Which edges are kept: the n best; these without dead ends; n from the logits backward, always the best "
+        "that leads to one already taken, without dead ends.",
     ),
-    click.option("--random", type=click.IntRange(0), default=3, show_default=True, help="Random rankings beside."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the random rankings."),
+    click.option(
+        "--random",
+        type=click.IntRange(0),
+        default=3,
+        show_default=True,
+        help="Number of random rankings to compare with.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random rankings."),
 )
 @behaviour_options
 @options.locate_options()

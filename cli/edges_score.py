@@ -52,7 +52,7 @@ from decomp.locate.conventions import EDGES
         "mean",
         help="Scores are means over prompts, their sum, or the sum of the means in given batches.",
     ),
-    options.choice("--over-samples", ["mean", "sum"], "mean", help="And means or sums over samples."),
+    options.choice("--over-samples", ["mean", "sum"], "mean", help="Scores are means over samples, or their sum."),
 )
 @behaviour_options
 @options.locate_options(
@@ -64,7 +64,7 @@ from decomp.locate.conventions import EDGES
         help="Picture of the top edges to write: .dot, or with Graphviz installed .png, .svg, .pdf.",
     ),
     click.option(
-        "--top", type=click.IntRange(1), default=50, show_default=True, help="Edges of --subgraph and --plot."
+        "--top", type=click.IntRange(1), default=50, show_default=True, help="Number of edges in --subgraph and --plot."
     ),
 )
 def command(**asked: Any) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @options.evaluation_results
 @layout.section(
     "What is taken away",
-    options.at_least_one("--targets", "Predicted tokens, drawn at random.  [default: all]", name="count"),
+    options.at_least_one("--targets", "Number of predicted tokens, drawn at random.  [default: all]", name="count"),
     click.option(
         "--removal",
         "removals",
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
         help="What takes the place of removed sources: mask, pad, unk, or a token such as ' the'; several at once.",
     ),
     options.choice(
-        "--drop-in", ["log2_prob", "prob"], "log2_prob", "Of the predicted token: what is lost with the sources."
+        "--drop-in", ["log2_prob", "prob"], "log2_prob", "Quantity of the predicted token whose loss is measured."
     ),
     click.option(
-        "--draws", type=click.IntRange(2), default=5, show_default=True, help="Random rankings of each token."
+        "--draws",
+        type=click.IntRange(2),
+        default=5,
+        show_default=True,
+        help="Number of random rankings of each token's sources.",
     ),
     options.seed,
 )

@@ -1,4 +1,4 @@
-"""Types of the commands' parameters: values are checked as they are parsed, and completed by the shell, without torch."""
+"""Types of the parameters of commands: values are checked as they are parsed, and completed without importing torch."""
 
 import os
 import re

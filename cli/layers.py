@@ -35,13 +35,14 @@ from decomp.cli import kinds, layout, options
         multiple=True,
         default=["mlp"],
         show_default=True,
-        help="Whose outputs gradient_x_activation looks at. Several at once.",
+        help="Components whose outputs gradient_x_activation scores. Several at once.",
     ),
     click.option(
         "--function",
         default="contrast_logit",
         show_default=True,
-        help="What is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, prob.",
+        help="Function that is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, "
+        "prob.",
     ),
     options.multi_token("Objects"),
     click.option(
@@ -51,15 +52,21 @@ from decomp.cli import kinds, layout, options
         show_default=True,
         help="Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
     ),
-    click.option("--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Of --reduce norm."),
+    click.option(
+        "--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Norm of --reduce norm."
+    ),
 )
 @layout.section(
     "Means over items",
     click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals."),
     click.option(
-        "--confidence", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Of the intervals."
+        "--confidence",
+        type=click.FloatRange(0, 1),
+        default=0.95,
+        show_default=True,
+        help="Confidence level of intervals.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
 )
 @options.locate_options(options.plot)
 def command(**asked: Any) -> None:

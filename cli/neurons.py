@@ -30,5 +30,5 @@ kind_of_neurons = click.option(
     type=click.Choice(["activation", "pre-activation"]),
     default="activation",
     show_default=True,
-    help="What is changed: what an MLP's last map is given, or what its activation is.",
+    help="Neurons after the activation (inputs of an MLP's last map), or before it (inputs of the activation).",
 )

@@ -27,12 +27,12 @@ from decomp.cli.neurons import items_file, kind_of_neurons
         multiple=True,
         default=[0.0, 2.0],
         show_default=True,
-        help="What neurons are multiplied by: 0 suppresses, 2 doubles. Several at once.",
+        help="Factor on the neurons: 0 suppresses, 2 doubles. Several at once.",
     ),
     kind_of_neurons,
-    click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Of random neurons."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the draws."),
-    click.option("--unrelated", type=kinds.INPUT, help="Items of another file.  [default: the other facts of ITEMS]"),
+    click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Draws of random neurons."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws."),
+    click.option("--unrelated", type=kinds.INPUT, help="File of unrelated items.  [default: the other facts of ITEMS]"),
 )
 @options.locate_options()
 def command(**asked: Any) -> None:

@@ -26,9 +26,11 @@ from decomp.locate.conventions import NEURONS
         type=click.Choice(["log2_prob", "prob", "logit"]),
         default="log2_prob",
         show_default=True,
-        help="What is attributed, of the whole target: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
+        help="Function of the whole target that is attributed: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
     ),
-    click.option("--contrast", is_flag=True, help="Less the same for the foil: of an edit, what was there before."),
+    click.option(
+        "--contrast", is_flag=True, help="Subtract the same function of the foil; of an edit, of the text before it."
+    ),
     click.option(
         "--mask-level",
         "levels",
@@ -36,7 +38,7 @@ from decomp.locate.conventions import NEURONS
         multiple=True,
         default=["token"],
         show_default=True,
-        help="What is cut out of an edit, unless the item has a mask of its own. Several at once.",
+        help="Part that is cut out of an edit, unless the item has a mask of its own. Several at once.",
     ),
     kind_of_neurons,
     click.option(
@@ -47,7 +49,9 @@ from decomp.locate.conventions import NEURONS
         help="Scale neurons at all predicted tokens at once, or at one at a time for that token; the scores are "
         "added up.",
     ),
-    click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="m, of the integral."),
+    click.option(
+        "--steps", type=click.IntRange(1), default=20, show_default=True, help="Number m of steps of the integral."
+    ),
     click.option(
         "--quadrature",
         type=click.Choice(["riemann", "linspace", "gauss-legendre", "left", "right", "midpoint", "trapezoid"]),
@@ -60,14 +64,18 @@ from decomp.locate.conventions import NEURONS
 @layout.section(
     "Which neurons are found",
     click.option(
-        "--threshold", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Of an item's largest score."
+        "--threshold",
+        type=click.FloatRange(0, 1),
+        default=0.2,
+        show_default=True,
+        help="Share of an item's largest score that a neuron must reach.",
     ),
     click.option(
         "--share",
         type=click.FloatRange(0, 1),
         default=0.7,
         show_default=True,
-        help="Of a fact's prompts (items with the same `fact`) that must find a neuron.",
+        help="Share of a fact's prompts (items with the same `fact`) that must find a neuron.",
     ),
 )
 @layout.section(

@@ -113,7 +113,7 @@ model_options = section(
         "--gate-rule",
         ["frozen", "half"],
         "half",
-        "How gated MLPs are: the gate frozen, or half of the product given to each of its two factors.",
+        "How gated MLPs are linearised: with the gate frozen, or half of the product given to each of its two factors.",
     ),
 )
 
@@ -188,9 +188,9 @@ output = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Table to write.  [default: standard output]"
 )
 evaluation_output = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Table to write, beside what is shown."
+    "-o", "--output", type=click.Path(path_type=Path), help="Table to write; its means are printed in any case."
 )
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn at random.")
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 prompt_bos = click.option(
     "--bos/--no-bos", default=True, help="Begin prompts with the beginning-of-sequence token (default)."
 )
@@ -199,7 +199,7 @@ table_format = click.option(
     "--format",
     "format_name",
     type=click.Choice(["tsv", "csv", "jsonl", "parquet"]),
-    help="Of the table.  [default: what the suffix of --output says, else tsv]",
+    help="Format of the table.  [default: that of --output's suffix, else tsv]",
 )
 
 
@@ -222,7 +222,7 @@ fields_option = click.option(
     multiple=True,
     metavar="NAME=COLUMN",
     callback=names_of_columns,
-    help="The input's COLUMN is what is called NAME here, such as prompt=sentence. Several at once.",
+    help="Read NAME from the input's COLUMN, such as prompt=sentence. Several at once.",
 )
 
 
@@ -268,7 +268,7 @@ input_options = section(
         "--input-format",
         ["text", "csv", "tsv", "jsonl", "parquet", "arrow", "conllu"],
         None,
-        "Of INPUT_FILE.  [default: what its suffix says, else text]",
+        "Format of INPUT_FILE.  [default: that of its suffix, else text]",
     ),
     click.option(
         "--text-field",
@@ -282,7 +282,7 @@ input_options = section(
         default="id",
         show_default=True,
         shell_complete=kinds.columns_of("input_file"),
-        help="Column of a table with their ids, if any.",
+        help="Column of a table with the articles' ids, if any.",
     ),
 )
 
@@ -306,10 +306,10 @@ sources = choice(
     "--sources",
     ["token", "word", "sentence", "line", "paragraph", "segment"],
     None,
-    "What contributions are of and is taken away, all of its tokens together.  [default: what is predicted]",
+    "Sources of contributions; all tokens of one are taken away together.  [default: the unit that is predicted]",
 )
 
-sources_section = section("What contributions are of", sources)
+sources_section = section("Sources", sources)
 """The option --sources alone, for commands whose targets can't be chosen."""
 
 unit_options = section(
@@ -357,8 +357,14 @@ file_or_text = together(
         click.option(
             "--sample", is_flag=True, help="Sample the continuation.  [default: the likeliest token each time]"
         ),
-        click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Temperature of --sample.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample."),
     ),
 )
 """The arguments for a file or, instead, a text, which `input_of` reads."""
@@ -414,19 +420,19 @@ gradient_options = section(
     "Gradient measures",
     field_of(GradientOptions, "positions", "Gradients with respect to token + position embedding."),
     field_of(GradientOptions, "reduce", "Gradients over hidden: their signed sum, or their norm."),
-    field_of(GradientOptions, "norm", "Of gradients."),
+    field_of(GradientOptions, "norm", "Norm of gradients."),
     field_of(GradientOptions, "steps", "Nodes of integrated gradients."),
     choice(
         "--quadrature",
         ["gauss-legendre", "left", "right", "midpoint", "trapezoid"],
         GradientOptions.quadrature,
-        "Where the nodes are.",
+        "Where the nodes of integrated gradients are.",
     ),
     field_of(
         GradientOptions,
         "baseline",
-        "Of integrated gradients: zero, mean (embedding), pad, unk, id:N, or a token such as ' the'. auto: zero where "
-        "the model adds position embeddings to it, else mean, since no path from zero converges then.",
+        "Baseline of integrated gradients: zero, mean (embedding), pad, unk, id:N, or a token such as ' the'. auto: "
+        "zero where the model adds position embeddings to it, else mean, since no path from zero converges then.",
     ),
     field_of(GradientOptions, "strategy", "Path of discretized_ig."),
     field_of(
@@ -461,7 +467,7 @@ def measures(*default: str) -> Callable[[F], F]:
         multiple=True,
         default=default,
         show_default=True,
-        help="See decomp measures.",
+        help="Measures to compute, several at once; decomp measures lists them.",
     )
 
 
@@ -485,7 +491,7 @@ def asked_with(*first: Decorator) -> Decorator:
                 "--extra-rows",
                 "extra",
                 is_flag=True,
-                help="Score what is no token, too: <bias>, <remainder> (and <own>).",
+                help="Add rows that are no tokens: <bias>, <remainder> (and <own>).",
             ),
             memory,
         ),
@@ -511,7 +517,7 @@ contrast_options = together(
         "Items",
         fields_option,
         multi_token("Target and foil"),
-        at_least_one("--limit", "Only the first items of a file."),
+        at_least_one("--limit", "Score only so many items, the first of a file."),
         bos,
         at_least_one("--batch-size", "Items computed together.", 16),
     ),
@@ -521,7 +527,8 @@ contrast_options = together(
             "measures",
             type=kinds.MEASURE,
             multiple=True,
-            help="See decomp measures.  [default: those that explain a contrast]",
+            help="Measures to compute, several at once; decomp measures lists them.  "
+            "[default: those that explain a contrast]",
         ),
         click.option(
             "--function",
@@ -532,8 +539,8 @@ contrast_options = together(
 )
 context_items = section(
     "Items",
-    at_least_one("--limit", "Only the first items of a file."),
-    at_least_one("--max-new-tokens", "Tokens of the answer at most, where the model writes it.", 64),
+    at_least_one("--limit", "Score only so many items, the first of a file."),
+    at_least_one("--max-new-tokens", "The most tokens of an answer that the model writes.", 64),
     bos,
 )
 
@@ -547,7 +554,7 @@ def context_measures(*default: str) -> Decorator:
         multiple=True,
         default=default,
         show_default=True,
-        help="See decomp measures.",
+        help="Measures to compute, several at once; decomp measures lists them.",
     )
     return together(section("Measures", named, convention_of_measures, memory), gradient_options, occlusion_options)
 

@@ -21,11 +21,11 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
 @layout.section(
     "What is drawn",
     click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf."),
-    options.choice("--kind", KINDS, None, "Of picture.  [default: heat, or that of the table]"),
+    options.choice("--kind", KINDS, None, "Kind of picture.  [default: heat, or that of the table]"),
     click.option(
         "--measure",
         shell_complete=kinds.MEASURE.complete,
-        help="Which of the table's measures.  [default: its first; all for distance]",
+        help="Measure of the table.  [default: its first; all for distance]",
     ),
     click.option(
         "--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]"
@@ -36,9 +36,9 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
         metavar="POSITION|last",
         default="last",
         show_default=True,
-        help="Of bars: one token's position in its article, from 0.",
+        help="Token whose bars are drawn: its position in its article, from 0.",
     ),
-    options.at_least_one("--top", "Of bars: so many sources.", 15),
+    options.at_least_one("--top", "Number of bars, one for each source.", 15),
     options.at_least_one("--min-distance", "Draw sources at least so many tokens (words) back.", 1),
     click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out."),
     options.seed,

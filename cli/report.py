@@ -29,11 +29,16 @@ from decomp.report.page.document import check_page
         type=click.Path(path_type=Path),
         default=Path("report.html"),
         show_default=True,
-        help="The page.",
+        help="Page to write.",
     ),
-    click.option("--title", help="Of the page.  [default: the first input's name]"),
+    click.option("--title", help="Title of the page.  [default: the first input's name]"),
     click.option("--article", "articles", type=int, multiple=True, help="Show this article of a long table, from 0."),
-    click.option("--items", "items_file", type=kinds.INPUT, help="Items of a contrast table, for their evidence."),
+    click.option(
+        "--items",
+        "items_file",
+        type=kinds.INPUT,
+        help="File of a contrast table's items, whose evidence is underlined.",
+    ),
 )
 @options.measure_options
 @options.model_options

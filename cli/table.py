@@ -23,7 +23,9 @@ from decomp.cli import kinds, layout, options
 @layout.section(
     "One row for many",
     click.option("--summary", is_flag=True, help="One row per target, to start a regression from."),
-    click.option("--predictors", is_flag=True, help="One row per word: what regressions of reading times take."),
+    click.option(
+        "--predictors", is_flag=True, help="One row per word, with predictors for regressions of reading times."
+    ),
     click.option(
         "--distal", type=click.IntRange(0), default=10, show_default=True, help="Sources further back are distal."
     ),
@@ -32,7 +34,7 @@ from decomp.cli import kinds, layout, options
         type=click.IntRange(0, 9),
         default=0,
         show_default=True,
-        help="Add those of so many words before.",
+        help="Add the predictors of so many words before.",
     ),
     click.option("--frequency", metavar="LANGUAGE", help="Add word frequencies (Zipf scale), such as en."),
 )
@@ -50,13 +52,13 @@ from decomp.cli import kinds, layout, options
         multiple=True,
         metavar="THEIRS=OURS[+N]",
         shell_complete=kinds.columns_of("other", end="="),
-        help="Columns of --join and here that are the same, here shifted: zone=word+1.",
+        help="Columns of --join and of the table whose values are equal, the table's shifted: zone=word+1.",
     ),
     click.option(
         "--on-word",
         metavar="THEIRS",
         shell_complete=kinds.columns_of("other"),
-        help="Column of --join with the words, to be compared.",
+        help="Column of --join with the words, to be compared with the table's.",
     ),
     click.option(
         "--mixed", is_flag=True, help="Merge tables of other models (named in a column model), corpora or options, too."
