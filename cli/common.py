@@ -98,7 +98,7 @@ def table(
             yield write
 
 
-NOT_ASKED = {
+NOT_RECORDED = {
     *("input_file", "model", "revision", "output", "output_dir", "format_name", "run_folder", "shard", "engine"),
     *("num_workers", "ray_address", "overwrite", "quiet", "plan", "picture", "masked", "subgraph"),
 }
@@ -113,7 +113,7 @@ def made_now(model: Mapping[str, str], baseline: Callable[[bool], str] | None = 
     from decomp.jobs import account
 
     context = click.get_current_context()
-    options = {name: value for name, value in context.params.items() if name not in NOT_ASKED}
+    options = {name: value for name, value in context.params.items() if name not in NOT_RECORDED}
     if "device" in options:
         options["device"] = options["device"].partition(":")[0]
     if baseline is not None and options.get("baseline") == "auto":

@@ -7,7 +7,7 @@ import click
 
 from decomp.cli import kinds, layout, options
 
-ELSEWHERE = {"model", "output", "format_name", "overwrite", "quiet", "device", *options.RUN_OPTIONS}
+NO_SETTINGS = {"model", "output", "format_name", "overwrite", "quiet", "device", *options.RUN_OPTIONS}
 """Options that are not settings of `open_contexts`."""
 
 
@@ -25,7 +25,7 @@ ELSEWHERE = {"model", "output", "format_name", "overwrite", "quiet", "device", *
 @options.model_options
 @options.run_options
 @options.manners
-def command(items: Path, limit: int | None, **asked: Any) -> None:
+def command(items: Path, limit: int | None, **values: Any) -> None:
     """Score every segment of a context for the answer that follows it.
 
     ITEMS is JSONL: objects with "segments" (a list of {"name", "text"}), or "messages" ({"role", "content"}; the
@@ -39,28 +39,28 @@ def command(items: Path, limit: int | None, **asked: Any) -> None:
     segments are shown in order of rank, unless --format is given.
     """
     from decomp.cli.common import hush_libraries, made_now
-    from decomp.cli.running import Job, check_asked, deliver, device_here
+    from decomp.cli.running import Job, check_output_options, deliver, device_here
     from decomp.corpus.context_items import read_context_items
     from decomp.jobs import open_contexts
 
-    settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
+    settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = read_context_items(items)[:limit]
-    check_asked(asked, (items, asked["model"]))
+    check_output_options(values, (items, values["model"]))
     hush_libraries()
-    opened = open_contexts(read, asked["model"], device=device_here(asked), **settings)
+    opened = open_contexts(read, values["model"], device=device_here(values), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
-    job = Job(opened.work(), opened.model, asked["model"], made)
-    if is_for_a_person(asked):
+    job = Job(opened.work(), opened.model, values["model"], made)
+    if goes_to_a_person(values):
         show(job)
     else:
-        deliver(job, asked)
+        deliver(job, values)
 
 
-def is_for_a_person(asked: dict[str, Any]) -> bool:
+def goes_to_a_person(values: dict[str, Any]) -> bool:
     """Return whether the scores go to a terminal and no format is given."""
     from decomp.cli.scoring import on_terminal
 
-    return all(asked[name] is None for name in ("output", "format_name", "run_folder")) and on_terminal()
+    return all(values[name] is None for name in ("output", "format_name", "run_folder")) and on_terminal()
 
 
 def show(job: Any) -> None:

@@ -8,7 +8,7 @@ import click
 from decomp.cli import kinds, layout, options
 from decomp.models.sources import check_name
 
-ELSEWHERE = {
+NO_SETTINGS = {
     *("model", "fields", "prompt", "target", "foil"),
     *("output", "format_name", "batch_size", "overwrite", "quiet", "device"),
     *options.RUN_OPTIONS,
@@ -37,7 +37,7 @@ ELSEWHERE = {
 @options.model_options
 @options.run_options
 @options.manners
-def command(items: Path | None, limit: int | None, **asked: Any) -> None:
+def command(items: Path | None, limit: int | None, **values: Any) -> None:
     """Score every token of a prompt for a target against a foil.
 
     What each token does for the one and against the other (Yin & Neubig 2022).
@@ -51,26 +51,26 @@ def command(items: Path | None, limit: int | None, **asked: Any) -> None:
     log2 P(foil) in bits (log2_odds), whether the model prefers the target, and how several tokens are scored.
     With --run, whatever stops the command, the same command goes on where it stopped.
     """
-    items, name = items_and_model(items, asked["model"], *(asked[text] for text in ("prompt", "target", "foil")))
-    from decomp.cli.running import Job, check_asked, deliver, device_here
+    items, name = items_and_model(items, values["model"], *(values[text] for text in ("prompt", "target", "foil")))
+    from decomp.cli.running import Job, check_output_options, deliver, device_here
 
-    check_asked(asked, (items, name))
+    check_output_options(values, (items, name))
     from decomp.api import items_of
     from decomp.cli.common import hush_libraries, made_now, say
     from decomp.jobs import open_contrasting
     from decomp.tables.contrasting import preferring
 
-    settings = {name: asked[name] for name in asked if name not in ELSEWHERE}
-    read = items_of(items or str(asked["prompt"]), asked["target"], asked["foil"], limit, asked["fields"])
+    settings = {name: values[name] for name in values if name not in NO_SETTINGS}
+    read = items_of(items or str(values["prompt"]), values["target"], values["foil"], limit, values["fields"])
     hush_libraries()
-    opened = open_contrasting(read, name, device=device_here(asked), **settings)
+    opened = open_contrasting(read, name, device=device_here(values), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
-    job, preferred = Job(opened.work(asked["batch_size"]), opened.model, name, made), set[int]()
+    job, preferred = Job(opened.work(values["batch_size"]), opened.model, name, made), set[int]()
 
     def say_preferred() -> None:
-        say(f"The model prefers the target in {len(preferred)} of {len(opened.contrasts)} items.", asked["quiet"])
+        say(f"The model prefers the target in {len(preferred)} of {len(opened.contrasts)} items.", values["quiet"])
 
-    deliver(job, asked, lambda rows: preferred.update(preferring(rows)), say_preferred)
+    deliver(job, values, lambda rows: preferred.update(preferring(rows)), say_preferred)
 
 
 def items_and_model(

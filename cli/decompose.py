@@ -49,7 +49,7 @@ from decomp.cli import layout, options
 @layout.section("Computation", options.memory, options.shard, options.plan)
 @options.overwrite
 @options.quiet
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Decompose every window of INPUT_FILE and store the results.
 
     DECOMPOSITION_LENGTH is the number of most recent source tokens kept per target (the target included). Writes one
@@ -58,4 +58,4 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.storing import open_job, show_plan, store
 
-    (show_plan if asked["plan"] else store)(open_job(asked), asked)
+    (show_plan if values["plan"] else store)(open_job(values), values)

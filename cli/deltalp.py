@@ -40,7 +40,7 @@ from decomp.cli import kinds, layout, options
 @options.reduction_options
 @options.overwrite
 @options.quiet
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Compute ΔLP from the files that decomp decompose wrote.
 
     Every stored source is scored. IDENTIFIER is {corpus}_{model}_{n}, or {corpus}_{model} for all windows of a run,
@@ -48,4 +48,4 @@ def command(**asked: Any) -> None:
     """
     from decomp.cli.stored import write_delta_lp
 
-    write_delta_lp(asked)
+    write_delta_lp(values)

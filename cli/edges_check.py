@@ -45,30 +45,32 @@ from decomp.cli.edges import behaviour_options, prompts_file
 )
 @behaviour_options
 @options.locate_options()
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Keep the n best edges of EDGES, ablate all others.
 
     How much of the clean behaviour remains? EDGES is a table that `decomp edges` wrote with the same model,
     beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept, the
     loss L, and its share of the way from all edges ablated (0) to none (1).
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of, with_table
+    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, with_table
     from decomp.cli.running import deliver
 
-    asked = with_table(asked, "edges_file")
-    check_outputs(asked)
+    values = with_table(values, "edges_file")
+    check_outputs(values)
     from decomp.locate.edges.behaviour import Setting  # imports torch
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import read_edges
 
-    setting = request_of(Setting, asked)
-    model, tokenizer = open_asked(asked)
+    setting = request_of(Setting, values)
+    model, tokenizer = open_named_model(values)
     graph = graph_of(model)
-    check_made(asked["edges_file"], model, setting, {name: asked[name] for name in ("bos", "batch_by")})
-    orders = rankings(graph, read_edges(asked["edges_file"], graph), asked["random"], asked["seed"])
-    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"], asked["fields"])
-    counts = asked["counts"] or default_counts(len(orders["score"]))
-    work, _ = check_work(model, graph, prompts, orders, counts, setting, asked["circuit"])
-    deliver(job_of(work, model, asked, tokens_of(prompts)), asked)
+    check_made(values["edges_file"], model, setting, {name: values[name] for name in ("bos", "batch_by")})
+    orders = rankings(graph, read_edges(values["edges_file"], graph), values["random"], values["seed"])
+    prompts = open_prompts(
+        model, tokenizer, values["prompts_file"], values["bos"], values["batch_by"], values["fields"]
+    )
+    counts = values["counts"] or default_counts(len(orders["score"]))
+    work, _ = check_work(model, graph, prompts, orders, counts, setting, values["circuit"])
+    deliver(job_of(work, model, values, tokens_of(prompts)), values)

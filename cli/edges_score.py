@@ -67,36 +67,38 @@ from decomp.locate.conventions import EDGES
         "--top", type=click.IntRange(1), default=50, show_default=True, help="Number of edges in --subgraph and --plot."
     ),
 )
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Score every edge of MODEL on the prompt pairs of PROMPTS.
 
     Exactly one of --mask-value and --integrated-gradient-samples is needed. A score is the derivative of the
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of, say_lines
-    from decomp.cli.running import claim_beside, deliver
+    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, say_lines
+    from decomp.cli.running import claim_other_files, deliver
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
-    check_outputs(asked, check_picture)
+    check_outputs(values, check_picture)
     from decomp.locate.edges.prompts import open_prompts, tokens_of  # imports torch
     from decomp.locate.edges.rows import summary
     from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
 
-    request, picture, subgraph = request_of(EdgeRequest, asked), asked["picture"], asked["subgraph"]
-    model, tokenizer = open_asked(asked)
-    prompts = open_prompts(model, tokenizer, asked["prompts_file"], asked["bos"], asked["batch_by"], asked["fields"])
+    request, picture, subgraph = request_of(EdgeRequest, values), values["picture"], values["subgraph"]
+    model, tokenizer = open_named_model(values)
+    prompts = open_prompts(
+        model, tokenizer, values["prompts_file"], values["bos"], values["batch_by"], values["fields"]
+    )
     work, total = edges_work(model, prompts, request)
 
     def draw_strongest() -> None:
         result = total.result()
-        say_lines((f"{name}: {value}" for name, value in summary(result, request).items()), asked["quiet"])
-        strongest = ranked(result.graph, result.scores)[: asked["top"]]
+        say_lines((f"{name}: {value}" for name, value in summary(result, request).items()), values["quiet"])
+        strongest = ranked(result.graph, result.scores)[: values["top"]]
         if picture is not None:
             draw(picture, result, strongest)
         if subgraph is not None:
             about = {**model.about(), "prompts": len(prompts), **summary(result, request)}
             write_subgraph(subgraph, about, result, strongest)
 
-    if deliver(job_of(work, model, asked, tokens_of(prompts)), asked, beside=draw_strongest):
-        claim_beside(asked, picture, subgraph)
+    if deliver(job_of(work, model, values, tokens_of(prompts)), values, at_end=draw_strongest):
+        claim_other_files(values, picture, subgraph)

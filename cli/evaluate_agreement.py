@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @options.model_options
 @options.run_options
 @options.manners
-def command(input_file: Path, **asked: Any) -> None:
+def command(input_file: Path, **values: Any) -> None:
     """Measure how alike measures rank context tokens.
 
     The ranks are of the sources of INPUT_FILE's predictions (Oh & Schuler 2023, section 5). For every pair of measures
@@ -38,9 +38,9 @@ def command(input_file: Path, **asked: Any) -> None:
     all, has no ranks and is left out. Needs scipy (the extra evaluate).
     """
     from decomp.cli.running import evaluate
-    from decomp.cli.scoring import articles_asked
+    from decomp.cli.scoring import articles_of_input
 
-    evaluate("agreement", articles_asked(input_file, asked), [input_file], shown, asked)
+    evaluate("agreement", articles_of_input(input_file, values), [input_file], shown, values)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

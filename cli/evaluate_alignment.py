@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.model_options
 @options.run_options
 @options.manners
-def command(items: tuple[Path, ...], **asked: Any) -> None:
+def command(items: tuple[Path, ...], **values: Any) -> None:
     """Measure how well measures find known evidence.
 
     ITEMS are tables of contrast items as decomp contrast reads them, several at once (Yin & Neubig 2022). Among the
@@ -40,7 +40,7 @@ def command(items: tuple[Path, ...], **asked: Any) -> None:
     """
     from decomp.cli.running import evaluate
 
-    evaluate("alignment", items, items, shown, asked)
+    evaluate("alignment", items, items, shown, values)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @options.model_options
 @options.run_options
 @options.manners
-def command(items: Path, **asked: Any) -> None:
+def command(items: Path, **values: Any) -> None:
     """Measure how well measures rank segments of contexts.
 
     ITEMS are those of decomp context. Each segment is taken out of the context, in two ways: the text without it
@@ -42,8 +42,8 @@ def command(items: Path, **asked: Any) -> None:
     from decomp.cli.running import evaluate
     from decomp.corpus.context_items import read_context_items
 
-    read = read_context_items(items)[: asked.pop("limit")]
-    evaluate("context_evaluation", read, [items], shown, asked)
+    read = read_context_items(items)[: values.pop("limit")]
+    evaluate("context_evaluation", read, [items], shown, values)
 
 
 def shown(rows: "Iterable[Row]") -> Iterator[str]:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @options.window_options
 @options.run_options
 @options.manners
-def command(input_file: Path, **asked: Any) -> None:
+def command(input_file: Path, **values: Any) -> None:
     """Measure what predictions lose without their best sources.
 
     The best sources of a prediction of INPUT_FILE are those that a measure ranks first (DeYoung et al. 2020).
@@ -62,10 +62,10 @@ def command(input_file: Path, **asked: Any) -> None:
     % bootstrap intervals over predicted tokens; for random rankings, where 95 % of the draws are.
     """
     from decomp.cli.running import evaluate
-    from decomp.cli.scoring import articles_asked
+    from decomp.cli.scoring import articles_of_input
 
-    found = partial(shown, drop_in=asked["drop_in"])
-    evaluate("faithfulness", articles_asked(input_file, asked), [input_file], found, asked)
+    found = partial(shown, drop_in=values["drop_in"])
+    evaluate("faithfulness", articles_of_input(input_file, values), [input_file], found, values)
 
 
 def shown(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:

@@ -69,7 +69,7 @@ from decomp.cli import kinds, layout, options
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
 )
 @options.locate_options(options.plot)
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Score every layer of MODEL on every fact of FACTS.
 
     Scores say which layers prefer the true object to the false one.
@@ -78,25 +78,25 @@ def command(**asked: Any) -> None:
     CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of the layers and the
     embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked, request_of
-    from decomp.cli.running import claim_beside, deliver, ignore
+    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of
+    from decomp.cli.running import claim_other_files, deliver, ignore
     from decomp.report.plots import check_picture, heat_map, save_picture
 
-    check_outputs(asked, check_picture)
+    check_outputs(values, check_picture)
     from decomp.locate.layers.readings import LayerRequest  # imports torch
     from decomp.locate.layers.rows import Means, MeanSummary
     from decomp.locate.layers.table import layers_work, open_facts
 
-    request, picture, means = request_of(LayerRequest, asked), asked["picture"], Means()
-    how = (means, asked["confidence"], asked["seed"])
-    model, tokenizer = open_asked(asked)
-    facts = open_facts(model, tokenizer, asked["facts_file"], asked["bos"], asked["fields"])
-    work = layers_work(model, facts, request, MeanSummary(*how) if asked["aggregated"] else None)
-    job = job_of(work, model, asked, (fact.ids for fact in facts))
+    request, picture, means = request_of(LayerRequest, values), values["picture"], Means()
+    how = (means, values["confidence"], values["seed"])
+    model, tokenizer = open_named_model(values)
+    facts = open_facts(model, tokenizer, values["facts_file"], values["bos"], values["fields"])
+    work = layers_work(model, facts, request, MeanSummary(*how) if values["aggregated"] else None)
+    job = job_of(work, model, values, (fact.ids for fact in facts))
 
     def draw() -> None:
         if picture is not None:
             save_picture(heat_map(means.rows(*how[1:]), request.function), picture)
 
-    if deliver(job, asked, ignore if asked["aggregated"] or picture is None else means.add_block, draw):
-        claim_beside(asked, picture)
+    if deliver(job, values, ignore if values["aggregated"] or picture is None else means.add_block, draw):
+        claim_other_files(values, picture)

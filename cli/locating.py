@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from decomp.cli.common import destination, made_now, open_model, say
-from decomp.cli.running import Job, check_asked, device_here
+from decomp.cli.running import Job, check_output_options, device_here
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.amounts import parse_bytes
 from decomp.runs.tables import table_file_of
@@ -29,10 +29,10 @@ T = TypeVar("T")
 R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Setting")
 
 
-def request_of(family: type[R], asked: Mapping[str, Any]) -> R:
+def request_of(family: type[R], values: Mapping[str, Any]) -> R:
     """Return a request whose fields are the options of the same names. ValueError for values that it refuses."""
     named = {field.name for field in fields(family)}
-    request = family(**{**{n: asked[n] for n in asked if n in named}, "memory": parse_bytes(asked["memory"])})
+    request = family(**{**{n: values[n] for n in values if n in named}, "memory": parse_bytes(values["memory"])})
     request.check()
     return request
 
@@ -42,23 +42,23 @@ OUTPUTS = ("masked", "subgraph", "picture")
 """Parameters that name the files written beside the table, which is `output`."""
 
 
-def check_outputs(asked: Mapping[str, Any], check_picture: Callable[[Path], None] | None = None) -> None:
+def check_outputs(values: Mapping[str, Any], check_picture: Callable[[Path], None] | None = None) -> None:
     """Raise ValueError for a table, picture or other output that can't be written, or would destroy something."""
-    if check_picture is not None and asked["picture"] is not None:
-        check_picture(asked["picture"])
-    inputs, others = ([asked.get(name) for name in names] for names in (INPUTS, OUTPUTS))
-    check_asked(asked, inputs, *others)
+    if check_picture is not None and values["picture"] is not None:
+        check_picture(values["picture"])
+    inputs, others = ([values.get(name) for name in names] for names in (INPUTS, OUTPUTS))
+    check_output_options(values, inputs, *others)
 
 
-def job_of(work: Work[T], model: "DecomposedModel", asked: Mapping[str, Any], ids: "Iterable[Tensor]") -> Job[T]:
+def job_of(work: Work[T], model: "DecomposedModel", values: Mapping[str, Any], ids: "Iterable[Tensor]") -> Job[T]:
     """Return the job of a command: its work, and the account of how its table is made; `ids` are its items' tokens."""
     from decomp.jobs import tokens_digest  # imports torch
 
-    return Job(work, model, asked["model"], {**made_now(model.about()), "tokens": tokens_digest(ids)})
+    return Job(work, model, values["model"], {**made_now(model.about()), "tokens": tokens_digest(ids)})
 
 
 @contextmanager
-def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+def lines_file(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Iterator[None]:
     """Write JSON Lines to a file, if `path` is one, that is complete once the block of the `with` has ended."""
     if path is None:
         yield
@@ -68,19 +68,19 @@ def lines_beside(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> Itera
         yield
 
 
-def with_table(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
+def with_table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the options with the run's folder that one of them names replaced by the file of the run's table.
 
     The running command's parameters are changed alike, so that its tables record the file.
     """
-    options = {**asked, name: table_file_of(asked[name])}
+    options = {**values, name: table_file_of(values[name])}
     click.get_current_context().params.update(options)
     return options
 
 
-def open_asked(asked: Mapping[str, Any]) -> "tuple[DecomposedModel, Tokenizer]":
+def open_named_model(values: Mapping[str, Any]) -> "tuple[DecomposedModel, Tokenizer]":
     """Return the model that the options name, and its tokenizer."""
-    return open_model(asked["model"], asked["dtype"], device_here(asked), asked["revision"])
+    return open_model(values["model"], values["dtype"], device_here(values), values["revision"])
 
 
 def say_lines(lines: Iterable[str | None], quiet: bool) -> None:

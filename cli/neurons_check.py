@@ -35,28 +35,28 @@ from decomp.cli.neurons import items_file, kind_of_neurons
     click.option("--unrelated", type=kinds.INPUT, help="File of unrelated items.  [default: the other facts of ITEMS]"),
 )
 @options.locate_options()
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Suppress or double the NEURONS that were found for ITEMS.
 
     Where they predict the target: what becomes of its log2 P? NEURONS is a table that `decomp neurons` wrote for
     the same items and model. Beside the found ones: as many random neurons of the same layers, and the found ones
     on unrelated items. Changes are in bits.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_asked, with_table
+    from decomp.cli.locating import check_outputs, job_of, open_named_model, with_table
     from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
 
-    asked = with_table(asked, "neurons_file")
-    check_outputs(asked)
+    values = with_table(values, "neurons_file")
+    check_outputs(values)
     from decomp.locate.limits import check_numbers  # imports torch
     from decomp.locate.neurons.checking import check_work, open_check
     from decomp.locate.neurons.items import tokens_of
 
-    check_numbers("--factor", asked["factors"])
-    found = {name: asked[name] for name in ("unrelated", "bos", "neurons", "fields")}
-    how = {name: asked[name] for name in ("factors", "draws", "seed", "neurons")}
-    memory = parse_bytes(asked["memory"])
-    model, tokenizer = open_asked(asked)
-    check = open_check(model, tokenizer, asked["neurons_file"], asked["items_file"], **found)
+    check_numbers("--factor", values["factors"])
+    found = {name: values[name] for name in ("unrelated", "bos", "neurons", "fields")}
+    how = {name: values[name] for name in ("factors", "draws", "seed", "neurons")}
+    memory = parse_bytes(values["memory"])
+    model, tokenizer = open_named_model(values)
+    check = open_check(model, tokenizer, values["neurons_file"], values["items_file"], **found)
     work = check_work(check, memory=memory, **how)
-    deliver(job_of(work, model, asked, tokens_of(item for item, _ in work.items)), asked)
+    deliver(job_of(work, model, values, tokens_of(item for item, _ in work.items)), values)

@@ -88,7 +88,7 @@ from decomp.locate.conventions import NEURONS
     click.option("--masked", type=options.FILE, help="JSONL to write: what was cut, the text with [MASK]."),
     options.plot,
 )
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Find the neurons that the completions of ITEMS rest on.
 
     They are found by integrated gradients of MODEL. ITEMS is JSONL, CSV or TSV: prompt and target (and foil); or
@@ -100,35 +100,35 @@ def command(**asked: Any) -> None:
     from decomp.cli.locating import (
         check_outputs,
         job_of,
-        lines_beside,
-        open_asked,
+        lines_file,
+        open_named_model,
         request_of,
         say_lines,
     )
-    from decomp.cli.running import claim_beside, deliver
+    from decomp.cli.running import claim_other_files, deliver
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
-    check_outputs(asked, check_picture)
+    check_outputs(values, check_picture)
     from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts  # imports torch
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
     from decomp.locate.neurons.scoring import NeuronRequest
 
-    request, picture = request_of(NeuronRequest, asked), asked["picture"]
-    model, tokenizer = open_asked(asked)
+    request, picture = request_of(NeuronRequest, values), values["picture"]
+    model, tokenizer = open_named_model(values)
     items = open_items(
-        model, tokenizer, asked["items_file"], asked["levels"], request.contrast, asked["bos"], asked["fields"]
+        model, tokenizer, values["items_file"], values["levels"], request.contrast, values["bos"], values["fields"]
     )
-    found = NeuronTable(**{name: asked[name] for name in ("counts", "everything", "per_position")})
+    found = NeuronTable(**{name: values[name] for name in ("counts", "everything", "per_position")})
 
     def draw() -> None:
-        say_lines((wider_cuts(items), found.incomplete_line()), asked["quiet"])
+        say_lines((wider_cuts(items), found.incomplete_line()), values["quiet"])
         if picture is not None:
             save_picture(layer_histogram(found.counted), picture)
 
-    job = job_of(neurons_work(model, items, request, found), model, asked, tokens_of(items))
-    with lines_beside(asked["masked"], map(cut_of, items)):
-        whole = deliver(job, asked, beside=draw)
-    claim_beside(asked, asked["masked"])
+    job = job_of(neurons_work(model, items, request, found), model, values, tokens_of(items))
+    with lines_file(values["masked"], map(cut_of, items)):
+        whole = deliver(job, values, at_end=draw)
+    claim_other_files(values, values["masked"])
     if whole:
-        claim_beside(asked, picture)
+        claim_other_files(values, picture)

@@ -370,12 +370,12 @@ file_or_text = together(
 """The arguments for a file or, instead, a text, which `input_of` reads."""
 
 
-def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
+def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
     """Return the file or the text, and the model's name, from the values of `file_or_text`.
 
     UsageError where both are given, or neither, or options that need the other.
     """
-    path, model, text = asked["input_file"], asked["model"], asked["text"]
+    path, model, text = values["input_file"], values["model"], values["text"]
     if text is not None and not text.strip():
         raise click.UsageError("--text has no text: give some")
     if text is not None and model is None and path is not None:
@@ -385,7 +385,7 @@ def input_of(asked: Mapping[str, Any]) -> tuple[Path | str, str]:
         raise click.UsageError("give either INPUT_FILE or --text, not both")
     if path is None or model is None:
         raise click.UsageError("missing argument: expected INPUT_FILE MODEL, or --text TEXT MODEL")
-    if asked["max_new_tokens"] is not None:
+    if values["max_new_tokens"] is not None:
         raise click.UsageError("--max-new-tokens continues a --text: give one")
     kinds.check_there(path)
     kinds.refuse_run(path)
@@ -476,7 +476,7 @@ convention_of_measures = convention(
 )
 
 
-def asked_with(*first: Decorator) -> Decorator:
+def options_of_measures(*first: Decorator) -> Decorator:
     """Return the options of measures, each named as the field of `Request` or its families that it fills.
 
     `first` are the options that choose the measures, and the function that they attribute.
@@ -508,7 +508,7 @@ plain_function = click.option(
 
 def plain_measures(*default: str) -> Decorator:
     """Return the options of measures of the next token."""
-    return asked_with(measures(*default), plain_function)
+    return options_of_measures(measures(*default), plain_function)
 
 
 measure_options = plain_measures("delta_lp")
@@ -521,7 +521,7 @@ contrast_options = together(
         bos,
         at_least_one("--batch-size", "Items computed together.", 16),
     ),
-    asked_with(
+    options_of_measures(
         click.option(
             "--measure",
             "measures",

@@ -72,6 +72,6 @@ def command(
 
     check_picture(output)
     check_outputs([output], [table], overwrite)
-    asked = {"measure": measure, "target": target, "top": top, "min_distance": min_distance, "hide_bos": hide_bos}
-    save_picture(picture_of(table, kind, articles, **asked, seed=seed), output)
+    values = {"measure": measure, "target": target, "top": top, "min_distance": min_distance, "hide_bos": hide_bos}
+    save_picture(picture_of(table, kind, articles, **values, seed=seed), output)
     say_wrote(output)

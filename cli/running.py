@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from decomp.models.base import DecomposedModel
 
 T = TypeVar("T")
-Asked = Mapping[str, Any]
+Values = Mapping[str, Any]
 """The values of a command's options: those of `options.run_options`, of the model, and for the table."""
 Engine = Callable[[list[list[Batch]]], Iterator[Outcome]]
 """A function from units of batches to their outcomes."""
@@ -50,9 +50,9 @@ class Job(Generic[T]):
     made: Made
     """The account of how the table is made: all that its bytes depend on."""
 
-    def start(self, asked: Asked) -> "Start":
+    def start(self, values: Values) -> "Start":
         """Return the function with which a process of a pool loads the model and gets ready to compute."""
-        return Start(self.work.compute, self.name, asked["dtype"], asked["device"], asked["revision"])
+        return Start(self.work.compute, self.name, values["dtype"], values["device"], values["revision"])
 
 
 def sample_of(job: Job[T]) -> Sample:
@@ -88,25 +88,25 @@ class Start:
         return partial(self.compute, model)
 
 
-def device_here(asked: Asked) -> str:
+def device_here(values: Values) -> str:
     """Return the device for this process; with a pool it is cpu, since only the workers may have another."""
-    return "cpu" if asked["engine"] == "ray" else str(asked["device"])
+    return "cpu" if values["engine"] == "ray" else str(values["device"])
 
 
-def check_asked(asked: Asked, inputs: Iterable[Path | str | None], *others: Path | None) -> None:
+def check_output_options(values: Values, inputs: Iterable[Path | str | None], *others: Path | None) -> None:
     """Raise ValueError for outputs that can't or must not be written, and for run options that don't go together.
 
     A run may write its own earlier outputs again. `others` are files beside the table.
     """
-    run = asked["run_folder"]
-    check_run_options(run, asked["shard"], asked["engine"], asked["overwrite"])
+    run = values["run_folder"]
+    check_run_options(run, values["shard"], values["engine"], values["overwrite"])
     if run is not None:
         check_output_folder(run)
         inputs = (*inputs, run / MANIFEST, run / "parts", run / "journal", run / FOLDER)
-    outputs = [asked["output"], *others]
+    outputs = [values["output"], *others]
     for own in (True, False):
         chosen = [path if is_own(run, path) == own else None for path in outputs]
-        check_table(chosen[0], asked["format_name"], *chosen[1:], inputs=inputs, overwrite=own or asked["overwrite"])
+        check_table(chosen[0], values["format_name"], *chosen[1:], inputs=inputs, overwrite=own or values["overwrite"])
 
 
 def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwrite: bool) -> None:
@@ -117,19 +117,19 @@ def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwr
         raise ValueError("--overwrite would remove what the other shards compute: remove the folder of --run first")
 
 
-def finished(job: Job[T], asked: Asked) -> Iterator[Block] | None:
+def finished(job: Job[T], values: Values) -> Iterator[Block] | None:
     """Return the rows of the job's table, computed as they are taken, or in a run first computed and then read.
 
     None where the table has to wait for other shards.
     """
-    work, folder = job.work, asked["run_folder"]
+    work, folder = job.work, values["run_folder"]
     if folder is None:
-        return begun(work.table(watched(job, asked["quiet"])))
-    run = start_or_resume(run_of(job, folder), asked["overwrite"])
-    work_through(run, asked["shard"], job, asked)
+        return begun(work.table(watched(job, values["quiet"])))
+    run = start_or_resume(run_of(job, folder), values["overwrite"])
+    work_through(run, values["shard"], job, values)
     if not run.is_complete():
         left, count = len(run.items) - len(run.done()), len(run.items)
-        say(f"{left} of {count} {run.what}s are left to other shards: decomp status {folder}", asked["quiet"])
+        say(f"{left} of {count} {run.what}s are left to other shards: decomp status {folder}", values["quiet"])
         return None
     if isinstance(run.store, ItemRows):
         run.store.write_table(folder, work.table(run.rows()), run.request)
@@ -141,26 +141,26 @@ def evaluate(
     source: Sequence[Any],
     inputs: Sequence[Path],
     shown: Callable[[Table], Iterable[str]],
-    asked: Asked,
+    values: Values,
 ) -> None:
     """Print the result of the evaluation with this name, and write its table if a file is asked for."""
-    check_asked(asked, (*inputs, asked["model"]))
+    check_output_options(values, (*inputs, values["model"]))
     from decomp import jobs  # imports torch
 
     hush_libraries()
-    settings = {name: value for name, value in asked.items() if name not in NO_SETTINGS}
+    settings = {name: value for name, value in values.items() if name not in NO_SETTINGS}
     opened: Evaluating[Any] = getattr(jobs, f"open_{name}")(
-        source, asked["model"], device=device_here(asked), **settings
+        source, values["model"], device=device_here(values), **settings
     )
     made = made_now(opened.model.about(), lambda _: opened.made["options"]["baseline"])
-    job = Job(opened.work, opened.model, asked["model"], {**made, **opened.contents})
-    blocks = finished(job, asked)
+    job = Job(opened.work, opened.model, values["model"], {**made, **opened.contents})
+    blocks = finished(job, values)
     if blocks is None:
         return
     found = Table.from_blocks(job.work.columns, blocks)
     click.echo("\n".join(shown(found)))
-    if asked["output"] is not None:
-        with writer(job, asked) as write:
+    if values["output"] is not None:
+        with writer(job, values) as write:
             write(found.data)
 
 
@@ -184,48 +184,48 @@ def ignore(block: Block) -> None:
 
 def deliver(
     job: Job[T],
-    asked: Asked,
-    seen: Callable[[Block], object] = ignore,
-    beside: Callable[[], object] = lambda: None,
+    values: Values,
+    on_block: Callable[[Block], object] = ignore,
+    at_end: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Write the job's table where it was asked for; return whether it is whole, or other shards have to come first.
+    """Write the job's table to its output; return whether it is complete, or has to wait for other shards.
 
-    `seen` is given all rows of the table, `beside` is called when they are written, and before the table is there.
+    `on_block` is called with each block of the table's rows, `at_end` once all are written but not yet in place.
     """
-    blocks, run = finished(job, asked), asked["run_folder"]
+    blocks, run = finished(job, values), values["run_folder"]
     if blocks is None:
         return False
-    with writer(job, asked) as write:
+    with writer(job, values) as write:
         for block in blocks:
-            seen(block)
+            on_block(block)
             write(block)
-        beside()
-    if run is not None and asked["output"] is None:
+        at_end()
+    if run is not None and values["output"] is None:
         count = f"all {len(job.work.items)} {job.work.what}s are done"
-        say(f"{count}: decomp table {run} -o FILE makes one table", asked["quiet"])
+        say(f"{count}: decomp table {run} -o FILE makes one table", values["quiet"])
     return True
 
 
 @contextmanager
-def writer(job: Job[T], asked: Asked) -> Iterator[Writer]:
+def writer(job: Job[T], values: Values) -> Iterator[Writer]:
     """Open the table that was asked for, and give the function that writes its rows; without one it does nothing."""
-    output, run, columns = asked["output"], asked["run_folder"], job.work.columns
+    output, run, columns = values["output"], values["run_folder"], job.work.columns
     if run is None:
-        with table(output, asked["format_name"], columns, job.made) as write:
+        with table(output, values["format_name"], columns, job.made) as write:
             yield write
     elif output is None:
         yield lambda _: None
     else:
-        opened = own_table(run, output, format_of(output, asked["format_name"]), columns, job.made)
+        opened = own_table(run, output, format_of(output, values["format_name"]), columns, job.made)
         with announced(output, opened) as write:
             yield write
 
 
-def claim_beside(asked: Asked, *outputs: Path | None) -> None:
+def claim_other_files(values: Values, *outputs: Path | None) -> None:
     """Print which files were written beside a table, and record those of a run, so that it may write them again."""
     for output in filter(None, outputs):
-        if asked["run_folder"] is not None:
-            claim(asked["run_folder"], output, output)
+        if values["run_folder"] is not None:
+            claim(values["run_folder"], output, output)
         say_wrote(output)
 
 
@@ -256,20 +256,20 @@ def progress_over(what: str, items: Sequence[WorkItem], quiet: bool) -> Iterator
         yield advance
 
 
-def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
+def work_through(run: Run, shard: Shard, job: Job[T], values: Values) -> None:
     """Compute what is left of one shard.
 
     An interruption ends with a line on how to go on, and exit code 130, or 143 for SIGTERM; items that failed with exit
     code 1.
     """
-    quiet, units, to_do = asked["quiet"], run.units(shard), run.left(shard)
+    quiet, units, to_do = values["quiet"], run.units(shard), run.left(shard)
     own, failed = sum(map(len, run.share(shard))), list[Outcome]()
     if len(to_do) < own:
         say(f"{own - len(to_do)} of {own} {run.what}s are done, {len(to_do)} to do", quiet)
     if not units:
         return
     try:
-        with engine_of(job, asked) as (work, means):
+        with engine_of(job, values) as (work, means):
             journal = journal_of(run, shard, **means)
             with progress_over(run.what, [run.items[number] for number in to_do], quiet) as advance:
                 for outcome in work(units):
@@ -290,17 +290,17 @@ def work_through(run: Run, shard: Shard, job: Job[T], asked: Asked) -> None:
 
 
 @contextmanager
-def engine_of(job: Job[T], asked: Asked) -> Iterator[tuple[Engine, dict[str, Any]]]:
+def engine_of(job: Job[T], values: Values) -> Iterator[tuple[Engine, dict[str, Any]]]:
     """Open the engine that computes units, in this process or a pool, and the facts about it for the journal."""
     items = list(job.work.items)
-    if asked.get("engine", "local") == "local":
+    if values.get("engine", "local") == "local":
         from torch import get_num_threads
 
         yield locally(items, partial(job.work.compute, job.model)), {"engine": "local", "threads": get_num_threads()}
         return
-    with open_pool(asked["ray_address"], asked["num_workers"], asked["device"]) as pool:
-        say(f"{pool.workers} workers of {pool.threads} threads each", asked["quiet"])
-        work = partial(pool.run, job.start(asked), items)
+    with open_pool(values["ray_address"], values["num_workers"], values["device"]) as pool:
+        say(f"{pool.workers} workers of {pool.threads} threads each", values["quiet"])
+        work = partial(pool.run, job.start(values), items)
         yield work, {"engine": "ray", "workers": pool.workers, "threads": pool.threads}
 
 

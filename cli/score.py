@@ -23,7 +23,7 @@ from decomp.cli import layout, options
 @options.window_options
 @options.planned_run_options
 @options.manners
-def command(**asked: Any) -> None:
+def command(**values: Any) -> None:
     """Score every context token of every word of INPUT_FILE under MODEL.
 
     Writes one row per predicted token, source and measure: ΔLP by default, in bits. MODEL is a hub id, a
@@ -38,12 +38,12 @@ def command(**asked: Any) -> None:
     from the run's parts when all are there, as decomp table does.
     """
     from decomp.cli.running import deliver
-    from decomp.cli.scoring import is_for_a_person, open_job, score_for_a_person, show_plan
+    from decomp.cli.scoring import goes_to_a_person, open_job, score_for_a_person, show_plan
 
-    job = open_job(asked)
-    if asked["plan"]:
-        show_plan(job, asked)
-    elif asked["run_folder"] is None and is_for_a_person(asked):
-        score_for_a_person(job, asked)
+    job = open_job(values)
+    if values["plan"]:
+        show_plan(job, values)
+    elif values["run_folder"] is None and goes_to_a_person(values):
+        score_for_a_person(job, values)
     else:
-        deliver(job, asked)
+        deliver(job, values)

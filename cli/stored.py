@@ -19,38 +19,38 @@ TEXT = (".txt", ".deltalp", "")
 REDUCTION = ("top", "min_abs", "min_distance", "max_distance", "digits")
 
 
-def is_text(asked: Mapping[str, Any]) -> bool:
+def is_text(values: Mapping[str, Any]) -> bool:
     """Return whether the original text format is asked for, by name or by the suffix of the output."""
-    name, output = asked["format_name"], asked["output"]
+    name, output = values["format_name"], values["output"]
     return name == "text" or (name is None and (output is None or output.suffix in TEXT))
 
 
-def reduction_of(asked: Mapping[str, Any]) -> Reduction:
+def reduction_of(values: Mapping[str, Any]) -> Reduction:
     """Return which rows are kept. ValueError for a choice of rows of the text format, which always has all."""
-    reduction = Reduction(**{name: asked[name] for name in REDUCTION})
-    if is_text(asked) and reduction != Reduction():
+    reduction = Reduction(**{name: values[name] for name in REDUCTION})
+    if is_text(values) and reduction != Reduction():
         raise ValueError("the text format has all rows: give --format tsv (or another table) with --top and the others")
     return reduction
 
 
-def write_delta_lp(asked: Mapping[str, Any]) -> None:
+def write_delta_lp(values: Mapping[str, Any]) -> None:
     """Write ΔLP of all windows of an identifier; options are checked before anything is opened."""
-    reduction = reduction_of(asked)
-    check_output(asked, [asked["model"]])
+    reduction = reduction_of(values)
+    check_output(values, [values["model"]])
     from decomp.models.architecture import model_label  # imports torch
     from decomp.models.loading import tokens_by
     from decomp.runs.stored import find_stored, open_stored
 
-    paths = find_stored(asked["identifier"], asked["output_dir"])
-    check_output(asked, [*paths.values(), asked["model"]])
-    label, tokens_of = model_label(asked["model"]), tokens_by(asked["model"])
+    paths = find_stored(values["identifier"], values["output_dir"])
+    check_output(values, [*paths.values(), values["model"]])
+    label, tokens_of = model_label(values["model"]), tokens_by(values["model"])
     stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
     # What can't be opened is refused before a file is begun.
-    shown = watched(chain([next(stored)], stored), len(paths), asked["quiet"])
-    if is_text(asked):
-        write_text(shown, asked)
+    shown = watched(chain([next(stored)], stored), len(paths), values["quiet"])
+    if is_text(values):
+        write_text(shown, values)
     else:
-        write_table(shown, reduction, asked)
+        write_table(shown, reduction, values)
 
 
 def watched(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterator["StoredWindow"]:
@@ -61,20 +61,20 @@ def watched(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterat
             shown.advance(tokens=len(each.tokens) - 1)
 
 
-def check_output(asked: Mapping[str, Any], inputs: Sequence[Path | str]) -> None:
+def check_output(values: Mapping[str, Any], inputs: Sequence[Path | str]) -> None:
     """Raise ValueError for an output that can't be written, or would destroy something."""
-    output, overwrite = asked["output"], asked["overwrite"]
-    if is_text(asked):
+    output, overwrite = values["output"], values["overwrite"]
+    if is_text(values):
         check_outputs([output], inputs, overwrite)
     else:
-        check_table(output, asked["format_name"], inputs=inputs, overwrite=overwrite)
+        check_table(output, values["format_name"], inputs=inputs, overwrite=overwrite)
 
 
-def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> None:
+def write_text(stored: Iterator["StoredWindow"], values: Mapping[str, Any]) -> None:
     """Write ΔLP in the text format of the original research code."""
     from decomp.tables.original_text import lines
 
-    count, output = 0, asked["output"]
+    count, output = 0, values["output"]
     with destination(output) as file:
         for each in stored:
             if each.has_groups:
@@ -88,14 +88,14 @@ def write_text(stored: Iterator["StoredWindow"], asked: Mapping[str, Any]) -> No
         say_wrote(output, amount(count, "line"))
 
 
-def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, asked: Mapping[str, Any]) -> None:
+def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, values: Mapping[str, Any]) -> None:
     """Write ΔLP as the long table, with the account of how the first window's decomposition was made."""
 
     first = next(stored)
-    reduced = {name: asked[name] for name in REDUCTION if asked[name]}
+    reduced = {name: values[name] for name in REDUCTION if values[name]}
     made = first.made()
     if made is not None and reduced:
         made = {**made, "options": {**made["options"], **reduced}}
-    with table(asked["output"], asked["format_name"], reduction.columns(first.columns), made) as write:
+    with table(values["output"], values["format_name"], reduction.columns(first.columns), made) as write:
         for each in chain([first], stored):
             write(reduction(each.block()))

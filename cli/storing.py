@@ -10,7 +10,7 @@ import click
 from decomp.cli.common import made_now, open_model, say
 from decomp.cli.progress import amount, say_wrote
 from decomp.cli.running import Job, sample_of, say_plan, work_through
-from decomp.cli.scoring import articles_asked
+from decomp.cli.scoring import articles_of_input
 from decomp.corpus.article import Article
 from decomp.corpus.articles import corpus_name
 from decomp.corpus.batches import in_batches
@@ -43,49 +43,49 @@ class Storing:
     files: "DecompositionFiles"
 
 
-def open_job(asked: Mapping[str, Any]) -> Storing:
+def open_job(values: Mapping[str, Any]) -> Storing:
     """Return the inputs and files that the command's options describe, read and checked."""
-    articles = articles_asked(asked["input_file"], asked)
-    if asked["format_name"] == "pt" and asked["sources"] not in (None, "token"):
+    articles = articles_of_input(values["input_file"], values)
+    if values["format_name"] == "pt" and values["sources"] not in (None, "token"):
         raise ValueError("the .pt format has tokens for sources, not groups of them: leave out --format pt")
-    if asked["overwrite"] and asked["shard"].count > 1:
+    if values["overwrite"] and values["shard"].count > 1:
         raise ValueError("--overwrite would remove what the other shards write: remove the files first")
-    check_output_folder(asked["output_dir"])
+    check_output_folder(values["output_dir"])
     from decomp.corpus.sources import check_fit  # imports torch
     from decomp.jobs import open_windows
     from decomp.models.architecture import model_label
     from decomp.models.checks import parse_dtype
     from decomp.runs.decomposition_files import DecompositionFiles
 
-    model, tokenizer = open_model(asked["model"], asked["dtype"], asked["device"], asked["revision"])
-    windows = open_windows(articles, model, tokenizer, asked["stride"], asked["bos"])
-    check_fit(asked["sources"], windows)
+    model, tokenizer = open_model(values["model"], values["dtype"], values["device"], values["revision"])
+    windows = open_windows(articles, model, tokenizer, values["stride"], values["bos"])
+    check_fit(values["sources"], windows)
     files = DecompositionFiles(
-        asked["output_dir"],
-        corpus_name(asked["input_file"]),
-        model_label(asked["model"]),
-        asked["format_name"],
-        parse_dtype(asked["store_dtype"] or asked["dtype"]),
+        values["output_dir"],
+        corpus_name(values["input_file"]),
+        model_label(values["model"]),
+        values["format_name"],
+        parse_dtype(values["store_dtype"] or values["dtype"]),
     )
-    if not asked["plan"]:
-        files.prepare(len(windows), asked["overwrite"])
+    if not values["plan"]:
+        files.prepare(len(windows), values["overwrite"])
     return Storing(model, articles, windows, files)
 
 
-def job_of(storing: Storing, asked: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
+def job_of(storing: Storing, values: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
     """Return the job that decomposes the windows, and stores each with `keep`, by default in files."""
     from decomp.jobs import contents
     from decomp.runs.cost import cost_model, planned
 
     model, windows = storing.model, storing.windows
-    cost = cost_model(model, asked["decomposition_length"], with_logits=False)
-    plan = planned(windows, cost, asked["sources"])
+    cost = cost_model(model, values["decomposition_length"], with_logits=False)
+    plan = planned(windows, cost, values["sources"])
     made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
-    batches = in_batches([window.tokens for window in plan], asked["batch_size"], model.max_length())
-    options = {name: asked[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}
-    compute = partial(decompose_and_keep, keep or storing.files.write, options, asked["sources"])
+    batches = in_batches([window.tokens for window in plan], values["batch_size"], model.max_length())
+    options = {name: values[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}
+    compute = partial(decompose_and_keep, keep or storing.files.write, options, values["sources"])
     work = Work("window", list(enumerate(windows)), plan, batches, compute, ())
-    return Job(work, model, asked["model"], {**made, "format": asked["format_name"]})
+    return Job(work, model, values["model"], {**made, "format": values["format_name"]})
 
 
 def run_of(storing: Storing, job: Job[Numbered]) -> Run:
@@ -94,28 +94,28 @@ def run_of(storing: Storing, job: Job[Numbered]) -> Run:
     return Run(files.run_folder(), job.made, work.what, work.plan, work.batches, work.unit_cost, files.of_windows())
 
 
-def store(storing: Storing, asked: Mapping[str, Any]) -> None:
+def store(storing: Storing, values: Mapping[str, Any]) -> None:
     """Decompose and store the rest of a run, or of this command's shard of it."""
-    job, shard = job_of(storing, asked), asked["shard"]
+    job, shard = job_of(storing, values), values["shard"]
     wanted = run_of(storing, job)
     left = [job.work.plan[number] for number in wanted.left(shard)]
-    size = storing.files.size(left, asked["decomposition_length"], storing.model.unembedding())
+    size = storing.files.size(left, values["decomposition_length"], storing.model.unembedding())
     tokens = sum(window.tokens for window in left)
-    where = f"{format_bytes(size)} will be written to {asked['output_dir']}"
-    say(f"{len(left)} windows, {tokens} tokens; {where}", asked["quiet"])
+    where = f"{format_bytes(size)} will be written to {values['output_dir']}"
+    say(f"{len(left)} windows, {tokens} tokens; {where}", values["quiet"])
     storing.files.refuse_full_disk(size)
-    work_through(start_or_resume(wanted, asked["overwrite"]), shard, job, asked)
-    say_wrote(asked["output_dir"], amount(len(left), "window"))
+    work_through(start_or_resume(wanted, values["overwrite"]), shard, job, values)
+    say_wrote(values["output_dir"], amount(len(left), "window"))
 
 
-def show_plan(storing: Storing, asked: Mapping[str, Any]) -> None:
+def show_plan(storing: Storing, values: Mapping[str, Any]) -> None:
     """Print what the job will take, estimated from one window that is decomposed, and a script for Slurm."""
     files, unembedding = storing.files, storing.model.unembedding()
-    job = job_of(storing, asked, keep=forget)
-    size = files.size(job.work.plan, asked["decomposition_length"], unembedding)
+    job = job_of(storing, values, keep=forget)
+    size = files.size(job.work.plan, values["decomposition_length"], unembedding)
     found = plan_of_files(job.work.plan, sample_of(job), {files.format_name: size})
     say_plan(found, files.format_name)
-    click.echo(f"# when all have ended: decomp deltalp {files.corpus}_{files.model} {asked['model']}")
+    click.echo(f"# when all have ended: decomp deltalp {files.corpus}_{files.model} {values['model']}")
 
 
 def forget(number: int, result: "Decomposition", window: "TokenisedWindow") -> None:
