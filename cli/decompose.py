@@ -21,25 +21,24 @@ from decomp.cli import layout, options
 @click.argument("decomposition_length", type=click.IntRange(1))
 @layout.section(
     "Output",
-    click.option(
+    options.option(
         "--output-dir",
-        type=click.Path(path_type=Path),
+        type=options.FILE,
         default=Path("output"),
-        show_default=True,
         help="Folder to write into.",
     ),
-    click.option(
+    options.choice(
         "--format",
+        ["safetensors", "pt"],
+        "safetensors",
+        "Format of the files; pt has the names and shapes of the original research code.",
         "format_name",
-        type=click.Choice(["safetensors", "pt"]),
-        default="safetensors",
-        show_default=True,
-        help="Format of the files; pt has the names and shapes of the original research code.",
     ),
-    click.option(
+    options.choice(
         "--store-dtype",
-        type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-        help="Precision of the files.  [default: that of --dtype]",
+        ["float64", "float32", "bfloat16", "float16"],
+        None,
+        "Precision of the files.  [default: that of --dtype]",
     ),
 )
 @options.input_options

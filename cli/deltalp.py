@@ -21,20 +21,20 @@ from decomp.cli import kinds, layout, options
 @click.argument("model", type=kinds.LABEL)
 @layout.section(
     "Input and output",
-    click.option(
+    options.option(
         "--output-dir",
-        type=click.Path(path_type=Path),
+        type=options.FILE,
         default=Path("output"),
-        show_default=True,
         help="Folder of the stored files.",
     ),
-    click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]"),
-    click.option(
+    click.option("-o", "--output", type=options.FILE, help="File to write.  [default: standard output]"),
+    options.choice(
         "--format",
-        "format_name",
-        type=click.Choice(["text", "tsv", "csv", "jsonl", "parquet"]),
-        help="Format of the output: text is the original research code's, the others are long tables.  "
+        ["text", "tsv", "csv", "jsonl", "parquet"],
+        None,
+        "Format of the output: text is the original research code's, the others are long tables.  "
         "[default: that of --output's suffix, else text]",
+        "format_name",
     ),
 )
 @options.reduction_options

@@ -34,14 +34,8 @@ from decomp.cli.edges import behaviour_options, prompts_file
         help="Which edges are kept: the n best; these without dead ends; n from the logits backward, always the best "
         "that leads to one already taken, without dead ends.",
     ),
-    click.option(
-        "--random",
-        type=click.IntRange(0),
-        default=3,
-        show_default=True,
-        help="Number of random rankings to compare with.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random rankings."),
+    options.whole_number("--random", "Number of random rankings to compare with.", 3, least=0),
+    options.seed_of("the random rankings"),
 )
 @behaviour_options
 @options.locate_options()

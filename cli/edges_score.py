@@ -63,9 +63,7 @@ from decomp.locate.conventions import EDGES
         type=options.FILE,
         help="Picture of the top edges to write: .dot, or with Graphviz installed .png, .svg, .pdf.",
     ),
-    click.option(
-        "--top", type=click.IntRange(1), default=50, show_default=True, help="Number of edges in --subgraph and --plot."
-    ),
+    options.whole_number("--top", "Number of edges in --subgraph and --plot.", 50),
 )
 def command(**values: Any) -> None:
     """Score every edge of MODEL on the prompt pairs of PROMPTS.

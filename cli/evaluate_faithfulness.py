@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from decomp.cli import layout, options
 
 if TYPE_CHECKING:
@@ -26,25 +24,18 @@ if TYPE_CHECKING:
 @options.evaluation_results
 @layout.section(
     "What is taken away",
-    options.at_least_one("--targets", "Number of predicted tokens, drawn at random.  [default: all]", name="count"),
-    click.option(
+    options.whole_number("--targets", "Number of predicted tokens, drawn at random.  [default: all]", name="count"),
+    options.option(
         "--removal",
         "removals",
         multiple=True,
         default=["mask", "unk"],
-        show_default=True,
         help="What takes the place of removed sources: mask, pad, unk, or a token such as ' the'; several at once.",
     ),
     options.choice(
         "--drop-in", ["log2_prob", "prob"], "log2_prob", "Quantity of the predicted token whose loss is measured."
     ),
-    click.option(
-        "--draws",
-        type=click.IntRange(2),
-        default=5,
-        show_default=True,
-        help="Number of random rankings of each token's sources.",
-    ),
+    options.whole_number("--draws", "Number of random rankings of each token's sources.", 5, least=2),
     options.seed,
 )
 @options.sources_section

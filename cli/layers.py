@@ -18,55 +18,40 @@ from decomp.cli import kinds, layout, options
 @options.model
 @layout.section(
     "Measures",
-    click.option(
+    options.choices(
         "--measure",
         "measures",
-        type=click.Choice(["gradient_x_activation", "direct"]),
-        multiple=True,
-        default=["gradient_x_activation"],
-        show_default=True,
-        help="Gradient × activation at every token; direct: exact shares of the last position's logits. Several at "
-        "once.",
+        ["gradient_x_activation", "direct"],
+        "gradient_x_activation",
+        "Gradient × activation at every token; direct: exact shares of the last position's logits. Several at once.",
     ),
-    click.option(
+    options.choices(
         "--component",
         "components",
-        type=click.Choice(["mlp", "attention", "residual"]),
-        multiple=True,
-        default=["mlp"],
-        show_default=True,
-        help="Components whose outputs gradient_x_activation scores. Several at once.",
+        ["mlp", "attention", "residual"],
+        "mlp",
+        "Components whose outputs gradient_x_activation scores. Several at once.",
     ),
-    click.option(
+    options.option(
         "--function",
         default="contrast_logit",
-        show_default=True,
         help="Function that is attributed: contrast_logit, contrast_log2_prob, logit; for gradients also log2_prob, "
         "prob.",
     ),
     options.multi_token("Objects"),
-    click.option(
+    options.choice(
         "--reduce",
-        type=click.Choice(["sum", "absolute", "norm"]),
-        default="sum",
-        show_default=True,
-        help="Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
+        ["sum", "absolute", "norm"],
+        "sum",
+        "Gradient × activation over hidden: signed sum, its absolute value, or the norm.",
     ),
-    click.option(
-        "--norm", type=click.Choice(["l1", "l2"]), default="l2", show_default=True, help="Norm of --reduce norm."
-    ),
+    options.choice("--norm", ["l1", "l2"], "l2", "Norm of --reduce norm."),
 )
 @layout.section(
     "Means over items",
     click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals."),
-    click.option(
-        "--confidence",
-        type=click.FloatRange(0, 1),
-        default=0.95,
-        show_default=True,
-        help="Confidence level of intervals.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
+    options.share("--confidence", 0.95, "Confidence level of intervals."),
+    options.seed_of("the bootstrap"),
 )
 @options.locate_options(options.plot)
 def command(**values: Any) -> None:

@@ -3,7 +3,7 @@
 import click
 import cloup
 
-from decomp.cli import kinds
+from decomp.cli import kinds, options
 from decomp.cli.main import DefaultGroup
 
 
@@ -25,10 +25,9 @@ def command() -> None:
 
 
 items_file = click.argument("items_file", metavar="ITEMS", type=kinds.INPUT)
-kind_of_neurons = click.option(
+kind_of_neurons = options.choice(
     "--neurons",
-    type=click.Choice(["activation", "pre-activation"]),
-    default="activation",
-    show_default=True,
-    help="Neurons after the activation (inputs of an MLP's last map), or before it (inputs of the activation).",
+    ["activation", "pre-activation"],
+    "activation",
+    "Neurons after the activation (inputs of an MLP's last map), or before it (inputs of the activation).",
 )

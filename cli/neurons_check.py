@@ -20,18 +20,17 @@ from decomp.cli.neurons import items_file, kind_of_neurons
 @click.argument("neurons_file", metavar="NEURONS", type=kinds.INPUT)
 @layout.section(
     "What is done to neurons",
-    click.option(
+    options.option(
         "--factor",
         "factors",
         type=float,
         multiple=True,
         default=[0.0, 2.0],
-        show_default=True,
         help="Factor on the neurons: 0 suppresses, 2 doubles. Several at once.",
     ),
     kind_of_neurons,
-    click.option("--draws", type=click.IntRange(1), default=20, show_default=True, help="Draws of random neurons."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws."),
+    options.whole_number("--draws", "Draws of random neurons.", 20),
+    options.seed_of("the draws"),
     click.option("--unrelated", type=kinds.INPUT, help="File of unrelated items.  [default: the other facts of ITEMS]"),
 )
 @options.locate_options()

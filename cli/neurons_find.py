@@ -21,62 +21,42 @@ from decomp.locate.conventions import NEURONS
 @layout.section(
     "What is attributed",
     options.convention(NEURONS),
-    click.option(
+    options.choice(
         "--function",
-        type=click.Choice(["log2_prob", "prob", "logit"]),
-        default="log2_prob",
-        show_default=True,
-        help="Function of the whole target that is attributed: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
+        ["log2_prob", "prob", "logit"],
+        "log2_prob",
+        "Function of the whole target that is attributed: log2 P(Y|X) in bits, P(Y|X), or the sum of its logits.",
     ),
     click.option(
         "--contrast", is_flag=True, help="Subtract the same function of the foil; of an edit, of the text before it."
     ),
-    click.option(
+    options.choices(
         "--mask-level",
         "levels",
-        type=click.Choice(["token", "line", "block"]),
-        multiple=True,
-        default=["token"],
-        show_default=True,
-        help="Part that is cut out of an edit, unless the item has a mask of its own. Several at once.",
+        ["token", "line", "block"],
+        "token",
+        "Part that is cut out of an edit, unless the item has a mask of its own. Several at once.",
     ),
     kind_of_neurons,
-    click.option(
+    options.choice(
         "--tokens",
-        type=click.Choice(["together", "separately"]),
-        default="together",
-        show_default=True,
-        help="Scale neurons at all predicted tokens at once, or at one at a time for that token; the scores are "
-        "added up.",
+        ["together", "separately"],
+        "together",
+        "Scale neurons at all predicted tokens at once, or at one at a time for that token; the scores are added up.",
     ),
-    click.option(
-        "--steps", type=click.IntRange(1), default=20, show_default=True, help="Number m of steps of the integral."
-    ),
-    click.option(
+    options.whole_number("--steps", "Number m of steps of the integral.", 20),
+    options.choice(
         "--quadrature",
-        type=click.Choice(["riemann", "linspace", "gauss-legendre", "left", "right", "midpoint", "trapezoid"]),
-        default="riemann",
-        show_default=True,
-        help="riemann: i/m for i = 0 … m (Dai et al.); linspace: m values from 0 to 1 (their code); gauss-legendre: m "
+        ["riemann", "linspace", "gauss-legendre", "left", "right", "midpoint", "trapezoid"],
+        "riemann",
+        "riemann: i/m for i = 0 … m (Dai et al.); linspace: m values from 0 to 1 (their code); gauss-legendre: m "
         "nodes, more exact where activations are smooth.",
     ),
 )
 @layout.section(
     "Which neurons are found",
-    click.option(
-        "--threshold",
-        type=click.FloatRange(0, 1),
-        default=0.2,
-        show_default=True,
-        help="Share of an item's largest score that a neuron must reach.",
-    ),
-    click.option(
-        "--share",
-        type=click.FloatRange(0, 1),
-        default=0.7,
-        show_default=True,
-        help="Share of a fact's prompts (items with the same `fact`) that must find a neuron.",
-    ),
+    options.share("--threshold", 0.2, "Share of an item's largest score that a neuron must reach."),
+    options.share("--share", 0.7, "Share of a fact's prompts (items with the same `fact`) that must find a neuron."),
 )
 @layout.section(
     "Rows",

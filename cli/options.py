@@ -62,18 +62,38 @@ def share_of_work(value: "str | Shard") -> "Shard":
         raise click.BadParameter(str(error)) from error
 
 
+def option(*names: str, help: str, default: Any = None, **settings: Any) -> Callable[[F], F]:
+    """Return an option whose help says its default, if it has one."""
+    return click.option(*names, default=default, show_default=default not in (None, ()), help=help, **settings)
+
+
 def choice(
     flag: str, values: Sequence[str], default: str | None, help: str, name: str | None = None
 ) -> Callable[[F], F]:
     """Return an option that takes one of several values; `name` is the parameter's, if not that of the flag."""
-    names = (flag,) if name is None else (flag, name)
-    return click.option(*names, type=click.Choice(values), default=default, show_default=default is not None, help=help)
+    return option(*filter(None, (flag, name)), type=click.Choice(values), default=default, help=help)
 
 
-def at_least_one(flag: str, help: str, default: int | None = None, name: str | None = None) -> Callable[[F], F]:
-    """Return an option that takes a whole number of at least 1."""
-    names = (flag,) if name is None else (flag, name)
-    return click.option(*names, type=click.IntRange(1), default=default, show_default=default is not None, help=help)
+def choices(flag: str, name: str, values: Sequence[str], default: str, help: str) -> Callable[[F], F]:
+    """Return an option that takes one or more of several values, each time it is given one."""
+    return option(flag, name, type=click.Choice(values), multiple=True, default=(default,), help=help)
+
+
+def whole_number(
+    flag: str, help: str, default: int | None = None, name: str | None = None, least: int = 1, most: int | None = None
+) -> Callable[[F], F]:
+    """Return an option that takes a whole number from `least` to `most`."""
+    return option(*filter(None, (flag, name)), type=click.IntRange(least, most), default=default, help=help)
+
+
+def share(flag: str, default: float, help: str) -> Callable[[F], F]:
+    """Return an option that takes a number from 0 to 1."""
+    return option(flag, type=click.FloatRange(0, 1), default=default, help=help)
+
+
+def seed_of(what: str) -> Callable[[F], F]:
+    """Return the option --seed of something that is drawn at random."""
+    return option("--seed", type=int, default=0, help=f"Seed of {what}.")
 
 
 def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
@@ -83,10 +103,10 @@ def field_of(family: type, name: str, help: str) -> Callable[[F], F]:
     if hint is bool:
         return click.option(flag, is_flag=True, help=help)
     if hint is int:
-        return at_least_one(flag, help, default)
+        return whole_number(flag, help, default)
     if get_origin(hint) is Literal:
         return choice(flag, get_args(hint), default, help)
-    return click.option(flag, default=default, show_default=True, help=help)
+    return option(flag, default=default, help=help)
 
 
 FILE = click.Path(path_type=Path)
@@ -94,9 +114,7 @@ input_file = click.argument("input_file", type=kinds.CORPUS)
 model = click.argument("model", type=kinds.MODEL)
 
 placement_options = together(
-    click.option(
-        "--device", type=kinds.DEVICE, default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps."
-    ),
+    option("--device", type=kinds.DEVICE, default="cpu", help="Torch device: cpu, cuda, cuda:1, mps."),
     choice(
         "--dtype",
         ["float32", "float64", "bfloat16", "float16"],
@@ -125,14 +143,13 @@ window_options = section(
         "--stride", type=int, help="Tokens from one window's start to the next one's.  [default: half the positions]"
     ),
     bos,
-    at_least_one("--batch-size", "Windows computed together.  [default: as many as have one full window's tokens]"),
+    whole_number("--batch-size", "Windows computed together.  [default: as many as have one full window's tokens]"),
 )
 
-memory = click.option(
+memory = option(
     "--memory",
     type=kinds.MEMORY,
     default="1GiB",
-    show_default=True,
     help="Memory for buffers, beside the model: 800MiB, 4GiB.",
 )
 
@@ -165,7 +182,7 @@ engine = together(
         "local",
         "ray: a pool of processes, on this machine or a cluster; needs --run.",
     ),
-    at_least_one("--num-workers", "Processes of --engine ray.  [default: one, or one a GPU]"),
+    whole_number("--num-workers", "Processes of --engine ray.  [default: one, or one a GPU]"),
     click.option("--ray-address", help="Ray cluster to join (auto, ray://HOST:10001).  [default: this machine alone]"),
 )
 run_options = section(RUN_TITLE, run_folder, shard, engine)
@@ -190,16 +207,17 @@ output = click.option(
 evaluation_output = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Table to write; its means are printed in any case."
 )
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
+seed = seed_of("all random draws")
 prompt_bos = click.option(
     "--bos/--no-bos", default=True, help="Begin prompts with the beginning-of-sequence token (default)."
 )
 plot = click.option("--plot", "picture", type=click.Path(path_type=Path), help="Picture to write, .png, .svg or .pdf.")
-table_format = click.option(
+table_format = choice(
     "--format",
+    ["tsv", "csv", "jsonl", "parquet"],
+    None,
+    "Format of the table.  [default: that of --output's suffix, else tsv]",
     "format_name",
-    type=click.Choice(["tsv", "csv", "jsonl", "parquet"]),
-    help="Format of the table.  [default: that of --output's suffix, else tsv]",
 )
 
 
@@ -270,17 +288,15 @@ input_options = section(
         None,
         "Format of INPUT_FILE.  [default: that of its suffix, else text]",
     ),
-    click.option(
+    option(
         "--text-field",
         default="text",
-        show_default=True,
         shell_complete=kinds.columns_of("input_file"),
         help="Column of a table with the articles: texts, or lists of token ids.",
     ),
-    click.option(
+    option(
         "--id-field",
         default="id",
-        show_default=True,
         shell_complete=kinds.columns_of("input_file"),
         help="Column of a table with the articles' ids, if any.",
     ),
@@ -315,7 +331,7 @@ sources_section = section("Sources", sources)
 unit_options = section(
     "What is predicted",
     targets,
-    at_least_one(
+    whole_number(
         "--strongest",
         "ΔLP of so many sources of each --target, those with the largest first_order, and of all <others> together.",
     ),
@@ -334,7 +350,7 @@ unit_options = section(
         "between spaces]",
     ),
     fields_option,
-    at_least_one(
+    whole_number(
         "--span",
         "Score the effect on so many tokens or words together, the predicted one and those after it.",
         1,
@@ -353,18 +369,17 @@ file_or_text = together(
     section(
         "Text instead of a file",
         click.option("--text", help="Score this text instead of a file."),
-        at_least_one("--max-new-tokens", "Let the model continue --text by so many tokens, and score these."),
+        whole_number("--max-new-tokens", "Let the model continue --text by so many tokens, and score these."),
         click.option(
             "--sample", is_flag=True, help="Sample the continuation.  [default: the likeliest token each time]"
         ),
-        click.option(
+        option(
             "--temperature",
             type=click.FloatRange(0, min_open=True),
             default=1.0,
-            show_default=True,
             help="Temperature of --sample.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample."),
+        seed_of("--sample"),
     ),
 )
 """The arguments for a file or, instead, a text, which `input_of` reads."""
@@ -394,17 +409,16 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
 
 reduction_options = section(
     "Rows that are kept",
-    at_least_one("--top", "Keep the sources of each target with the highest scores."),
-    click.option(
+    whole_number("--top", "Keep the sources of each target with the highest scores."),
+    option(
         "--min-abs",
         type=click.FloatRange(0),
         default=0.0,
-        show_default=True,
         help="Keep scores of at least this absolute value.",
     ),
-    at_least_one("--min-distance", "Keep sources at least so many tokens (words) back."),
-    at_least_one("--max-distance", "Keep sources at most so many tokens (words) back."),
-    click.option("--digits", type=click.IntRange(0, 15), help="Digits after the point.  [default: all]"),
+    whole_number("--min-distance", "Keep sources at least so many tokens (words) back."),
+    whole_number("--max-distance", "Keep sources at most so many tokens (words) back."),
+    whole_number("--digits", "Digits after the point.  [default: all]", least=0, most=15),
 )
 """Options for which sources keep rows of their own; all others of a target are summed in one row, `<dropped>`."""
 
@@ -460,13 +474,12 @@ occlusion_options = section(
 
 def measures(*default: str) -> Callable[[F], F]:
     """Return the option that names measures, several at once."""
-    return click.option(
+    return option(
         "--measure",
         "measures",
         type=kinds.MEASURE,
         multiple=True,
         default=default,
-        show_default=True,
         help="Measures to compute, several at once; decomp measures lists them.",
     )
 
@@ -486,7 +499,7 @@ def options_of_measures(*first: Decorator) -> Decorator:
             "Measures",
             *first,
             convention_of_measures,
-            at_least_one("--decomposition-length", "Most recent sources kept per target.  [default: all]"),
+            whole_number("--decomposition-length", "Most recent sources kept per target.  [default: all]"),
             click.option(
                 "--extra-rows",
                 "extra",
@@ -517,9 +530,9 @@ contrast_options = together(
         "Items",
         fields_option,
         multi_token("Target and foil"),
-        at_least_one("--limit", "Score only so many items, the first of a file."),
+        whole_number("--limit", "Score only so many items, the first of a file."),
         bos,
-        at_least_one("--batch-size", "Items computed together.", 16),
+        whole_number("--batch-size", "Items computed together.", 16),
     ),
     options_of_measures(
         click.option(
@@ -539,21 +552,20 @@ contrast_options = together(
 )
 context_items = section(
     "Items",
-    at_least_one("--limit", "Score only so many items, the first of a file."),
-    at_least_one("--max-new-tokens", "The most tokens of an answer that the model writes.", 64),
+    whole_number("--limit", "Score only so many items, the first of a file."),
+    whole_number("--max-new-tokens", "The most tokens of an answer that the model writes.", 64),
     bos,
 )
 
 
 def context_measures(*default: str) -> Decorator:
     """Return the options of measures of the segments of a context."""
-    named = click.option(
+    named = option(
         "--measure",
         "measures",
         type=kinds.MEASURE,
         multiple=True,
         default=default,
-        show_default=True,
         help="Measures to compute, several at once; decomp measures lists them.",
     )
     return together(section("Measures", named, convention_of_measures, memory), gradient_options, occlusion_options)
@@ -563,14 +575,14 @@ context_options = together(
     context_items,
     section(
         "Sources",
-        click.option(
+        whole_number(
             "--refine",
-            type=click.IntRange(0, 2),
-            default=0,
-            show_default=True,
-            help="Divide the strongest segments into sentences (1), and the strongest of these into words (2).",
+            "Divide the strongest segments into sentences (1), and the strongest of these into words (2).",
+            0,
+            least=0,
+            most=2,
         ),
-        at_least_one("--refine-top", "How many of the strongest are divided at each level.", 1),
+        whole_number("--refine-top", "How many of the strongest are divided at each level.", 1),
     ),
     context_measures("delta_lp"),
 )

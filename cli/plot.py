@@ -20,7 +20,7 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
 @click.argument("table", type=kinds.INPUT)
 @layout.section(
     "What is drawn",
-    click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .svg or .pdf."),
+    click.option("-o", "--output", type=options.FILE, required=True, help="Picture: .png, .svg or .pdf."),
     options.choice("--kind", KINDS, None, "Kind of picture.  [default: heat, or that of the table]"),
     click.option(
         "--measure",
@@ -30,16 +30,15 @@ KINDS = ("heat", "arcs", "bars", "distance", "agreement", "layers", "neurons")
     click.option(
         "--article", "articles", type=int, multiple=True, help="Draw this article, from 0.  [default: the first]"
     ),
-    click.option(
+    options.option(
         "--target",
         type=options.article_position,
         metavar="POSITION|last",
         default="last",
-        show_default=True,
         help="Token whose bars are drawn: its position in its article, from 0.",
     ),
-    options.at_least_one("--top", "Number of bars, one for each source.", 15),
-    options.at_least_one("--min-distance", "Draw sources at least so many tokens (words) back.", 1),
+    options.whole_number("--top", "Number of bars, one for each source.", 15),
+    options.whole_number("--min-distance", "Draw sources at least so many tokens (words) back.", 1),
     click.option("--hide-bos", is_flag=True, help="Leave the beginning-of-sequence token out."),
     options.seed,
 )

@@ -23,12 +23,11 @@ from decomp.report.page.document import check_page
 @layout.section(
     "The page",
     click.option("--text", help="Score this text by MODEL, and show that."),
-    click.option(
+    options.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
+        type=options.FILE,
         default=Path("report.html"),
-        show_default=True,
         help="Page to write.",
     ),
     click.option("--title", help="Title of the page.  [default: the first input's name]"),

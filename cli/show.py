@@ -18,7 +18,7 @@ from decomp.cli import kinds, layout, options
 @options.target
 @click.option("--measure", shell_complete=kinds.MEASURE.complete, help="Measure of the table.  [default: its first]")
 @click.option("--article", "articles", type=int, multiple=True, help="Show this article, from 0.  [default: all]")
-@options.at_least_one("--top", "Number of sources of a target, those with the largest absolute scores.", 10)
+@options.whole_number("--top", "Number of sources of a target, those with the largest absolute scores.", 10)
 def command(table: Path, target: int | str | None, measure: str | None, articles: tuple[int, ...], top: int) -> None:
     """Show in the terminal what predictions rest on.
 

@@ -26,16 +26,8 @@ from decomp.cli import kinds, layout, options
     click.option(
         "--predictors", is_flag=True, help="One row per word, with predictors for regressions of reading times."
     ),
-    click.option(
-        "--distal", type=click.IntRange(0), default=10, show_default=True, help="Sources further back are distal."
-    ),
-    click.option(
-        "--spillover",
-        type=click.IntRange(0, 9),
-        default=0,
-        show_default=True,
-        help="Add the predictors of so many words before.",
-    ),
+    options.whole_number("--distal", "Sources further back are distal.", 10, least=0),
+    options.whole_number("--spillover", "Add the predictors of so many words before.", 0, least=0, most=9),
     click.option("--frequency", metavar="LANGUAGE", help="Add word frequencies (Zipf scale), such as en."),
 )
 @layout.section(
