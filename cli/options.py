@@ -409,7 +409,7 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
 
 reduction_options = section(
     "Rows that are kept",
-    whole_number("--top", "Keep the sources of each target with the highest scores."),
+    whole_number("--top", "Keep so many sources of each target, those with the highest scores."),
     option(
         "--min-abs",
         type=click.FloatRange(0),
@@ -472,16 +472,10 @@ occlusion_options = section(
 )
 
 
-def measures(*default: str) -> Callable[[F], F]:
-    """Return the option that names measures, several at once."""
-    return option(
-        "--measure",
-        "measures",
-        type=kinds.MEASURE,
-        multiple=True,
-        default=default,
-        help="Measures to compute, several at once; decomp measures lists them.",
-    )
+def measures(*default: str, otherwise: str = "") -> Callable[[F], F]:
+    """Return the option that names measures, several at once; `otherwise` says what is computed without any."""
+    help = "Measures to compute, several at once; decomp measures lists them." + otherwise
+    return option("--measure", "measures", type=kinds.MEASURE, multiple=True, default=default, help=help)
 
 
 convention_of_measures = convention(
@@ -514,14 +508,15 @@ def options_of_measures(*first: Decorator) -> Decorator:
     )
 
 
-plain_function = click.option(
-    "--function", type=kinds.function(PLAIN_FUNCTIONS), help=f"What is attributed: {', '.join(PLAIN_FUNCTIONS)}."
-)
+def attributed(functions: Sequence[str]) -> Callable[[F], F]:
+    """Return the option for the function that measures attribute."""
+    known = kinds.function(functions)
+    return click.option("--function", type=known, help=f"Function that is attributed: {', '.join(functions)}.")
 
 
 def plain_measures(*default: str) -> Decorator:
     """Return the options of measures of the next token."""
-    return options_of_measures(measures(*default), plain_function)
+    return options_of_measures(measures(*default), attributed(PLAIN_FUNCTIONS))
 
 
 measure_options = plain_measures("delta_lp")
@@ -535,19 +530,8 @@ contrast_options = together(
         whole_number("--batch-size", "Items computed together.", 16),
     ),
     options_of_measures(
-        click.option(
-            "--measure",
-            "measures",
-            type=kinds.MEASURE,
-            multiple=True,
-            help="Measures to compute, several at once; decomp measures lists them.  "
-            "[default: those that explain a contrast]",
-        ),
-        click.option(
-            "--function",
-            type=kinds.function(CONTRAST_FUNCTIONS),
-            help=f"What is attributed: {', '.join(CONTRAST_FUNCTIONS)}.",
-        ),
+        measures(otherwise="  [default: those that explain a contrast]"),
+        attributed(CONTRAST_FUNCTIONS),
     ),
 )
 context_items = section(
@@ -560,15 +544,9 @@ context_items = section(
 
 def context_measures(*default: str) -> Decorator:
     """Return the options of measures of the segments of a context."""
-    named = option(
-        "--measure",
-        "measures",
-        type=kinds.MEASURE,
-        multiple=True,
-        default=default,
-        help="Measures to compute, several at once; decomp measures lists them.",
+    return together(
+        section("Measures", measures(*default), convention_of_measures, memory), gradient_options, occlusion_options
     )
-    return together(section("Measures", named, convention_of_measures, memory), gradient_options, occlusion_options)
 
 
 context_options = together(
