@@ -2,4 +2,5 @@
 
 from decomp.cli.main import main
 
-main(prog_name="decomp")
+if __name__ == "__main__":
+    main(prog_name="decomp")
