@@ -99,6 +99,7 @@ def test_help_without_torch_or_colours():
 
 def test_python_runs_the_package_as_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["__main__.py", "scor"])
+    monkeypatch.delitem(sys.modules, "decomp.__main__", raising=False)  # else runpy warns of running it twice
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("decomp", run_name="__main__")
     assert stopped.value.code == 2
