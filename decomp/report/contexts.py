@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from decomp.corpus.context_items import ANSWER, LEVELS, WITHIN
-from decomp.report.readable import one_line, visible
+from decomp.report.readable import one_line, shortened, visible
 from decomp.tables.table import Table
 
 WIDEST = 60
@@ -31,17 +31,11 @@ def lines_of(table: Table) -> Iterator[str]:
 def part_lines(what: str, measure: str, level: str, rows: list[Any]) -> Iterator[str]:
     """Yield the lines of one part of an answer at one level of its context."""
     if level == "segment":
-        yield f"{what}, {measure}: {shortened(rows[0].token)}  (log2 probability {rows[0].log2_prob:.1f})"
+        yield f"{what}, {measure}: {shortened(rows[0].token, WIDEST)}  (log2 probability {rows[0].log2_prob:.1f})"
     for row in sorted(rows, key=lambda row: (row.rank is None, row.rank)):
         rank = "" if row.rank is None else str(row.rank)
-        text = "" if row.segment == row.source_token else shortened(row.source_token)
+        text = "" if row.segment == row.source_token else shortened(row.source_token, WIDEST)
         yield f"{rank:>4} {row.score:+8.2f}  {'  ' * (level != 'segment')}{one_line(row.segment)}  {text}".rstrip()
-
-
-def shortened(text: str) -> str:
-    """Return the beginning of a text, on one line, of at most `WIDEST` characters."""
-    line = one_line(" ".join(text.split()))
-    return line if len(line) <= WIDEST else f"{line[: WIDEST - 2]} …"
 
 
 def finest(table: Table) -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from decomp.io.files import complete_or_absent
-from decomp.report.readable import one_line
+from decomp.report.readable import shortened
 from decomp.report.texts import ShownText
 from decomp.tables.intervals import bootstrap_interval
 
@@ -51,6 +51,9 @@ MOST_ARCS = 60
 FULL = 0.97
 """The quantile of absolute scores from which on colours are full."""
 LONGEST_LABEL = 18
+"""The most characters of a token's label."""
+LONGEST_GROUP = 30
+"""The most characters of the label of a group of tokens."""
 
 
 @contextmanager
@@ -145,8 +148,9 @@ class Seen:
         return np.repeat(self.text.targets, np.diff(self.text.starts))
 
     def distances(self, pairs: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " pairs"]:
-        """Return the distance of each pair, from its source to its target, in tokens."""
-        return self.places()[pairs] - self.text.sources[pairs]
+        """Return the distance of each pair in tokens, from where its source begins to its target."""
+        positions = self.text.positions
+        return positions[self.places()[pairs]] - positions[self.text.sources[pairs]]
 
     def scores(self, pairs: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
         """Return the scores of these pairs."""
@@ -161,8 +165,15 @@ class Seen:
 
     def label(self, place: int) -> str:
         """Return the label of a place, shortened to a length that fits."""
-        label = one_line(self.text.pieces[place])
-        return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+        return shortened(self.text.pieces[place], LONGEST_LABEL)
+
+    def source(self, place: int) -> str:
+        """Return the label of the source that begins at a place, shortened to a length that fits."""
+        return shortened(self.text.source(place), LONGEST_LABEL if self.text.stops is None else LONGEST_GROUP)
+
+    def columns(self) -> Int[np.ndarray, " columns"]:
+        """Return the places that have a column of their own: all, or those at which groups of tokens begin."""
+        return np.arange(len(self.text.pieces)) if self.text.stops is None else np.unique(self.text.sources)
 
     def axis(self) -> str:
         """Return the label of an axis of scores: the measure, with its unit."""
@@ -173,26 +184,30 @@ class Seen:
 def matrix(seen: Seen) -> "Figure":
     """Draw predicted tokens (down) against their sources (across); tokens by their positions where there are many."""
     text, limit = seen.text, seen.limit()
-    values = np.full((len(text.targets), len(text.pieces)), np.nan)
-    pairs = seen.pairs()
-    values[np.searchsorted(text.targets, seen.places()[pairs]), text.sources[pairs]] = seen.scores(pairs)
-    side = float(np.clip(0.17 * max(values.shape), 3, 9))
-    figure = new_figure(side + 2, side * max(0.25, min(1, len(values) / values.shape[1])) + 1)
+    pairs, columns = seen.pairs(), seen.columns()
+    values = np.full((len(text.targets), len(columns)), np.nan)
+    rows, sources = np.searchsorted(text.targets, seen.places()[pairs]), np.searchsorted(columns, text.sources[pairs])
+    values[rows, sources] = seen.scores(pairs)
+    side, share = float(np.clip(0.17 * max(values.shape), 3, 9)), len(values) / max(1, len(columns))
+    labels = 1 if text.stops is None else 2
+    figure = new_figure(max(3, side * min(1, 1 / share)) + 2, side * max(0.25, min(1, share)) + labels)
     axes = figure.subplots()
     image = axes.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), rotation=90)
-    label_places(axes.yaxis, seen, text.targets)
+    label_places(axes.xaxis, seen, columns, seen.source, rotation=90 if text.stops is None else 45)
+    label_places(axes.yaxis, seen, text.targets, seen.label)
     axes.set_xlabel("source")
     axes.set_ylabel("predicted token")
     figure.colorbar(image, ax=axes, extend="both", shrink=0.8, label=seen.axis())
     return figure
 
 
-def label_places(axis: Any, seen: Seen, places: Int[np.ndarray, " n"], rotation: int = 0) -> None:
-    """Label an axis by tokens where they fit, else by positions."""
+def label_places(
+    axis: Any, seen: Seen, places: Int[np.ndarray, " n"], label: Callable[[int], str], rotation: int = 0
+) -> None:
+    """Label an axis by tokens or sources where they fit, else by positions."""
     if len(places) <= MOST_LABELS:
         slanted = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"} if 0 < rotation < 90 else {}
-        labels = [seen.label(place) for place in places]
+        labels = [label(place) for place in places]
         axis.set_ticks(range(len(places)), labels, **(slanted or {"rotation": rotation}))
         axis.set_tick_params(length=0, labelsize=9 if len(places) <= 40 else 7)
     else:
@@ -207,12 +222,14 @@ def arcs(seen: Seen) -> "Figure":
     from matplotlib.patches import Arc
 
     text = seen.text
+    if text.stops is not None:
+        raise ValueError(f"arcs are between single tokens or words, sources of {text.name} are groups: draw heat")
     if len(text.pieces) > MOST_LABELS:
         raise ValueError(f"arcs are for up to {MOST_LABELS} tokens, {text.name} has {len(text.pieces)}: draw heat")
     seen.limit()
     pairs = seen.pairs()
     strongest = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:MOST_ARCS]
-    most, reach = np.abs(seen.scores(strongest)).max() or 1.0, int(seen.distances(strongest).max())
+    most, reach = np.abs(seen.scores(strongest)).max() or 1.0, int((seen.places() - text.sources)[strongest].max())
     figure = new_figure(max(4, 0.3 * len(text.pieces)), min(5, 1.3 + 0.14 * reach))
     axes = figure.subplots()
     for pair in strongest[::-1]:
@@ -224,7 +241,7 @@ def arcs(seen: Seen) -> "Figure":
         axes.add_patch(arc)
     axes.set(xlim=(-0.7, len(text.pieces) - 0.3), ylim=(0, reach * 1.06), yticks=[])
     axes.spines[:].set_visible(False)
-    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), rotation=60)
+    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), seen.label, rotation=60)
     axes.set_title(f"{seen.name}: the {len(strongest)} strongest; orange supports, blue opposes", loc="left")
     return figure
 
@@ -234,7 +251,7 @@ def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
     """Draw the strongest sources of one target, in order, and the rows that are not tokens below them."""
     text, pairs = seen.text, seen.pairs(target)
     order = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:top]
-    rows = [(f"{seen.label(text.sources[n])}  −{seen.distances(n)}", float(seen.scores(n))) for n in order]
+    rows = [(f"{seen.source(text.sources[n])}  −{seen.distances(n)}", float(seen.scores(n))) for n in order]
     extra = {name: float(values[seen.measure, target]) for name, values in text.extra.items()}
     rows += [(name, score) for name, score in extra.items() if not np.isnan(score)]
     if not rows:

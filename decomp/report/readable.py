@@ -84,6 +84,12 @@ def one_line(text: str) -> str:
     return label or "␣"
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return the beginning of a text as a label of at most so many characters."""
+    line = one_line(" ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 2].rstrip()} …"
+
+
 def words_of(pieces: Sequence[str]) -> list[int]:
     """Return the number of the word of each piece of running text, from 0; a new word begins at white space."""
     words, word, open_word = [], -1, False

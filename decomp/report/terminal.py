@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from decomp.io.names import suggested
-from decomp.report.readable import one_line
+from decomp.report.readable import one_line, shortened
 from decomp.report.texts import ShownText, texts_of
 from decomp.tables.table import Table
 
@@ -34,6 +34,10 @@ ALL_SHOWN = 40
 """The number of predictions up to which an excerpt has all of them."""
 STRONGEST = 3
 """The number of sources shown for each prediction of an excerpt."""
+LONGEST_LABEL = 48
+"""The most characters of a source in a list with one on each line."""
+SHORT_LABEL = 24
+"""The most characters of a source where several stand on a line."""
 LABELS = {"delta_lp": "ΔLP in bits"}
 DISTANT = 10
 """The distance in tokens from which on a source counts as distant."""
@@ -95,7 +99,8 @@ def of_target(text: ShownText, measure: int, name: str, target: int, top: int, w
     yield f"{name:>12}  back  source"
     yield from ranked(text, measure, pairs, place, top)
     for label, values in text.extra.items():
-        yield f"{number(float(values[measure, target]), 1):>12}        {label}"
+        if not math.isnan(score := float(values[measure, target])):
+            yield f"{number(score, 1):>12}        {label}"
 
 
 def ranked(text: ShownText, measure: int, pairs: np.ndarray, place: int, top: int) -> Iterator[str]:
@@ -103,11 +108,13 @@ def ranked(text: ShownText, measure: int, pairs: np.ndarray, place: int, top: in
     scores = text.scores[measure]
     order = pairs[np.argsort(-np.abs(scores[pairs]), kind="stable")][:top]
     most = float(np.abs(scores[order]).max(initial=0)) or 1.0
-    for pair in order:
+    labels = [shortened(text.source(source), LONGEST_LABEL) for source in text.sources[order].tolist()]
+    wide = max(16, *map(len, labels), 0)
+    for pair, label in zip(order, labels, strict=True):
         source, score = int(text.sources[pair]), float(scores[pair])
-        distance = "" if text.positions[source] < 0 else place - source
+        distance = "" if text.positions[source] < 0 else text.positions[place] - text.positions[source]
         bar = click.style("█" * math.ceil(BAR * abs(score) / most), fg=(PLUS if score > 0 else MINUS)[-1]["bg"])
-        yield f"{number(score, most):>12}  {distance:>4}  {one_line(text.pieces[source]):<16} {bar}"
+        yield f"{number(score, most):>12}  {distance:>4}  {label:<{wide}} {bar}"
 
 
 def number(score: float, most: float) -> str:
@@ -126,7 +133,8 @@ def by_scores(text: ShownText, measure: int, pairs: np.ndarray, chosen: int) -> 
     """Return the colours of the scores of these pairs; the chosen target is shown in reverse."""
     every = np.abs(text.scores[measure])
     limit = float(np.nanquantile(every, FULL)) or 1.0
-    shares = dict(zip(text.sources[pairs].tolist(), (text.scores[measure, pairs] / limit).tolist(), strict=True))
+    scored = zip(text.sources[pairs].tolist(), (text.scores[measure, pairs] / limit).tolist(), strict=True)
+    shares = {place: share for source, share in scored for place in range(source, text.stop(source))}
 
     def shade(place: int, piece: str) -> str:
         if place == chosen:
@@ -212,18 +220,24 @@ def pairs_of(text: ShownText, target: int, measure: int) -> np.ndarray:
 def reach(text: ShownText, target: int, measure: int) -> float:
     """Return the highest score of a distant source, 0 where there is none."""
     pairs = pairs_of(text, target, measure)
-    far = pairs[int(text.targets[target]) - text.sources[pairs] >= DISTANT]
+    ends = np.array([text.end(source) for source in text.sources[pairs].tolist()], dtype=np.int64)
+    far = pairs[text.positions[text.targets[target]] - ends >= DISTANT]
     return float(text.scores[measure, far].max(initial=0))
 
 
 def strongest(text: ShownText, target: int, measure: int) -> str:
     """Return a target's strongest sources, their scores and distances, as text."""
     place = int(text.targets[target])
-    sources = [(int(text.sources[pair]), pair) for pair in pairs_of(text, target, measure)[:STRONGEST]]
-    return "   ".join(
-        f"{spaced(text.pieces[source])} {text.scores[measure, pair]:+.2f} ({place - source})"
-        for source, pair in sources
-    )
+    pairs = pairs_of(text, target, measure)[:STRONGEST]
+    labels = [source_label(text, source) for source in text.sources[pairs].tolist()]
+    back = text.positions[place] - text.positions[text.sources[pairs]]
+    found = zip(labels, text.scores[measure, pairs], back, strict=True)
+    return "   ".join(f"{label} {score:+.2f} ({distance})" for label, score, distance in found)
+
+
+def source_label(text: ShownText, source: int) -> str:
+    """Return a source as a label in a list of several."""
+    return spaced(text.pieces[source]) if text.stops is None else shortened(text.source(source), SHORT_LABEL)
 
 
 def spaced(piece: str) -> str:

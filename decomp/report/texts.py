@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from decomp.report.contexts import finest, is_context, segment_labels
-from decomp.report.readable import pieces_of, sentences_of, spelling_of, visible, words_of
+from decomp.report.groups import ELSEWHERE, behind_targets, blocks_of, has_groups, names_of, stops_of, with_groups
+from decomp.report.readable import one_line, pieces_of, sentences_of, spelling_of, visible, words_of
 from decomp.tables.blocks import present
-from decomp.tables.columns import refuse_groups
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
@@ -48,6 +48,26 @@ class ShownText:
     completeness_gap: float | None = None
     segments: Mapping[int, str] = field(default_factory=dict)
     """Labels of segments, by the place that each begins at."""
+    stops: Int[np.ndarray, " places"] | None = None
+    """Where sources are groups of tokens: for each place the one behind the source that begins there."""
+    blocks: Sequence[int] = ()
+    """Places at which such sources begin a block of text."""
+
+    def stop(self, source: int) -> int:
+        """Return the place behind the source that begins at a place."""
+        return source + 1 if self.stops is None else int(self.stops[source])
+
+    def end(self, source: int) -> int:
+        """Return the position of the last token of the source that begins at a place."""
+        stop = self.stop(source)
+        alone = self.stops is None or stop == len(self.positions)
+        return int(self.positions[source if alone else stop] - (not alone))
+
+    def source(self, source: int) -> str:
+        """Return a source as a label: its name where it has one, else its text, on one line."""
+        if self.stops is None:
+            return one_line(self.pieces[source])
+        return one_line(self.segments.get(source, "".join(self.pieces[source : self.stop(source)])))
 
 
 def texts_of(table: Table) -> list[ShownText]:
@@ -57,8 +77,6 @@ def texts_of(table: Table) -> list[ShownText]:
     """
     if not len(table):
         raise ValueError("the table has no rows: there is nothing to show")
-    if not is_context(table):
-        refuse_groups(table.columns, "a text is shown with scores of its single tokens or words")
     check_size(table)
     table, spelling = (finest(table), "plain") if is_context(table) else (table, spelling_of_table(table))
     return [text_of(part, table.measures(), spelling) for part in by_article(table)]
@@ -79,7 +97,8 @@ def spelling_of_table(table: Table) -> str:
     options = table.about.get("options")
     if isinstance(options, Mapping) and options.get("unit") == "word":
         return "plain"
-    return spelling_of([text for name in ("token", "source_token") for text in texts_in(table, name)])
+    columns = ("token",) if has_groups(table) else ("token", "source_token")
+    return spelling_of([text for name in columns for text in texts_in(table, name)])
 
 
 def texts_in(table: Table, name: str) -> Sequence[str]:
@@ -102,7 +121,9 @@ def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
     is_source = present(table.column("source_position"))
     position = np.asarray(table["position"])
     source_position = np.where(is_source, np.ma.filled(table["source_position"], 0), position)
-    positions = np.unique(np.concatenate([position, source_position]))
+    grouped = has_groups(table) and not is_context(table)
+    behind = behind_targets(position, source_position) if grouped else position[:0]
+    positions = np.unique(np.concatenate([position, source_position, behind]))
     place, source = np.searchsorted(positions, position), np.searchsorted(positions, source_position)
     targets, target = np.unique(place, return_inverse=True)
     measure = np.array([measures.index(name) for name in table["measure"]])
@@ -111,8 +132,15 @@ def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
     first[target[::-1]] = np.arange(len(table))[::-1]
     tokens = tokens_of(table, len(positions), place, source, is_source)
     bos = int(positions[0] == -1)
+    stops = stops_of(table, is_source, positions) if grouped else None
     pieces = [*tokens[:bos], *pieces_of(tokens[bos:], spelling)]
+    if stops is not None:
+        labels = dict(zip(source[is_source].tolist(), table["source_token"][is_source], strict=True))
+        pieces = with_groups(pieces, labels, positions, stops, targets)
     words = word_numbers(table, pieces, bos, place, source, is_source)
+    segments = segment_labels(table, positions) if is_context(table) else {}
+    if stops is not None:
+        segments = {place: visible(name) for place, name in names_of(labels, pieces, stops).items()}
     return ShownText(
         name=name_of(table),
         pieces=[visible(piece) for piece in pieces],
@@ -127,7 +155,9 @@ def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
         scores=scores,
         extra=extra_of(table, ~is_source, measure, target, len(measures), len(targets)),
         facts=facts_of(table),
-        segments=segment_labels(table, positions) if is_context(table) else {},
+        segments=segments,
+        stops=stops,
+        blocks=[] if stops is None else blocks_of(sources, stops, positions, pieces),
     )
 
 
@@ -180,7 +210,7 @@ def tokens_of(
     table: Table, places: int, place: Indices, source: Indices, is_source: Bool[np.ndarray, " rows"]
 ) -> list[str]:
     """Return the token at each place."""
-    tokens = np.full(places, None, dtype=object)
+    tokens = np.full(places, ELSEWHERE.strip(), dtype=object)
     tokens[source[is_source]] = table["source_token"][is_source]
     tokens[place] = table["token"]
     return list(tokens)

@@ -123,19 +123,15 @@ def test_faithfulness_and_agreement_by_sentence(done, text, tmp_path):
     )
 
 
-def test_group_tables_are_reduced_and_not_shown_as_tokens(done, text, run, tmp_path):
+def test_group_tables_are_reduced_and_shown_but_make_no_predictors(done, text, run, tmp_path):
     done("score", text, MODEL, "--sources", "sentence", "--top", "1", "-o", "groups.parquet")
     assert "source_length" in open_table(tmp_path / "groups.parquet").columns
     said = "the table's sources are groups of tokens: score it without --sources"
-    for asked in (
-        ("show",),
-        ("table", "--predictors", "-o", "p.tsv"),
-        ("report", "-o", "page.html"),
-        ("plot", "-o", "p.png"),
-    ):
-        command, *options = asked
-        assert said in refused(run(command, "groups.parquet", *options))
+    assert said in refused(run("table", "--predictors", "-o", "p.tsv", "groups.parquet"))
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "groups.parquet"}
+    assert "He said so." in done("show", "groups.parquet", "--target", "last")
+    done("report", "groups.parquet", "-o", "page.html")
+    done("plot", "groups.parquet", "-o", "p.png")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,28 @@ def test_segments_of_a_context_are_blocks_with_their_names(opened, tmp_path):
     assert [name.lower() for name in names[:2]] == ["the cat", "the <b>key</b>"]
 
 
+def test_a_click_lights_up_the_sentences_that_a_word_rests_on(opened, tmp_path):
+    table = decomp.score("The key is in the vase. He said so. Where is it? It is in the", MODEL, sources="sentence")
+    write_page(table_page(table, "sentences"), tmp_path / "sentences.html")
+    page = opened(tmp_path / "sentences.html")
+    assert page.locator(".block").count() == 5
+    last = page.locator("#panes .w").last
+    last.click()
+    rows = [row for row in table if row.position == table["position"].max() and row.source_position >= 0]
+    strongest = sorted(rows, key=lambda row: -abs(row.score))
+    assert [name for name, _ in ranked(page)] == [row.source_token for row in strongest]
+    first = strongest[0]
+    block = page.locator(".block", has_text=first.source_token)
+    assert block.locator(".w.ap, .w.am").count() == block.locator(".w:not(.first)").count()
+    shades = {
+        node.evaluate("node => getComputedStyle(node).backgroundImage") for node in block.locator(".ap, .am").all()
+    }
+    assert len(shades) == 1
+    word(page, first.source_position + 1).click(modifiers=["Shift"])
+    assert page.inner_text("#panel h2") == first.source_token
+    assert "Supports later" in page.inner_text("#panel")
+
+
 def test_a_click_pins_a_word_and_shows_its_numbers(opened, golden, scored):
     page = opened(golden)
     assert word(page, 9).get_attribute("class") == "w tint"

@@ -4,7 +4,7 @@ function distanceMeans(view, measure, filters) {
   const scores = view.scores(measure), sums = [];
   for (let pair = 0; pair < scores.length; pair++) {
     if (isNaN(scores[pair]) || view.isBos(view.sources[pair]) || !view.passes(pair, filters)) continue;
-    const distance = view.targets[pair] - view.sources[pair];
+    const distance = view.distance(view.targets[pair], view.sources[pair]);
     const sum = (sums[distance] ??= { distance, count: 0, total: 0, squares: 0 });
     sum.count++;
     sum.total += scores[pair];
@@ -38,7 +38,7 @@ function profile(view, measure, filters, chosen) {
     if (distance < first) continue;
     svg.append(drawn("text", { class: "soft", x: x(distance), y: height - bottom + 18, "text-anchor": "middle", text: distance }));
   }
-  svg.append(drawn("text", { class: "soft", x: (width + left) / 2, y: height - 8, "text-anchor": "middle", text: `distance in ${view.unit}s` }));
+  svg.append(drawn("text", { class: "soft", x: (width + left) / 2, y: height - 8, "text-anchor": "middle", text: `distance in ${view.unit}s${view.text.grouped ? ", to where the source begins" : ""}` }));
   const sure = means.filter(({ error }) => !isNaN(error));
   const band = [...sure.map((m) => [x(m.distance), y(m.mean + m.error)]), ...sure.reverse().map((m) => [x(m.distance), y(m.mean - m.error)])];
   if (band.length) svg.append(drawn("polygon", { class: "plus", points: band.map((point) => point.map((n) => n.toFixed(1)).join(",")).join(" "), "fill-opacity": 0.28 }));

@@ -126,6 +126,8 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
         "scores": packing.add(scores, "int8" if most < 2**7 else "int16"),
         **{f"extra:{name}": packing.add(values, "float32") for name, values in text.extra.items()},
     }
+    if text.stops is not None:
+        arrays["stops"] = packing.add(text.stops, "int32")
     if text.entropy is not None:
         arrays["entropy"] = packing.add(text.entropy, "float32")
     return {
@@ -142,12 +144,12 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
 
 
 def paragraphs(text: ShownText) -> list[int]:
-    """Return the places that paragraphs begin at: segments, after line feeds, after a sentence where one gets long."""
+    """Return the places that paragraphs begin at: segments, groups, lines, a sentence where one gets long."""
     starts, sentences = [0], text.sentences.tolist()
     for place in range(1, len(text.pieces)):
         new_line = "\n" in text.pieces[place - 1] and text.words[place] != text.words[place - 1]
         ended = sentences[place] != sentences[place - 1] and place - starts[-1] >= PARAGRAPH
-        if new_line or ended or place in text.segments:
+        if new_line or ended or place in text.segments or place in text.blocks:
             starts.append(place)
     return starts
 
@@ -198,4 +200,4 @@ def strongest_sources(text: ShownText, target: int) -> str:
     pairs = np.arange(text.starts[target], text.starts[target + 1])
     pairs = pairs[(text.positions[text.sources[pairs]] >= 0) & ~np.isnan(text.scores[0, pairs])]
     order = pairs[np.argsort(-text.scores[0, pairs], kind="stable")][:STRONGEST]
-    return " ".join(f"{one_line(text.pieces[text.sources[n]])} {text.scores[0, n]:+.1f}" for n in order)
+    return " ".join(f"{text.source(text.sources[n])} {text.scores[0, n]:+.1f}" for n in order)

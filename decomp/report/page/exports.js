@@ -15,7 +15,7 @@ function textPicture(node) {
   const svg = drawn("svg", { xmlns: "http://www.w3.org/2000/svg", width: Math.ceil(frame.width), height: Math.ceil(frame.height) });
   svg.append(drawn("rect", { width: "100%", height: "100%", fill: resolved("paper") }));
   const shades = drawn("g"), letters = drawn("g", { "font-family": "Georgia, serif" });
-  for (const span of node.querySelectorAll(".w")) {
+  for (const span of node.querySelectorAll(".w, .gap")) {
     const style = getComputedStyle(span);
     const boxes = [...span.getClientRects()].filter(({ width }) => width);
     const halves = [style.getPropertyValue("--a"), style.getPropertyValue("--b")];
@@ -92,7 +92,7 @@ function textNumbers({ view, text, measures, chosen, turned, filters }) {
     return numbers([view.unit, "label", "log2_prob"], units.map((unit) => [unit, view.label(unit), view.log2Prob[unit]]));
   }
   const rows = chosen.flatMap((unit) => measures.flatMap((measure) => view.related(unit, measure, turned, filters).map(({ unit: other, score, distance }) =>
-    [text.measures[measure].name, view.label(unit), unit, view.label(other), other, distance, score])));
+    [text.measures[measure].name, turned ? view.source(unit) : view.label(unit), unit, turned ? view.label(other) : view.source(other), other, distance, score])));
   return numbers(["measure", "chosen", `chosen_${view.unit}`, turned ? "target" : "source", `${turned ? "target" : "source"}_${view.unit}`, "distance", "score"], rows);
 }
 
@@ -100,7 +100,7 @@ function matrixNumbers({ view, measure, filters }, { from, count }) {
   const scores = view.scores(measure), rows = [];
   for (let pair = view.starts[from]; pair < view.starts[from + count]; pair++) {
     if (view.sources[pair] < from || isNaN(scores[pair]) || !view.passes(pair, filters)) continue;
-    rows.push([view.targets[pair], view.label(view.targets[pair]), view.sources[pair], view.label(view.sources[pair]), scores[pair]]);
+    rows.push([view.targets[pair], view.label(view.targets[pair]), view.sources[pair], view.source(view.sources[pair]), scores[pair]]);
   }
   return numbers(["target", "target_label", "source", "source_label", "score"], rows);
 }

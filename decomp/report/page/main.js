@@ -65,13 +65,13 @@ function measuresShown() {
 function chosenUnits() {
   const { targets } = text.arrays, only = targets.length === 1 ? [targets[0]] : [];
   const places = state.pin >= 0 ? [state.pin, state.second].filter((place) => place >= 0) : over >= 0 ? [over] : only;
-  return [...new Set(places.map((place) => view.unitOf[place]))];
+  return [...new Set(places.map((place) => (state.turned ? view.sourceOf(place) : view.unitOf[place])))];
 }
 
 function context() {
   return {
     text, view, about, measure: state.measure, measures: measuresShown(), chosen: chosenUnits(), turned: Boolean(state.turned), filters: filters(),
-    pinUnit: (unit) => set({ pin: view.first[unit], second: -1, turned: 0 }),
+    pinUnit: (unit) => set({ pin: view.first[unit], second: -1, turned: Number(text.grouped && !state.turned) }),
   };
 }
 
@@ -125,7 +125,7 @@ function paint() {
     for (const pane of panes) {
       if (chosen.length) pane.shade(view, chosen.map((unit) => view.related(unit, pane.measure, now.turned, now.filters)), limitOf(pane.measure));
       else pane.tint(view);
-      pane.mark(view, marks);
+      pane.mark(view, marks, now.turned);
     }
   }
   if (state.view === "matrix") matrix.draw(view, state.measure, now.filters, limitOf(state.measure), state.pin < 0 ? -1 : view.unitOf[state.pin]);
@@ -149,7 +149,8 @@ function syncControls() {
 
 function pin(place, { shiftKey, altKey, ctrlKey, metaKey }) {
   if ((altKey || ctrlKey || metaKey) && state.pin >= 0) return set({ second: place === state.second || place === state.pin ? -1 : place });
-  const same = view.unitOf[place] === view.unitOf[state.pin] && Boolean(state.turned) === shiftKey;
+  const unit = (at) => (shiftKey ? view.sourceOf(at) : view.unitOf[at]);
+  const same = state.pin >= 0 && unit(place) === unit(state.pin) && Boolean(state.turned) === shiftKey;
   return set(same ? { pin: -1, second: -1, turned: 0 } : { pin: place, second: -1, turned: Number(shiftKey) });
 }
 
@@ -170,10 +171,10 @@ function point(place, event) {
 /** With a word pinned, pointing at another shows its score. */
 function tipFor(place, event) {
   const pane = panes.find(({ node }) => place >= 0 && node.contains(event.target)) ?? panes[0];
-  const unit = place < 0 ? -1 : view.unitOf[place];
-  const found = chosenUnits().map((chosen) => view.related(chosen, pane.measure, Boolean(state.turned), filters()).find((each) => each.unit === unit));
+  const found = chosenUnits().map((chosen) => view.related(chosen, pane.measure, Boolean(state.turned), filters()).find(({ first, stop }) => place >= first && place < stop));
   const told = found.map((each) => (each ? `${signed(each.score)} · ${each.bos ? "beginning of sequence" : `${each.distance} back`}` : "–"));
-  tip(found.some(Boolean) ? `${view.label(unit, 30)}  ${told.join("  |  ")}` : "", event);
+  const unit = found.find(Boolean)?.unit;
+  tip(found.some(Boolean) ? `${state.turned ? view.label(unit, 30) : view.source(unit, 30)}  ${told.join("  |  ")}` : "", event);
 }
 
 function tip(message, event) {
@@ -291,8 +292,9 @@ function listen() {
 function openMatrix() {
   return new Matrix(at("canvas"), at("matrix-note"), {
     over: ({ target, source }, event) => {
-      const found = view.related(target, state.measure, false, filters()).find(({ unit }) => unit === source);
-      tip(found ? `${view.label(target, 24)} ← ${view.label(source, 24)}  ${signed(found.score)}` : "", event);
+      const place = view.first[source];
+      const found = view.related(target, state.measure, false, filters()).find(({ first, stop }) => place >= first && place < stop);
+      tip(found ? `${view.label(target, 24)} ← ${view.source(found.unit, 24)}  ${signed(found.score)}` : "", event);
     },
     out: () => tip("", null),
     pin: ({ target }) => set({ pin: view.first[target], second: -1, turned: 0 }),

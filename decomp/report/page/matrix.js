@@ -34,10 +34,12 @@ class Matrix {
     for (let row = 0; row < this.count; row++) {
       const target = this.from + row;
       for (let pair = view.starts[target]; pair < view.starts[target + 1]; pair++) {
-        const column = view.sources[pair] - this.from;
-        if (column < 0 || isNaN(scores[pair]) || !view.passes(pair, filters)) continue;
+        if (isNaN(scores[pair]) || !view.passes(pair, filters)) continue;
         const at = 4 * (STEPS + Math.round(STEPS * Math.max(-1, Math.min(1, scores[pair] / limit))));
-        image.data.set(rgb.subarray(at, at + 4), 4 * (row * this.count + column));
+        const begin = view.sources[pair], last = Math.max(begin, Math.min(target - 1, view.unitOf[view.stop(begin) - 1]));
+        for (let column = Math.max(0, begin - this.from); column <= last - this.from; column++) {
+          image.data.set(rgb.subarray(at, at + 4), 4 * (row * this.count + column));
+        }
       }
     }
     return image;

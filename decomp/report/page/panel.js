@@ -48,7 +48,7 @@ function detail(unit, context) {
 function restsOn(unit, context) {
   const { view, text, measure } = context;
   const all = view.related(unit, measure, false, context.filters);
-  const parts = [element("h2", { text: view.label(unit) }), element("p", { class: "what", text: placeOf(unit, view) })];
+  const parts = [element("h2", { text: view.label(unit) }), element("p", { class: "what", text: placeOf(unit, view, view.first[unit] + 1) })];
   if (!view.isTarget(unit)) return [...parts, element("p", { class: "what", text: "is not predicted here; Shift + click shows what it supports." })];
   const log2Prob = view.log2Prob[unit];
   const sum = all.reduce((total, { score }) => total + score, 0);
@@ -76,8 +76,8 @@ function supports(unit, context) {
   const found = view.related(unit, measure, true, context.filters);
   const total = found.reduce((sum, { score }) => sum + score, 0);
   return [
-    element("h2", { text: view.label(unit) }),
-    element("p", { class: "what", text: placeOf(unit, view) }),
+    element("h2", { text: view.source(unit, 120) }),
+    element("p", { class: "what", text: placeOf(unit, view, view.text.grouped ? view.stop(unit) : view.first[unit] + 1) }),
     element("h3", { text: `Supports later · ${text.measures[measure].name}` }),
     found.length ? ranked(strongest(found), context) : element("p", { class: "what", text: "nothing that is predicted within reach" }),
     list([[`all ${found.length} later ones`, signed(total)]]),
@@ -95,9 +95,9 @@ function ofBos(unit, { view, measure, filters }) {
   return found ? signed(found.score) : null;
 }
 
-function placeOf(unit, view) {
-  const position = view.text.arrays.positions[view.first[unit]];
-  return position < 0 ? "beginning of sequence" : `token ${position}`;
+function placeOf(unit, view, stop) {
+  const { positions } = view.text.arrays, position = positions[view.first[unit]], last = positions[stop - 1];
+  return position < 0 ? "beginning of sequence" : last > position ? `tokens ${position} to ${last}` : `token ${position}`;
 }
 
 function predictions(unit, { view, text }) {
@@ -111,11 +111,11 @@ function list(numbers, kind = "") {
   return element("dl", { class: `numbers ${kind}` }, ...known.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", { text: value })]));
 }
 
-function ranked(found, { view, pinUnit }) {
+function ranked(found, { view, pinUnit, turned }) {
   const most = Math.max(...found.map(({ score }) => Math.abs(score)), 0) || 1;
-  return element("ol", { class: "ranked" }, ...found.map(({ unit, score, distance }) =>
-    element("li", {}, element("button", { type: "button", title: `${distance} back: pin it`, onclick: () => pinUnit(unit) },
-      element("span", { class: "name", text: view.label(unit, 28) }),
+  return element("ol", { class: view.text.grouped && !turned ? "ranked groups" : "ranked" }, ...found.map(({ unit, score, distance }) =>
+    element("li", {}, element("button", { type: "button", title: `${distance} back: ${view.text.grouped && !turned ? "what does it support?" : "pin it"}`, onclick: () => pinUnit(unit) },
+      element("span", { class: "name", text: turned ? view.label(unit, 28) : view.source(unit, 44) }),
       bar(score / most),
       element("span", { class: "number", text: signed(score) }),
       element("span", { class: "far", text: distance })))));

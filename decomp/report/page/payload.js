@@ -21,6 +21,7 @@ class Text {
       this.arrays[name] = new KINDS[kind](content, begin + offset, length);
     }
     this.count = this.pieces.length;
+    this.grouped = Boolean(this.arrays.stops);
     this.measures = about.measures;
     this.missing = -about.steps - 1;
     this.extraNames = Object.keys(packed.arrays).filter((name) => name.startsWith("extra:")).map((name) => name.slice(6));

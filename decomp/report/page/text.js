@@ -7,7 +7,8 @@ class Pane {
     this.painted = [];
     this.marked = [];
     this.spans = new Array(text.count);
-    const running = element("div", { class: "running", role: "listbox", "aria-label": "Words: Enter pins one", dir: "auto" });
+    this.gaps = new Map();
+    const running = element("div", { class: text.grouped ? "running grouped" : "running", role: "listbox", "aria-label": "Words: Enter pins one", dir: "auto" });
     for (let n = 0; n < text.paragraphs.length; n++) {
       running.append(this.block(text, text.paragraphs[n], text.paragraphs[n + 1] ?? text.count));
     }
@@ -21,11 +22,27 @@ class Pane {
       const piece = text.pieces[place];
       const [, before, shown, after] = piece.match(/^(\s*)(.*?)(\s*)$/s);
       const gap = place === start ? "" : before.replaceAll("\n", "");
-      block.append(gap || (text.unspaced && place > start ? " " : ""));
+      block.append(gap && text.grouped ? this.gap(place, gap) : gap || (text.unspaced && place > start ? " " : ""));
       block.append(this.word(text, place, shown, before + after));
       if (!shown && after === "" && before.includes("\n") && place > start) block.append(element("br"));
     }
     return block;
+  }
+
+  /** The white space before a word, where it may be inside a source and so be shaded with it. */
+  gap(place, space) {
+    this.gaps.set(place, element("span", { class: "gap", text: space }));
+    return this.gaps.get(place);
+  }
+
+  /** The elements of a part of the text, and the white space between them. */
+  elements(begin, stop) {
+    const found = [];
+    for (let place = begin; place < stop; place++) {
+      if (place > begin && this.gaps.has(place)) found.push(this.gaps.get(place));
+      found.push(this.spans[place]);
+    }
+    return found;
   }
 
   word(text, place, shown, space) {
@@ -53,7 +70,7 @@ class Pane {
     for (let unit = 0; unit < view.count; unit++) {
       if (!view.isTarget(unit)) continue;
       const share = Math.max(0, Math.min(1, -view.log2Prob[unit] / limit));
-      for (const place of view.places(unit)) this.paint(place, "tint", "--s", share);
+      this.paint(view.first[unit], view.first[unit + 1], "tint", "--s", share);
     }
   }
 
@@ -62,39 +79,38 @@ class Pane {
     this.clear();
     related.forEach((found, number) => {
       const half = "ab"[number];
-      for (const { unit, score } of found) {
+      for (const { first, stop, score } of found) {
         const share = Math.min(1, Math.abs(score) / limit);
-        for (const place of view.places(unit)) {
-          this.paint(place, half + (score < 0 ? "m" : "p"), `--s${half}`, share);
-          if (related.length > 1) this.spans[place].classList.add("two");
-        }
+        this.paint(first, stop, half + (score < 0 ? "m" : "p"), `--s${half}`, share);
+        if (related.length > 1) for (const span of this.elements(first, stop)) span.classList.add("two");
       }
     });
   }
 
-  paint(place, name, variable, share) {
-    const span = this.spans[place];
-    span.style.setProperty(variable, share.toFixed(3));
-    span.classList.add(name);
-    this.painted.push(span);
+  paint(begin, stop, name, variable, share) {
+    for (const span of this.elements(begin, stop)) {
+      span.style.setProperty(variable, share.toFixed(3));
+      span.classList.add(name);
+      this.painted.push(span);
+    }
   }
 
   /** Frames the pinned words, or the one that is pointed at. */
-  mark(view, marks) {
+  mark(view, marks, turned) {
     for (const span of this.marked) {
       span.classList.remove("first", "second", "over", "goes-on", "went-on");
       span.removeAttribute("aria-selected");
     }
     this.marked = [];
     for (const [name, unit] of marks) {
-      for (const place of view.places(unit)) {
-        const span = this.spans[place];
+      const begin = view.first[unit], stop = turned ? view.stop(unit) : view.first[unit + 1];
+      this.elements(begin, stop).forEach((span, number, all) => {
         span.classList.add(name);
-        span.classList.toggle("goes-on", view.unitOf[place + 1] === unit);
-        span.classList.toggle("went-on", view.unitOf[place - 1] === unit);
+        span.classList.toggle("goes-on", number + 1 < all.length);
+        span.classList.toggle("went-on", number > 0);
         if (name === "first") span.setAttribute("aria-selected", "true");
         this.marked.push(span);
-      }
+      });
     }
   }
 }

@@ -1,4 +1,5 @@
-// Tokens, words, sentences: scores of larger units are the sums of their tokens' scores.
+// Tokens, words, sentences: scores of larger units are the sums of their tokens' scores. A source begins in the unit
+// that its first token is in; one that is a group of tokens goes on beyond it.
 
 const UNITS = ["token", "word", "sentence"];
 
@@ -90,10 +91,29 @@ class View {
     return Array.from({ length: this.first[unit + 1] - this.first[unit] }, (_, n) => this.first[unit] + n);
   }
 
+  /** The place behind the source that begins in a unit. */
+  stop(unit) {
+    const { stops } = this.text.arrays;
+    return stops ? Math.max(...this.places(unit).map((place) => stops[place])) : this.first[unit + 1];
+  }
+
+  /** The unit that the source which a place is part of begins in. */
+  sourceOf(place) {
+    const { stops } = this.text.arrays;
+    let begin = place;
+    while (stops && begin > 0 && stops[begin] <= Math.max(place, begin + 1)) begin--;
+    return this.unitOf[!stops || stops[begin] > place ? begin : place];
+  }
+
+  /** A source as a label: its name, where it has one. */
+  source(unit, most) {
+    return (this.text.grouped && this.text.segments[this.first[unit]]) || this.label(unit, most, this.stop(unit));
+  }
+
   /** A unit as a label, on one line. */
-  label(unit, most = 60) {
+  label(unit, most = 60, stop = this.first[unit + 1]) {
     let label = "";
-    for (let place = this.first[unit]; place < this.first[unit + 1] && label.length <= most + 1; place++) label += this.text.pieces[place];
+    for (let place = this.first[unit]; place < stop && label.length <= most + 1; place++) label += this.text.pieces[place];
     label = label.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +| +$/g, "");
     return (label.length > most ? `${label.slice(0, most)}…` : label) || "␣";
   }
@@ -118,14 +138,21 @@ class View {
       const pair = at(n);
       if (!this.passes(pair, filters) || isNaN(scores[pair])) continue;
       const [target, source] = [this.targets[pair], this.sources[pair]];
-      found.push({ unit: turned ? target : source, score: scores[pair], distance: target - source, bos: this.isBos(source) });
+      const other = turned ? target : source, stop = turned ? this.first[target + 1] : Math.min(this.stop(source), this.first[target]);
+      found.push({ unit: other, first: this.first[other], stop, score: scores[pair], distance: this.distance(target, source), bos: this.isBos(source) });
     }
     return found.sort((a, b) => Math.abs(b.score) - Math.abs(a.score));
   }
 
+  /** How far before a target a source begins: in tokens of the article, some of which a table may not have. */
+  distance(target, source) {
+    const { positions } = this.text.arrays;
+    return this.unit === "token" ? positions[target] - positions[source] : target - source;
+  }
+
   passes(pair, { distance, hideBos }) {
     const source = this.sources[pair];
-    return this.targets[pair] - source >= distance && !(hideBos && this.isBos(source));
+    return this.distance(this.targets[pair], source) >= distance && !(hideBos && this.isBos(source));
   }
 
   /** The absolute score that a percentile of all that pass the filters stays below. */
