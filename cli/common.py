@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -17,6 +18,7 @@ from decomp.io.files import complete_or_absent
 from decomp.tables.columns import Writer
 from decomp.tables.files import format_of, table_file, table_writer
 from decomp.tables.provenance import Made
+from decomp.tables.reduction import Reduction
 
 if TYPE_CHECKING:
     from decomp.models.base import DecomposedModel
@@ -96,6 +98,11 @@ def table(
     else:
         with destination(None) as file, table_writer(file, name, columns, made) as write:
             yield write
+
+
+def reduction_of(values: Mapping[str, Any]) -> Reduction:
+    """Return the choice of rows that a command's options describe. ValueError for numbers that keep nothing."""
+    return Reduction(**{field.name: values[field.name] for field in fields(Reduction)})
 
 
 NOT_RECORDED = {

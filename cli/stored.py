@@ -1,11 +1,12 @@
 """The work of `decomp deltalp`: it opens stored decompositions in order, and writes their ΔLP as text or as a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decomp.cli.common import destination, table
+from decomp.cli.common import destination, reduction_of, table
 from decomp.cli.progress import amount, progress, say_wrote
 from decomp.io.files import check_outputs
 from decomp.tables.files import check_table
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 TEXT = (".txt", ".deltalp", "")
 """Suffixes of the original text format."""
-REDUCTION = ("top", "min_abs", "min_distance", "max_distance", "digits")
 
 
 def is_text(values: Mapping[str, Any]) -> bool:
@@ -25,17 +25,16 @@ def is_text(values: Mapping[str, Any]) -> bool:
     return name == "text" or (name is None and (output is None or output.suffix in TEXT))
 
 
-def reduction_of(values: Mapping[str, Any]) -> Reduction:
-    """Return which rows are kept. ValueError for a choice of rows of the text format, which always has all."""
-    reduction = Reduction(**{name: values[name] for name in REDUCTION})
+def check_reduction(reduction: Reduction, values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a choice of rows of the text format, which always has all."""
     if is_text(values) and reduction != Reduction():
         raise ValueError("the text format has all rows: give --format tsv (or another table) with --top and the others")
-    return reduction
 
 
 def write_delta_lp(values: Mapping[str, Any]) -> None:
     """Write ΔLP of all windows of an identifier; options are checked before anything is opened."""
     reduction = reduction_of(values)
+    check_reduction(reduction, values)
     check_output(values, [values["model"]])
     from decomp.models.architecture import model_label  # imports torch
     from decomp.models.loading import tokens_by
@@ -92,7 +91,7 @@ def write_table(stored: Iterator["StoredWindow"], reduction: Reduction, values: 
     """Write ΔLP as the long table, with the account of how the first window's decomposition was made."""
 
     first = next(stored)
-    reduced = {name: values[name] for name in REDUCTION if values[name]}
+    reduced = {name: value for name, value in asdict(reduction).items() if value}
     made = first.made()
     if made is not None and reduced:
         made = {**made, "options": {**made["options"], **reduced}}

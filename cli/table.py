@@ -1,12 +1,15 @@
 """`decomp table`: tables converted, merged, thinned out, summarised."""
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import kinds, layout, options
+
+if TYPE_CHECKING:
+    from decomp.tables.conversion import Conversion
 
 
 @layout.command(
@@ -58,21 +61,7 @@ from decomp.cli import kinds, layout, options
 )
 @options.manners
 def command(
-    tables: tuple[Path, ...],
-    output: Path | None,
-    format_name: str | None,
-    summary: bool,
-    predictors: bool,
-    distal: int,
-    spillover: int,
-    frequency: str | None,
-    other: Path | None,
-    keys: tuple[str, ...],
-    on_word: str | None,
-    mixed: bool,
-    overwrite: bool,
-    quiet: bool,
-    **kept: Any,
+    tables: tuple[Path, ...], output: Path | None, format_name: str | None, overwrite: bool, quiet: bool, **values: Any
 ) -> None:
     """Convert, merge, reduce and summarise TABLES.
 
@@ -102,50 +91,44 @@ def command(
     from decomp.cli.common import say
     from decomp.cli.common import table as table_to
     from decomp.runs.tables import open_table_or_run, other_table
-    from decomp.tables.blocks import block_of, concatenate
+    from decomp.tables.conversion import converted, joined, rounded_table
     from decomp.tables.files import check_table
-    from decomp.tables.joining import join, parse_key, read_other
-    from decomp.tables.operations import merge, with_models
-    from decomp.tables.predictors import Predictors, zipf_frequency
-    from decomp.tables.provenance import check_alike, made_together
-    from decomp.tables.reduction import Reduction, rounded
-    from decomp.tables.summary import summarise, summary_columns, warn_of_thinned
+    from decomp.tables.joining import parse_key, read_other
 
-    reduction = Reduction(**kept)
-    if not (predictors or summary or other or reduction.drops) and (single := other_table(tables)) is not None:
-        check_table(output, format_name, inputs=tables, overwrite=overwrite)
-        with table_to(output, format_name, single.columns, single.made()) as write:
-            for block in single.blocks():
-                write(block if kept["digits"] is None else rounded(block, kept["digits"]))
-        return
-    if predictors and (summary or reduction.drops):
-        raise ValueError("--predictors are of all sources: leave out --summary, --top and the others")
-    if other is not None and not (predictors or summary):
-        raise ValueError("--join is for one row per word: give --predictors or --summary")
-    if (keys or on_word) and other is None:
-        raise ValueError("--on and --on-word say how to join: give --join")
-    of_words = Predictors(distal, spillover, zipf_frequency(frequency) if frequency else None)
-    on = [parse_key(key) for key in keys]
-    opened = [open_table_or_run(path) for path in tables]
+    check_join(values)
+    conversion, keys, other = conversion_of(values), [parse_key(key) for key in values["keys"]], values["other"]
+    keeps_rows = not (conversion.has_one_row or conversion.reduction.drops)
+    single = other_table(tables) if keeps_rows else None
+    opened = [] if single else [open_table_or_run(path) for path in tables]
     check_table(output, format_name, inputs=(*tables, other), overwrite=overwrite)
-    made = [table.made() for table in opened]
-    if not mixed:
-        check_alike(list(zip(tables, made, strict=True)))
-    opened = with_models(opened, made)
-    columns = reduction.columns(opened[0].columns)
-    done = {name: value for name, value in {**kept, "summary": summary, "predictors": predictors}.items() if value}
-    made_of_all = made_together(made, done)
-    blocks = merge(opened)
-    if summary or predictors:
-        warn_of_thinned(list(zip(tables, made, strict=True)))
-        columns = summary_columns(columns) if summary else of_words.columns(columns)
-        blocks = summarise(blocks, reduction) if summary else of_words(blocks)
-    if (summary or predictors) and kept["digits"] is not None:
-        blocks = map(partial(rounded, digits=kept["digits"]), blocks)
+    if single is not None:
+        found = rounded_table(single, conversion.reduction.digits)
+    else:
+        found = converted(tables, opened, conversion, values["mixed"])
     if other is not None:
-        joined = join(read_other(other), concatenate([block_of(columns, []), *blocks]), on, on_word)
-        say(joined.report(), quiet)
-        columns, blocks = tuple(joined.block), iter([joined.block])
-    with table_to(output, format_name, columns, made_of_all) as write:
-        for block in blocks if summary or predictors else map(reduction, blocks):
+        matched = joined(found, read_other(other), keys, values["on_word"])
+        say(matched.report(), quiet)
+        found = found._replace(columns=tuple(matched.block), blocks=[matched.block])
+    with table_to(output, format_name, found.columns, found.made) as write:
+        for block in found.blocks:
             write(block)
+
+
+def check_join(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of a join that don't go together."""
+    if values["other"] is not None and not (values["predictors"] or values["summary"]):
+        raise ValueError("--join is for one row per word: give --predictors or --summary")
+    if (values["keys"] or values["on_word"]) and values["other"] is None:
+        raise ValueError("--on and --on-word say how to join: give --join")
+
+
+def conversion_of(values: Mapping[str, Any]) -> "Conversion":
+    """Return the change of rows that the command's options describe. ValueError for options that don't go together."""
+    from decomp.cli.common import reduction_of
+    from decomp.tables.conversion import Conversion
+    from decomp.tables.predictors import Predictors, zipf_frequency
+
+    language = values["frequency"]
+    frequency = zipf_frequency(language) if language else None
+    predictors = Predictors(values["distal"], values["spillover"], frequency)
+    return Conversion(reduction_of(values), values["summary"], predictors if values["predictors"] else None)
