@@ -129,46 +129,115 @@ def segments(blocks: Iterable[Block]) -> Iterator[Block]:
                 yield take(block, slice(start, stop))
 
 
-def of_segment(block: Block, distal: int, before: dict[tuple[int, str], Sources]) -> Block:
-    """Return one row per target with what its own scores say, and how they differ from those of the target before.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of whole targets of one article, window and measure, as arrays."""
 
-    `before` has, by article and measure, the last target that was seen; it is brought up to date.
-    """
+    target: Int[np.ndarray, " rows"]
+    """The number of each row's target among these."""
+    targets: Int[np.ndarray, " targets"]
+    """The position of each target in the article."""
+    score: Float[np.ndarray, " rows"]
+    position: Int[np.ndarray, " rows"]
+    """The position of each row's source."""
+    distance: Int[np.ndarray, " rows"]
+    is_source: Bool[np.ndarray, " rows"]
+    """Whether a row is of a source that is a token (word) of the text."""
+    is_bos: Bool[np.ndarray, " rows"]
+    is_bias: Bool[np.ndarray, " rows"]
+    whole: Numbers
+    """The sum of all absolute scores of each target."""
+
+
+def rows_of_targets(block: Block) -> Rows:
+    """Return the rows of whole targets of one article, window and measure as arrays."""
     first = first_rows(block)
-    group, count = np.cumsum(first) - 1, int(first.sum())
-    score = numbers(block["score"]).astype(np.float64)
-    position, distance = numbers(block["source_position"]), numbers(block["distance"])
-    is_bos = present(block["source_position"]) & (position == BOS_POSITION)
-    is_source = present(block["source_position"]) & ~is_bos
-    whole = np.bincount(group, np.where(is_dropped(block), 0, np.abs(score)), count)
-    own, size = group[is_source], np.abs(score[is_source])
-    total, number = np.bincount(own, size, count), np.bincount(own, minlength=count)
-    shares = size / np.where(total > 0, total, 1)[own]
-    entropy = np.bincount(own, -shares * np.log2(np.where(shares > 0, shares, 1)), count)
-    normalised = np.where(number > 1, entropy / np.log2(np.maximum(number, 2)), np.nan)
-    is_far = is_source & (distance > distal)
-    far = only(is_far, group, count)
-    highest = np.full(count, -np.inf)
-    np.maximum.at(highest, group[is_far], score[is_far])
-    targets = numbers(block["position"])[first]
+    target, count = np.cumsum(first) - 1, int(first.sum())
+    score, position = numbers(block["score"]).astype(np.float64), numbers(block["source_position"])
+    has_place = present(block["source_position"])
+    is_bos = has_place & (position == BOS_POSITION)
+    return Rows(
+        target,
+        numbers(block["position"])[first],
+        score,
+        position,
+        numbers(block["distance"]),
+        has_place & ~is_bos,
+        is_bos,
+        named(block, "<bias>") & ~has_place,
+        np.bincount(target, np.where(is_dropped(block), 0, np.abs(score)), count),
+    )
+
+
+def of_segment(block: Block, distal: int, before: dict[tuple[int, str], Sources]) -> Block:
+    """Return one row per target: the spread of its scores, and how this differs from that of the target before.
+
+    `block` holds whole targets of one article, window and measure. `before` has, by article and measure, the last
+    target of the segments before; it is brought up to date.
+    """
+    rows = rows_of_targets(block)
+    shares, number = shares_of(rows)
+    entropy, normalised = entropies(rows, shares, number)
     key = (int(numbers(block["article"])[0]), measures(take(block, slice(0, 1)))[0])
-    change, manhattan = from_word_to_word(before.get(key), targets, own, position[is_source], shares, normalised)
-    last = own == count - 1
-    before[key] = Sources(int(targets[-1]), position[is_source][last], shares[last], float(normalised[-1]))
-    is_bias = named(block, "<bias>") & ~present(block["source_position"])
-    of_target = {RENAMED.get(n, n): negated(c) if n in RENAMED else c for n, c in take(block, first).items()}
+    own, sources = rows.target[rows.is_source], rows.position[rows.is_source]
+    change, manhattan = from_word_to_word(before.get(key), rows.targets, own, sources, shares, normalised)
+    last = own == len(rows.targets) - 1
+    before[key] = Sources(int(rows.targets[-1]), sources[last], shares[last], float(normalised[-1]))
     return {
-        **{name: column for name, column in of_target.items() if name not in OF_SOURCES},
-        "distal_max": np.where(far, highest, np.nan),
-        "distal_sum": np.where(far, np.bincount(group[is_far], score[is_far], count), np.nan),
-        "mean_distance": divided(np.bincount(own, size * distance[is_source], count), total),
+        **columns_of_targets(block),
+        **distal_scores(rows, distal),
+        "mean_distance": mean_distance(rows),
         "score_entropy": np.where(number > 0, entropy, np.nan),
         "normalised_entropy": normalised,
-        "bos_share": np.where(only(is_bos, group, count), share_of(is_bos, group, score, whole), np.nan),
-        "bias_share": np.where(only(is_bias, group, count), share_of(is_bias, group, score, whole), np.nan),
+        "bos_share": share_of(rows.is_bos, rows),
+        "bias_share": share_of(rows.is_bias, rows),
         "entropy_change": change,
         "manhattan": manhattan,
     }
+
+
+def columns_of_targets(block: Block) -> Block:
+    """Return the columns that are about targets, not sources, with a row for each target and surprisal in bits."""
+    columns = take(block, first_rows(block)).items()
+    named_so = {RENAMED.get(name, name): negated(c) if name in RENAMED else c for name, c in columns}
+    return {name: column for name, column in named_so.items() if name not in OF_SOURCES}
+
+
+def sums(values: Float[np.ndarray, " rows"], of: Bool[np.ndarray, " rows"], rows: Rows) -> Numbers:
+    """Return the sum of the values of these rows for each target."""
+    return np.bincount(rows.target[of], values[of], len(rows.targets))
+
+
+def shares_of(rows: Rows) -> tuple[Float[np.ndarray, " sources"], Int[np.ndarray, " targets"]]:
+    """Return the share of each source in its target's absolute scores, and the number of sources of each target."""
+    size, own = np.abs(rows.score), rows.target[rows.is_source]
+    total = sums(size, rows.is_source, rows)
+    return size[rows.is_source] / np.where(total > 0, total, 1)[own], np.bincount(own, minlength=len(rows.targets))
+
+
+def entropies(
+    rows: Rows, shares: Float[np.ndarray, " sources"], number: Int[np.ndarray, " targets"]
+) -> tuple[Numbers, Numbers]:
+    """Return the entropy of each target's shares, in bits and as a part of the most that its sources allow."""
+    own = rows.target[rows.is_source]
+    entropy = np.bincount(own, -shares * np.log2(np.where(shares > 0, shares, 1)), len(rows.targets))
+    return entropy, np.where(number > 1, entropy / np.log2(np.maximum(number, 2)), np.nan)
+
+
+def distal_scores(rows: Rows, distal: int) -> Block:
+    """Return the highest score and the sum of scores of sources beyond `distal`, missing where there are none."""
+    is_far, count = rows.is_source & (rows.distance > distal), len(rows.targets)
+    highest = np.full(count, -np.inf)
+    np.maximum.at(highest, rows.target[is_far], rows.score[is_far])
+    far = only(is_far, rows.target, count)
+    total = sums(rows.score, is_far, rows)
+    return {"distal_max": np.where(far, highest, np.nan), "distal_sum": np.where(far, total, np.nan)}
+
+
+def mean_distance(rows: Rows) -> Numbers:
+    """Return the mean distance of each target's sources, weighted by absolute score; missing where all are 0."""
+    size = np.abs(rows.score)
+    return divided(sums(size * rows.distance, rows.is_source, rows), sums(size, rows.is_source, rows))
 
 
 def from_word_to_word(
@@ -220,11 +289,10 @@ def only(rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count
     return np.bincount(group[rows], minlength=count) > 0
 
 
-def share_of(
-    rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], score: Float[np.ndarray, " rows"], whole: Numbers
-) -> Numbers:
-    """Return the share of these rows in the sum `whole` of all absolute scores of their target."""
-    return divided(np.bincount(group[rows], np.abs(score[rows]), len(whole)), whole)
+def share_of(of: Bool[np.ndarray, " rows"], rows: Rows) -> Numbers:
+    """Return the share of these rows in the sum of all absolute scores of their target, missing where it has none."""
+    share = divided(sums(np.abs(rows.score), of, rows), rows.whole)
+    return np.where(only(of, rows.target, len(rows.targets)), share, np.nan)
 
 
 def measures(block: Block) -> list[str]:
