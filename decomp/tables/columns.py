@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from decomp.corpus.cutting import Window
 from decomp.tables.blocks import Block, Column, Row, constant, rows_of, shortest_decimals, take, texts_of, without
@@ -74,41 +74,55 @@ def scores_block(
 ) -> dict[str, Column]:
     """Return the table rows of one window, by predicted token; for each its sources, then the rows that are not tokens.
 
-    `front` and `source_front` are columns put before the others, with a value for each token of the window: facts about
-    the predicted token, and about the source. `groups` are the sources, where they are not the tokens.
+    `front` and `source_front` are columns put before the others, with a value for each token of the window: facts
+    about the predicted token, and about the source. `groups` are the sources, where they are not the tokens.
     """
-    targets = np.arange(result.targets.start, result.targets.stop)
-    count = len(tokens) - 1 if groups is None else len(groups.texts)  # the last token is no source
-    first = np.arange(count) if groups is None else groups.first
-    begun = targets + 1 if result.begun is None else np.array(result.begun)[targets]
-    own = np.arange(count)
-    kept = (own < begun[:, None]) & (own >= begun[:, None] - result.decomposition_length)
-    if result.carried is not None:
-        kept &= np.isin(own, result.carried)
-    kept = np.column_stack([kept, np.ones((len(targets), len(result.extra)), bool)])
-    target, source = np.nonzero(kept)
-    predicted, is_extra = targets[target] + 1, source >= count
-    of_source = first[np.where(is_extra, 0, source)]
-    extra = [array(values)[targets] for values in result.extra.values()]
-    scores = np.column_stack([array(result.scores)[targets, :count], *extra])
+    sources = groups or single_tokens(tokens)
+    targets, count = np.arange(result.targets.start, result.targets.stop), len(sources.texts)
+    row, source = np.nonzero(kept_pairs(result, targets, count))
+    predicted, is_extra = targets[row] + 1, source >= count
+    of_source = sources.first[np.where(is_extra, 0, source)]
+    lengths = sources.lengths[np.where(is_extra, 0, source)].astype(np.int32)
     positions = np.array([window.position(index) for index in range(len(tokens))], np.int32)
-    names, sources = texts_of(tokens), texts_of([*(tokens[:-1] if groups is None else groups.texts), *result.extra])
-    lengths = None if groups is None else groups.lengths[np.where(is_extra, 0, source)].astype(np.int32)
     return {
         **take(front or {}, predicted),
         **{name: without(column[of_source], is_extra) for name, column in (source_front or {}).items()},
-        **({} if lengths is None else {SOURCE_LENGTH: without(lengths, is_extra)}),
-        "article": constant(window.article, len(target)),
-        "window": constant(window.number, len(target)),
+        **({} if groups is None else {SOURCE_LENGTH: without(lengths, is_extra)}),
+        "article": constant(window.article, len(row)),
+        "window": constant(window.number, len(row)),
         "position": positions[predicted],
-        "token": names[predicted],
+        "token": texts_of(tokens)[predicted],
         "source_position": without(positions[of_source], is_extra),
-        "source_token": sources[source],
+        "source_token": texts_of([*sources.texts, *result.extra])[source],
         "distance": without((predicted - of_source).astype(np.int32), is_extra),
-        "log2_prob": array(result.log2_prob)[targets][target],
-        "measure": constant(result.measure, len(target)),
-        "score": scores[kept],
+        "log2_prob": array(result.log2_prob)[targets][row],
+        "measure": constant(result.measure, len(row)),
+        "score": all_scores(result, targets, count)[row, source],
     }
+
+
+def single_tokens(tokens: Sequence[str]) -> Groups:
+    """Return the tokens of a window as sources, one each; the last predicts nothing in it."""
+    return Groups(np.arange(len(tokens) - 1), tokens[:-1], np.ones(len(tokens) - 1, np.int32))
+
+
+def kept_pairs(
+    result: "Scores", targets: Int[np.ndarray, " targets"], sources: int
+) -> Bool[np.ndarray, "targets sources"]:
+    """Return which (target, source) pairs have rows; the last sources stand for the rows that are not tokens."""
+    begun, source = targets + 1 if result.begun is None else np.array(result.begun)[targets], np.arange(sources)
+    kept = (source < begun[:, None]) & (source >= begun[:, None] - result.decomposition_length)
+    if result.carried is not None:
+        kept &= np.isin(source, result.carried)
+    return np.column_stack([kept, np.ones((len(targets), len(result.extra)), bool)])
+
+
+def all_scores(
+    result: "Scores", targets: Int[np.ndarray, " targets"], sources: int
+) -> Float[np.ndarray, "targets sources"]:
+    """Return the scores of all sources, then those of the rows that are not tokens, for each target."""
+    extra = [array(values)[targets] for values in result.extra.values()]
+    return np.column_stack([array(result.scores)[targets, :sources], *extra])
 
 
 def array(values: "Tensor") -> Shaped[np.ndarray, "..."]:

@@ -30,6 +30,50 @@ LEVEL = 6
 """The compression level of zstd: higher ones take longer and save little."""
 
 
+class RowGroups:
+    """A writer of row groups of equal size to a Parquet file: rows wait until there are enough for a group."""
+
+    def __init__(self, file: IO[bytes], columns: Sequence[str], made: Made | None) -> None:
+        self.file, self.columns, self.made = file, columns, made
+        self.waiting: list[Block] = [block_of(columns, [])]
+        self.writer: pyarrow.parquet.ParquetWriter | None = None
+
+    def write(self, table: Iterable[Row] | Block) -> None:
+        """Take rows, or a block of them, and write the groups that they complete."""
+        blocks = (table,) if isinstance(table, Mapping) else blocks_of_rows(self.columns, table)
+        for block in blocks:
+            self.waiting.append(block)
+            if sum(map(length, self.waiting)) >= ROW_GROUP:
+                self.write_groups()
+
+    def write_groups(self) -> None:
+        """Write the whole groups among the waiting rows."""
+        block = concatenate(self.waiting)
+        stop = length(block) // ROW_GROUP * ROW_GROUP
+        for start in range(0, stop, ROW_GROUP):
+            self.write_group(take(block, slice(start, start + ROW_GROUP)))
+        self.waiting = [take(block, slice(stop, None))]
+
+    def write_group(self, group: Block) -> None:
+        """Write one group; the first one decides the types of the columns."""
+        self.writer = self.writer or open_writer(self.file, group, self.made)
+        if length(group):
+            self.writer.write_table(arrow_table(group, self.writer.schema), ROW_GROUP)
+
+    def finish(self) -> None:
+        """Write the rows that wait, fewer than a group; without any rows, the columns alone."""
+        rest = concatenate(self.waiting)
+        if length(rest) or self.writer is None:
+            self.write_group(rest)
+
+
+def blocks_of_rows(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Block]:
+    """Yield rows as blocks."""
+    rows = iter(rows)
+    while some := list(islice(rows, BATCH)):
+        yield block_of(columns, some)
+
+
 @contextmanager
 def parquet_writer(
     file: IO[bytes], columns: Sequence[str], made: Made | None
@@ -39,37 +83,13 @@ def parquet_writer(
     Columns outside of `TYPES` have the type of their first value. The bytes depend on the rows alone, not on the blocks
     that they come in.
     """
-    waiting: list[Block] = []
-    writer: pyarrow.parquet.ParquetWriter | None = None
-
-    def flush(whole: bool) -> None:
-        nonlocal waiting, writer
-        block = concatenate([block_of(columns, []), *waiting])
-        stop = length(block) if whole else length(block) // ROW_GROUP * ROW_GROUP
-        for start in range(0, stop, ROW_GROUP):
-            group = take(block, slice(start, min(start + ROW_GROUP, stop)))
-            writer = writer or open_writer(file, group, made)
-            writer.write_table(arrow_table(group, writer.schema), ROW_GROUP)
-        waiting = [take(block, slice(stop, None))] if stop < length(block) else []
-        if whole and writer is None:
-            writer = open_writer(file, block, made)
-
-    def write(table: Iterable[Row] | Block) -> None:
-        if isinstance(table, Mapping):
-            waiting.append(table)
-            if sum(map(length, waiting)) >= ROW_GROUP:
-                flush(whole=False)
-            return
-        rows = iter(table)
-        while some := list(islice(rows, BATCH)):
-            write(block_of(columns, some))
-
+    groups = RowGroups(file, columns, made)
     try:
-        yield write
-        flush(whole=True)
+        yield groups.write
+        groups.finish()
     finally:
-        if writer is not None:
-            writer.close()
+        if groups.writer is not None:
+            groups.writer.close()
 
 
 def open_writer(file: IO[bytes], first: Block, made: Made | None) -> pyarrow.parquet.ParquetWriter:
