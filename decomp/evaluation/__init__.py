@@ -1,1 +1,1 @@
-"""Evaluations ask how good measures are: faithfulness, alignment with known evidence, agreement; one file each."""
+"""Evaluating measures: faithfulness, alignment with known evidence, agreement with each other, and on contexts."""

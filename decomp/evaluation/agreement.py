@@ -1,4 +1,4 @@
-"""Rank correlation of two measures over the sources of one prediction."""
+"""Agreement of measures: rank correlations of their scores over the sources of each prediction."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,24 +19,24 @@ from decomp.tables.blocks import Block, block_of
 
 COLUMNS = ("measure", "other_measure", "metric", "targets", *intervals.COLUMNS)
 COMPUTED = (*COLUMNS[:3], "value")
-"""Of what is computed: a row for each target."""
+"""The columns of what is computed for each target."""
 Key = tuple[str, ...]
-"""Two measures, and the metric."""
+"""The names of two measures, and of the metric."""
 
 
 class Agreement(NamedTuple):
-    """How alike two rankings of the same sources are, from −1 to 1."""
+    """The rank correlations of two measures' scores of the same sources, from −1 to 1."""
 
     spearman: float
     kendall: float
-    """Tau-b, which allows for ties."""
+    """Kendall's tau-b, which allows for ties."""
 
 
 def agreement(first: Float[np.ndarray, " sources"], second: Float[np.ndarray, " sources"]) -> Agreement | None:
     """Return the rank correlations of two measures' scores of the same sources (Oh & Schuler 2023, section 5).
 
-    None where there are no ranks to compare: fewer than two sources, or scores all equal. ValueError
-    without scipy.
+    None where there are no ranks to compare: for fewer than two sources, and for scores that are all equal. ValueError
+    where scipy is not installed.
     """
     try:
         from scipy.stats import kendalltau, spearmanr
@@ -48,9 +48,9 @@ def agreement(first: Float[np.ndarray, " sources"], second: Float[np.ndarray, " 
 
 
 def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
-    """Yield, of one window, the metrics of each pair of measures on each target that has ranks to compare.
+    """Yield the metrics of each pair of measures on each target of a window that has ranks to compare.
 
-    ValueError for a single measure, which has nothing to agree with.
+    ValueError for the scores of a single measure, which has nothing to agree with.
     """
     if len(scores) < 2:
         raise ValueError(f"{scores[0].measure} alone has nothing to agree with: give --measure twice or more")
@@ -65,20 +65,20 @@ def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
 
 @dataclass(frozen=True)
 class Agreed:
-    """What is asked of windows: which measures, whose rankings are compared."""
+    """A function of windows: the rank correlations of measures on each of their targets."""
 
     measures: Sequence[Measure]
     request: Request
     sources: Sources | None = None
 
     def block(self, model: Model, windows: Sequence[TokenisedWindow]) -> Block:
-        """Return the correlations of some windows' targets, `COMPUTED`."""
+        """Return the rank correlations on the targets of some windows, as rows with the columns `COMPUTED`."""
         each = measure_windows(model, windows, self.measures, self.request, len(windows), sources=self.sources)
         return block_of(COMPUTED, ((*key, value) for _, scores in each for key, value in agreements(scores)))
 
 
 def refuse_none(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
-    """Return what there is to compare. ValueError where no predicted token has ranks."""
+    """Return the correlations unchanged. ValueError where there are none, as no predicted token has ranks."""
     if not found:
         raise ValueError("nothing to compare: no predicted token has ranks, two sources or more with unequal scores")
     return found

@@ -1,4 +1,4 @@
-"""How well scores single out the tokens that are known evidence (Yin & Neubig 2022, section 4)."""
+"""Alignment of measures with known evidence: how well scores single it out (Yin & Neubig 2022, section 4)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,31 +18,31 @@ from decomp.tables.blocks import Block, block_of
 from decomp.tables.work import Work, item_of
 
 MODEL, RANDOM = "<model>", "<random>"
-"""What has metrics and is no measure: the model itself, and scores in random order."""
+"""The names of two rows of metrics beside those of measures: the model itself, and scores in random order."""
 EVERY = "<all>"
-"""Items of all phenomena together."""
+"""The name for items of all phenomena together."""
 COLUMNS = ("phenomenon", "measure", "metric", "items", *intervals.COLUMNS)
 COMPUTED = (*COLUMNS[:3], "value")
-"""Of what is computed: a row for each item."""
+"""The columns of what is computed for each item."""
 Key = tuple[str, ...]
-"""Phenomenon, measure, metric."""
+"""The names of the phenomenon, the measure and the metric."""
 
 
 class Alignment(NamedTuple):
-    """How well one measure's scores single out the evidence of one item."""
+    """The metrics of how well one measure's scores single out the evidence of one item."""
 
     dot_product: float
-    """What the evidence has of the scores, their absolute values adding up to 1."""
+    """The sum of the evidence's scores, where scores are scaled so that their absolute values add up to 1."""
     probes_needed: float
-    """Tokens that are no evidence and have to be looked at, highest score first, before one that is."""
+    """The number of tokens that are not evidence and have higher scores than any that is."""
     reciprocal_rank: float
-    """1 / rank of the first token that is evidence; its mean over items is the MRR."""
+    """1 / rank of the highest token that is evidence; the mean over items is the mean reciprocal rank."""
 
 
 def alignment(scores: Float[np.ndarray, " tokens"], evidence: Bool[np.ndarray, " tokens"]) -> Alignment:
-    """Return how well scores single out the evidence. They keep their sign: the highest come first.
+    """Return the metrics of how well scores single out the evidence; they keep their sign, the highest come first.
 
-    Among equal scores, the expectation of a random order. ValueError where no token is evidence.
+    Equal scores count by the expectation over their random order. ValueError where no token is evidence.
     """
     if not evidence.any():
         raise ValueError("alignment needs at least one token that is evidence")
@@ -64,16 +64,16 @@ def alignment(scores: Float[np.ndarray, " tokens"], evidence: Bool[np.ndarray, "
 
 
 def random_alignment(evidence: Bool[np.ndarray, " tokens"]) -> Alignment:
-    """Return what scores that know nothing can expect: that of scores which are all equal."""
+    """Return the metrics expected of scores in random order, which are those of equal scores."""
     return alignment(np.ones(len(evidence)), evidence)
 
 
 def alignments(
     model: Model, contrast: Contrast, scores: Sequence[Scores], decomposition_length: int | None
 ) -> Iterator[tuple[Key, float]]:
-    """Yield the metrics of one item for its phenomenon and for all together: the model's, each measure's, random.
+    """Yield the metrics of one item for its phenomenon and for all together: of the model, each measure, and at random.
 
-    All are over the prompt's tokens that a decomposition length keeps.
+    All are over the prompt's tokens that the decomposition length keeps.
     """
     item = contrast.item
     evidence = np.isin(contrast.prompt_tokens(decomposition_length), item.evidence)
@@ -87,7 +87,7 @@ def alignments(
 
 
 def by_phenomenon(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
-    """Return the values phenomenon by phenomenon, all together last; without that where there is one."""
+    """Return the values phenomenon by phenomenon, with those of all together last if there are several."""
     several = len({phenomenon for phenomenon, *_ in found}) > 2
     keys = sorted(found, key=lambda key: (key[0] == EVERY, key[0]))
     return {key: found[key] for key in keys if several or key[0] != EVERY}
@@ -95,13 +95,13 @@ def by_phenomenon(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
 
 @dataclass(frozen=True)
 class Aligned:
-    """What is asked of contrast items: which measures, over which tokens."""
+    """A function of contrast items: the metrics of measures on each of them."""
 
     requests: Sequence[tuple[Measure, Request]]
     decomposition_length: int | None
 
     def block(self, model: Model, contrasts: Sequence[Contrast]) -> Block:
-        """Return the metrics of some items, `COMPUTED`."""
+        """Return the metrics of some items, as rows with the columns `COMPUTED`."""
         own = [contrast.on(model.device) for contrast in contrasts]
         rows = (
             (*key, value)
@@ -112,7 +112,7 @@ class Aligned:
 
 
 def alignment_work(contrasts: Sequence[Contrast], aligned: Aligned, batch_size: int, seed: int) -> Work[Contrast]:
-    """Return contrast items as what alignment is computed from, so many together."""
+    """Return the computation of the table of alignment from contrast items, `batch_size` of them together."""
     plan = [item_of(contrast.item.item.place, contrast.context) for contrast in contrasts]
     batches = in_batches([item.tokens for item in plan], batch_size, 0)
     summary = intervals.MeanTable(COLUMNS, seed, by_phenomenon)

@@ -1,5 +1,6 @@
-"""Do answers rest on the segments that a measure ranks first? They are taken out of the context, and the model runs.
+"""Evaluating measures on contexts: do answers lose most without the segments that a measure ranks first?
 
+Segments are removed from the context, and the answer's probability is computed again.
 Leaving one segment out, and the k highest together (top-k log-probability drop), is how ContextCite (Cohen-Wang et al.
 2024) judges attributions of contexts.
 """
@@ -25,25 +26,25 @@ from decomp.tables.blocks import Block, block_of
 
 COLUMNS = ("removal", "measure", "metric", "items", *intervals.COLUMNS)
 COMPUTED = (*COLUMNS[:3], "value")
-"""Of what is computed: a row for each item."""
+"""The columns of what is computed for each item."""
 REMOVALS = ("removed", "masked")
-"""The text without the segment, and the whole text with the segment's keys hidden from all later positions."""
+"""The two ways to remove segments: the text without them, or with their keys hidden from all later positions."""
 TOP = (1, 3)
-"""How many of the highest segments are taken out together."""
+"""The numbers of highest segments that are removed together."""
 ITSELF, RANDOM = "<leave_one_out>", "<random>"
-"""Rankings beside those of measures: by what leaving each segment out takes away, and one that knows nothing."""
+"""The names of two rankings beside those of measures: by the effect of removing each segment itself, and random."""
 
 Drop = Callable[[Sequence[int]], float]
-"""From the numbers of segments to the bits that the answer loses without them."""
+"""A function from numbers of segments to the answer's log2 probability without these segments, in bits."""
 
 
 def answer_log2_prob(hidden: Float[Tensor, "T E"], ids: Int[Tensor, " T"], begin: int, model: Model) -> float:
-    """Return the log2 probability of the tokens from `begin` on, in bits."""
+    """Return the log2 probability of the tokens from position `begin` on, in bits."""
     return float(next_log2_prob(hidden[begin - 1 : -1], ids[begin:], model.unembedding()).sum())
 
 
 def without(item: ContextItem, numbers: Sequence[int]) -> ContextItem:
-    """Return an item without some of its segments; a turn that has none left goes."""
+    """Return an item without some of its segments; chat messages without any segment left are removed, too."""
     gone = {item.segments[number].name for number in numbers}
     left = [Message(m.role, tuple(s for s in m.segments if s.name not in gone)) for m in item.messages]
     segments = tuple(segment for segment in item.segments if segment.name not in gone)
@@ -52,7 +53,7 @@ def without(item: ContextItem, numbers: Sequence[int]) -> ContextItem:
 
 @dataclass(frozen=True)
 class Removing:
-    """The answer of one context with segments taken out of it."""
+    """A context from which segments can be removed, to compute the probability of its answer without them."""
 
     model: Model
     tokenizer: Any
@@ -67,7 +68,7 @@ class Removing:
 
     @torch.no_grad()
     def removed(self, numbers: Sequence[int]) -> float:
-        """Return the same after the text without some segments."""
+        """Return the log2 probability of the answer after the text without some segments, in bits."""
         context, config = self.context, self.model.config
         item, answer = replace(without(context.item, numbers), answer=None), context.ids[context.begin :]
         positions = self.model.max_length()
@@ -77,7 +78,7 @@ class Removing:
 
     @torch.no_grad()
     def masked(self, numbers: Sequence[int]) -> float:
-        """Return the same after the whole text, of which no later position attends to some segments."""
+        """Return the log2 probability of the answer, in bits, where no later position attends to some segments."""
         ids = self.context.ids.to(self.model.device)
         hidden: Bool[Tensor, " T"] = torch.isin(self.context.labels, torch.tensor(list(numbers))).to(ids.device)
         states = self.model.hidden_without(ids[None], hidden[None])[0]
@@ -86,7 +87,7 @@ class Removing:
 
 @dataclass(frozen=True)
 class Judged:
-    """Measures whose rankings of segments are judged, and how."""
+    """A function of contexts: the metrics of measures' rankings of segments on each of them."""
 
     measures: Sequence[Measure]
     request: Request
@@ -95,11 +96,11 @@ class Judged:
     seed: int
 
     def block(self, model: Model, contexts: Sequence[TokenisedContext]) -> Block:
-        """Return the metrics of these contexts."""
+        """Return the metrics of some contexts, as rows with the columns `COMPUTED`."""
         return block_of(COMPUTED, (row for context in contexts for row in self.rows(model, context)))
 
     def rows(self, model: Model, context: TokenisedContext) -> Iterator[tuple[str, str, str, float]]:
-        """Yield the metrics of one context, of each removal and measure."""
+        """Yield the metrics of one context, for each way of removing segments and each ranking."""
         removing = Removing(model, self.tokenizer, context, self.bos)
         ranked = [number for number, segment in enumerate(context.segments) if segment.ranked]
         measured = score_context(model, context, self.measures, self.request)
@@ -121,8 +122,11 @@ def judged(
     plain: float,
     left: Drop,
 ) -> Iterator[tuple[str, float]]:
-    """Yield the metrics of one ranking: its rank correlation with what leaving each segment out takes away, what the
-    highest take away together, and 1 / rank of the segment that is known to decide."""
+    """Yield the metrics of one ranking by name.
+
+    They are the rank correlation of `scores` with `lost` (the bits lost without each segment), the bits lost without
+    the highest segments together, and 1 / rank of the segment that is known to decide.
+    """
     found = agreement(scores, lost)
     if found is not None:
         yield "spearman", found.spearman

@@ -1,4 +1,4 @@
-"""Perturbation curves: what a prediction loses with the sources that are ranked first, and without all others."""
+"""Perturbation curves: the loss of a prediction without the sources ranked first, and without all others."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from decomp.measures.functions import AttributedFunction
 from decomp.measures.occlusion import function_values, hidden_without, texts_at_once
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Of the sources: the bins of DeYoung et al. 2020."""
+"""The fractions of sources that are removed or kept, the bins of DeYoung et al. 2020."""
 METRICS = ("comprehensiveness", "sufficiency")
 
 
 def rank_sources(scores: Float[Tensor, " S"]) -> Int[Tensor, " S"]:
-    """Return the sources by falling score, the older one first where scores are equal."""
+    """Return the sources by decreasing score; of equal scores, the older source first."""
     return scores.argsort(descending=True, stable=True)
 
 
 def top_sizes(count: int, fractions: Sequence[float] = FRACTIONS) -> list[int]:
-    """Return how many of `count` ≥ 2 sources each fraction is: at least one, and at least one is left."""
+    """Return the number of sources, of `count` ≥ 2, that each fraction is: at least one, and at most all but one."""
     return [min(max(1, math.ceil(round(fraction * count, 9))), count - 1) for fraction in fractions]
 
 
 def removals(ranking: Int[Tensor, " S"], sizes: Sequence[int]) -> dict[str, Bool[Tensor, "bins S"]]:
-    """Return what each metric removes: the sources ranked first, or all others, those ranked last."""
+    """Return the sources that each metric removes in each bin: those ranked first, or all others."""
     place = torch.empty_like(ranking)
     place[ranking] = torch.arange(len(ranking), device=ranking.device)
     first = place < torch.tensor(sizes, device=ranking.device)[:, None]
@@ -48,7 +48,7 @@ def values_without(
     function: AttributedFunction,
     memory: int,
 ) -> Float[Tensor, " R"]:
-    """Return the function of the prediction after a text's last token, one value per removal.
+    """Return the attributed function of the prediction after a text's last token, one value for each removal.
 
     Equal removals are computed once.
     """
@@ -74,11 +74,11 @@ def perturbation_curves(
     memory: int,
     labels: Int[Tensor, " S"] | None = None,
 ) -> dict[tuple[str, str], Float[Tensor, " bins"]]:
-    """Return what the prediction of `next_id` loses, by ranking and metric (DeYoung et al. 2020).
+    """Return the loss of the prediction of `next_id`, by ranking and metric (DeYoung et al. 2020).
 
-    Comprehensiveness: F(x) − F(x without the sources ranked first); sufficiency: F(x) − F(these alone), each
-    in the unit of the function F. Rankings are of the text's most recent sources; older ones stay. `labels`: the
-    source that each token belongs to, all of whose tokens are removed; each token is one by default.
+    Comprehensiveness is F(x) − F(x without the sources ranked first), sufficiency F(x) − F(these alone), both in the
+    unit of the function F. Rankings are of the text's most recent sources; older ones are never removed. `labels`
+    gives the source of each token, by default each token is one; all tokens of a source are removed together.
     """
     labels = torch.arange(len(ids), device=ids.device) if labels is None else labels
     begun = int(labels.max()) + 1
@@ -95,5 +95,5 @@ def perturbation_curves(
 
 
 def by_bin(curve: Float[Tensor, "N bins"]) -> dict[str, Float[Tensor, " N"]]:
-    """Return the curve's bins by their fractions, and at the end the area over it as `aopc`."""
+    """Return the bins of curves by the names of their fractions, and last the area over the curve as `aopc`."""
     return {**dict(zip(map(str, FRACTIONS), curve.unbind(-1), strict=True)), "aopc": aopc(curve)}

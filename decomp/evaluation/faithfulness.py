@@ -1,4 +1,4 @@
-"""Faithfulness of measures on a corpus: do predictions rest on the sources that a measure ranks first?"""
+"""Faithfulness of measures on a corpus: do predictions lose most without the sources that a measure ranks first?"""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,28 +26,28 @@ from decomp.tables.blocks import Block, Row, block_of
 from decomp.tables.work import Work, item_of, window_key
 
 RANDOM = "<random>"
-"""Rankings that know nothing."""
+"""The name of random rankings."""
 COLUMNS = ("measure", "removal", "metric", "fraction", "targets", *intervals.COLUMNS)
 COMPUTED = (*COLUMNS[:4], "value")
-"""Of what is computed: a row for each target."""
+"""The columns of what is computed for each target."""
 
 MOST_TOGETHER = 16
-"""Targets of a window that are evaluated together: what an interruption costs, and shards share."""
+"""The largest number of a window's targets evaluated together; after each such piece, results can be kept."""
 Key = tuple[str, ...]
-"""Measure, removal, metric, fraction."""
+"""The names of the measure, the way of removing, the metric and the fraction."""
 ChosenWindow = tuple[TokenisedWindow, list[int]]
-"""A window, and the targets in it that are evaluated."""
+"""A window, with its targets that are evaluated."""
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How sources are removed, and what a prediction loses with them."""
+    """The options of perturbation: what replaces removed sources, and the function whose loss is measured."""
 
     replacements: Mapping[str, str | int]
-    """By the name of the removal what takes a source's place: `mask`, or the id of a token."""
+    """The replacement of a source, by the name of the way of removing: `mask`, or the id of a token."""
     function: AttributedFunction
     draws: int = 5
-    """Random rankings of each target's sources."""
+    """The number of random rankings of each target's sources."""
     seed: int = 0
 
 
@@ -58,9 +58,10 @@ def choose_targets(
     seed: int,
     sources: Sources | None = None,
 ) -> list[ChosenWindow]:
-    """Return windows cut to what their targets need, and these: all that have sources to rank, or `count` at random.
+    """Return the targets to evaluate: all that have several sources to rank, or `count` of them at random.
 
-    A window with more than `MOST_TOGETHER` targets is there several times. ValueError if there are none.
+    They come with their windows, cut after the last target; a window with more than `MOST_TOGETHER` targets comes
+    several times. ValueError where no target has sources to rank.
     """
     every = [
         (number, target)
@@ -81,14 +82,14 @@ def choose_targets(
 
 
 def begun_by_targets(window: TokenisedWindow, sources: Sources | None) -> Iterator[tuple[int, int]]:
-    """Yield each target of a window with the number of sources that have begun by then."""
+    """Yield each target of a window with the number of sources that have begun by it."""
     partition = partition_of(window, sources) or Partition.tokens(len(window.ids))
     begun = partition.begun.tolist()
     return ((target, begun[target]) for target in window.window.targets)
 
 
 def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> TokenisedWindow:
-    """Return as much of a window as its targets need."""
+    """Return a window cut after the token that the last of the given targets predicts."""
     window = tokenised.window
     predicted = window.start - window.has_bos + 1
     return tokenised.cut(replace(window, first_scored=predicted + targets[0], stop=predicted + targets[-1] + 1))
@@ -96,7 +97,7 @@ def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> Tokenise
 
 @dataclass(frozen=True)
 class Curves:
-    """What is asked of chosen targets: which measures, and what is lost without the sources that these rank first."""
+    """A function of chosen targets: their perturbation curves, for the rankings of measures and for random ones."""
 
     measures: Sequence[Measure]
     request: Request
@@ -104,7 +105,7 @@ class Curves:
     sources: Sources | None = None
 
     def block(self, model: Model, chosen: Sequence[ChosenWindow]) -> Block:
-        """Return the rows of some windows' targets, `COMPUTED`."""
+        """Return the curves of some windows' targets, as rows with the columns `COMPUTED`."""
         windows = [window for window, _ in chosen]
         each_scored = measure_windows(model, windows, self.measures, self.request, len(windows), sources=self.sources)
         rows = (self.rows(model, *scored, targets) for scored, (_, targets) in zip(each_scored, chosen, strict=True))
@@ -113,7 +114,7 @@ class Curves:
     def rows(
         self, model: Model, window: TokenisedWindow, scores: Sequence[Scores], targets: Sequence[int]
     ) -> Iterator[Row]:
-        """Yield what each target loses: of every measure and random ranking, removal, metric, and share of sources."""
+        """Yield the loss of each target, for every ranking, way of removing, metric and fraction of sources."""
         ids, own, partition = window.ids.to(model.device), self.perturbation, partition_of(window, self.sources)
         labels = None if partition is None else partition.labels.to(model.device)
         for target in targets:
@@ -128,7 +129,7 @@ class Curves:
                         yield name, removal, metric, fraction, value.item()
 
     def generator(self, window: TokenisedWindow, target: int) -> torch.Generator:
-        """Return what random rankings of one target are drawn with, whichever targets were before."""
+        """Return the random generator for one target's rankings, which does not depend on other targets."""
         place = (self.perturbation.seed, window.window.article, window.window.position(target))
         (seed,) = np.random.SeedSequence([part % 2**32 for part in place]).generate_state(1)
         return torch.Generator().manual_seed(int(seed))
@@ -137,7 +138,7 @@ class Curves:
 def faithfulness_work(
     chosen: Sequence[ChosenWindow], curves: Curves, batch_size: int | None, positions: int
 ) -> Work[ChosenWindow]:
-    """Return chosen targets as what faithfulness is computed from, so many pieces of windows together."""
+    """Return the computation of the table of faithfulness from chosen targets, `batch_size` windows together."""
     plan = []
     for window, targets in chosen:
         first, last = (window.window.position(target + 1) for target in (targets[0], targets[-1]))
@@ -151,7 +152,7 @@ def faithfulness_work(
 def rankings(
     scores: Sequence[Scores], target: int, draws: int, generator: torch.Generator
 ) -> dict[str, Int[Tensor, " sources"]]:
-    """Return rankings of the sources that are kept for a target: each measure's, and random ones."""
+    """Return rankings of the sources that are kept for a target by name: those of measures, and random ones."""
     kept = scores[0].sources(target)
     ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}
     device = scores[0].scores.device
@@ -165,7 +166,7 @@ def drawn(draw: int) -> str:
 
 @dataclass(frozen=True)
 class FaithfulnessSummary:
-    """The table of faithfulness: each measure's mean curves, and at the end those of random rankings."""
+    """The table of faithfulness: the mean curves of each measure, and at the end those of random rankings."""
 
     draws: int
     seed: int
@@ -176,13 +177,13 @@ class FaithfulnessSummary:
         return COLUMNS
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield the table; intervals of measures are over targets (bootstrap), those of random rankings over draws."""
+        """Yield the table made of all rows; intervals are by bootstrap over targets, for random rankings by draws."""
         found = intervals.gathered_rows(blocks)
         named = {key: values for key, values in found.items() if not key[0].startswith(RANDOM)}
         yield block_of(COLUMNS, chain(intervals.estimates(named, self.seed), self.random(found)))
 
     def random(self, found: Mapping[Key, Sequence[float]]) -> Iterator[Row]:
-        """Yield the means of random rankings, with the interval that 95 % of the draws are in."""
+        """Yield the means of random rankings, with the interval that holds 95 % of the draws."""
         for name, *key in found:
             if name == drawn(0):
                 every = np.array([found[(drawn(draw), *key)] for draw in range(self.draws)])

@@ -1,1 +1,1 @@
-"""Where in the network a prediction rests: layers, neurons, edges."""
+"""Locating what a prediction rests on inside the network: its layers, neurons, and edges between components."""

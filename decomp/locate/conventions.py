@@ -1,4 +1,4 @@
-"""What users of other tools expect of edges and neurons. Imports no torch."""
+"""Conventions of other tools for edges and neurons: named sets of options that compute what those tools compute."""
 
 from decomp.measures.conventions import Convention, by_name
 
@@ -22,7 +22,7 @@ EDGES = by_name(
         ),
     )
 )
-"""Options are fields of `EdgeRequest`."""
+"""The conventions for edges, whose options are fields of `EdgeRequest`."""
 
 NEURONS = by_name(
     (
@@ -37,4 +37,4 @@ NEURONS = by_name(
         ),
     )
 )
-"""Options are fields of `NeuronRequest`."""
+"""The conventions for neurons, whose options are fields of `NeuronRequest`."""

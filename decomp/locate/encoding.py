@@ -1,4 +1,4 @@
-"""Texts of items as token ids: prompts, targets, and where they may not be put together."""
+"""Reading texts of items, and turning them into token ids."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from decomp.io.records import Record
 
 
 def string_of(record: Record, column: str) -> str:
-    """Return a value of an item, blank or not. ValueError, with the place, for one that is no text."""
+    """Return the text in a column of an item, which may be blank. ValueError, with the place, for another value."""
     value = record.values[column]
     if not isinstance(value, str):
         raise ValueError(f"{record.place}: {column} must be text, it is {value!r}")
@@ -17,17 +17,17 @@ def string_of(record: Record, column: str) -> str:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return a text's token ids, without special tokens."""
+    """Return the token ids of a text, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def bos_of(model: Model, tokenizer: Tokenizer, bos: bool) -> int | None:
-    """Return the beginning-of-sequence token that prompts start with, None where they start without one."""
+    """Return the beginning-of-sequence token that prompts start with; None if `bos` is false."""
     return beginning_of_sequence(tokenizer, model.config) if bos else None
 
 
 def common_start(first: Sequence[object], second: Sequence[object]) -> int:
-    """Return how many leading elements are the same."""
+    """Return the number of leading elements that two sequences have in common."""
     return next(
         (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )

@@ -1,4 +1,4 @@
-"""Facts: a relation said of a subject, with a true and a false object (CounterFact; Meng et al. 2022)."""
+"""Reading facts: a relation of a subject to a true and to a false object (CounterFact; Meng et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from decomp.locate.sources import read_sources
 
 REQUIRED = ("subject", "target_true", "target_false")
 ROLES = ("bos", "before", "first_subject", "middle_subject", "last_subject", "first_after", "further", "last")
-"""What a token is to the subject, in order of the text."""
+"""The roles of a prompt's tokens with respect to its subject, in the order of the text."""
 OBJECT_ROLES = ("true_object", "false_object")
-"""What a token is that the model was given of an object of several, to predict the rest of it."""
+"""The roles of the first tokens of an object of several tokens, which the model is given to predict the rest."""
 
 
 @dataclass(frozen=True)
 class Object:
-    """What an object has from the first token on that differs from the other one's."""
+    """The tokens of an object from the first one on that differs from the other object's."""
 
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
@@ -32,7 +32,7 @@ class Object:
 
 @dataclass(frozen=True, eq=False)
 class Fact:
-    """The prompt of one item, with what the objects share, and what its last position is asked about."""
+    """A fact as tokens: a prompt (with the tokens that both objects begin with), and the rest of either object."""
 
     ids: Int[Tensor, " T"]
     tokens: tuple[str, ...]
@@ -41,7 +41,7 @@ class Fact:
     false: Object
     has_bos: bool
     place: str = ""
-    """Where it stands, for errors: `facts.jsonl, line 3`."""
+    """The file and line of the fact, for messages of errors: `facts.jsonl, line 3`."""
 
     @property
     def token(self) -> int:
@@ -55,12 +55,12 @@ class Fact:
 
     @property
     def last(self) -> int:
-        """Return the position that predicts."""
+        """Return the last position, which predicts the object."""
         return len(self.ids) - 1
 
 
 def template_of(record: Record) -> str:
-    """Return `relation`, or `prompt` where that is the template. ValueError where neither is one."""
+    """Return the template of an item, in its column `relation` or `prompt`. ValueError where neither has one."""
     candidates = [value for name in ("relation", "prompt") if isinstance(value := record.values.get(name), str)]
     for template in candidates:
         if template.count("{}") == 1:
@@ -72,9 +72,9 @@ def template_of(record: Record) -> str:
 
 
 def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
-    """Return the role of each token of a prompt (Meng et al. 2022).
+    """Return the role of each token of a prompt (Meng et al. 2022), from whether it is part of the subject.
 
-    The last token of the prompt is `last` whatever else it is; a subject of one token is `last_subject`.
+    The last token of the prompt is always `last`; a subject of one token is `last_subject`.
     """
     first, last = in_subject.index(True), len(in_subject) - 1 - in_subject[::-1].index(True)
     roles = ["before"] * first + ["middle_subject"] * (last - first + 1) + ["further"] * (len(in_subject) - last - 1)
@@ -86,9 +86,9 @@ def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
 
 
 def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
-    """Return an item as tokens, after the beginning-of-sequence token `bos` where there is one.
+    """Return an item as tokens, the beginning-of-sequence token `bos` first unless it is None.
 
-    ValueError, with the place, for a template without `{}`, an empty subject or object, objects that don't differ.
+    ValueError, with the place, for a template without `{}`, an empty subject or object, and objects that do not differ.
     """
     template, subject = template_of(record), text_of(record, "subject")
     begin, filled = template.index("{}"), template.replace("{}", subject)
@@ -126,10 +126,10 @@ def read_facts(
     positions: int,
     fields: Fields = None,
 ) -> list[Fact]:
-    """Read the facts of a file (JSONL, CSV, TSV, or CounterFact's JSON), or of items at hand, as tokens.
+    """Read facts from a file (JSON lines, CSV, TSV, or CounterFact's JSON) or from mappings, as tokens.
 
-    `bos` is the beginning-of-sequence token, if any, `positions` how many the model has. ValueError for what
-    `read_sources` refuses, a bad item, or one longer than the positions.
+    `bos` is the beginning-of-sequence token, or None; `positions` is the number of the model's positions. ValueError
+    for a file that can't be read, a malformed item, and one with more tokens than positions.
     """
     facts = []
     for record in read_sources(source, REQUIRED, fields):

@@ -1,4 +1,4 @@
-"""Hooks on a model's modules, undone at the end."""
+"""Capturing the outputs of a model's modules during forward passes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @contextmanager
 def capturing(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Give a list that the first output of each module is put into, in order of the calls.
+    """Give a list that the first output of each module is appended to, in order of calls, while the context is open.
 
-    Where there are gradients, they can be asked for with respect to these outputs.
+    If gradients are computed, they can be taken with respect to these outputs.
     """
     kept: list[Tensor] = []
 

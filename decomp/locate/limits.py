@@ -1,4 +1,4 @@
-"""What is refused wherever the network is looked into: too little memory, numbers that are none, repeated options."""
+"""Checks shared by layers, neurons and edges: enough memory, finite numbers, no repeated options."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from torch import Tensor
 from decomp.io.amounts import format_bytes
 
 MOST_TOGETHER = 16
-"""Texts that are computed together at most, whatever the memory: what an interruption costs, and shards share."""
+"""The largest number of texts computed together; after each such batch, results are kept and work can be shared."""
 
 
 def rows_within(memory: int, row: int, what: str) -> int:
-    """Return how many rows of so many bytes fit into the memory. ValueError, naming `what`, where not even one does."""
+    """Return how many rows of `row` bytes fit into the memory. ValueError, which names `what`, where not one does."""
     if memory < row:
         raise ValueError(
             f"{what} needs about {format_bytes(row)} beside the model, more than the memory of "
@@ -23,7 +23,7 @@ def rows_within(memory: int, row: int, what: str) -> int:
 
 
 def check_finite(values: Tensor, name: Callable[[tuple[int, ...]], str]) -> None:
-    """Raise ValueError for a value that is NaN or infinite; `name` says where from its indices."""
+    """Raise ValueError for a value that is NaN or infinite; `name` names it, given its indices."""
     if torch.isfinite(values).all():
         return
     place = tuple((~torch.isfinite(values)).nonzero()[0].tolist())

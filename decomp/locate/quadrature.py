@@ -1,4 +1,4 @@
-"""Nodes and weights of integrals over [0, 1] where the network is looked into: those of measures, and closed rules."""
+"""The rules of numerical integration over [0, 1] for edges and neurons: those of measures, and two with both ends."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,23 @@ from decomp.measures.quadrature import RULES, Nodes
 
 
 def riemann(steps: int) -> Nodes:
-    """Return i/m for i = 0 … m, all of the same weight (Dai et al. 2022, equation 3; auto-circuit's mask values)."""
+    """Return the nodes i/m, i = 0 … m, of equal weight (Dai et al. 2022, equation 3; auto-circuit's mask values)."""
     return [(i / steps, 1 / (steps + 1)) for i in range(steps + 1)]
 
 
 def linspace(steps: int) -> Nodes:
-    """Return i/(m − 1) for i = 0 … m − 1, all of the same weight (knowledge-neurons). ValueError for less than two."""
+    """Return the nodes i/(m − 1), i = 0 … m − 1, of equal weight (knowledge-neurons). ValueError for fewer than two."""
     if steps < 2:
         raise ValueError("linspace has both ends among its nodes: use 2 steps or more")
     return riemann(steps - 1)
 
 
 QUADRATURES: dict[str, Callable[[int], Nodes]] = {"riemann": riemann, "linspace": linspace, **RULES}
-"""By name, from a number of steps."""
+"""The rules by name: functions from a number of steps to nodes and weights."""
 
 
 def nodes_of(rule: str, steps: int) -> Nodes:
-    """Return the nodes and weights of a rule. ValueError, with the known ones, for an unknown rule; for no steps."""
+    """Return the nodes and weights of a rule. ValueError for an unknown rule, and for fewer than one step."""
     if rule not in QUADRATURES:
         raise ValueError(f"unknown quadrature {rule!r}: choose one of {', '.join(QUADRATURES)}")
     if steps < 1:

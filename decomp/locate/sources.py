@@ -1,4 +1,4 @@
-"""Items that people bring: rows of a table, a JSON list, CounterFact's own nested form, or mappings at hand."""
+"""Reading items from tables, JSON lists, CounterFact's nested form, or mappings in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ NESTED = "requested_rewrite"
 def read_sources(
     source: Path | Sequence[Mapping[str, Any]], required: Sequence[str] = (), fields: Fields = None
 ) -> list[Record]:
-    """Return the items of a file or at hand, each with the `required` columns; nested ones of CounterFact are flat.
-    `fields`: see `read_records`.
+    """Return the items of a file, or mappings, as records that have the `required` columns.
 
-    ValueError for a file that can't be read, is malformed or empty, and for an item without a required column.
+    Nested items of CounterFact are flattened. `fields` gives the file's name of a column where it differs. ValueError
+    for a file that can't be read, is malformed or empty, and for an item without a required column.
     """
     found = records_of(source) if isinstance(source, Path) else items_of(source)
     records = [renamed(flat(record), fields) for record in found]
@@ -29,7 +29,7 @@ def read_sources(
 
 
 def records_of(path: Path) -> list[Record]:
-    """Return the rows of a table, or the objects of a JSON list. ValueError for what is neither."""
+    """Return the rows of a table, or the objects of a JSON list. ValueError for another file."""
     if suffix_of(path) != ".json":
         return read_records(path, ())
     items = parse_json(read_text(path), str(path))
@@ -39,16 +39,16 @@ def records_of(path: Path) -> list[Record]:
 
 
 def items_of(items: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Return items at hand as records, named by their number. ValueError for none."""
+    """Return mappings as records, named by their number. ValueError for an empty list."""
     if not items:
         raise ValueError("there are no items: give at least one")
     return [Record(f"item {number}", item) for number, item in enumerate(items)]
 
 
 def flat(record: Record) -> Record:
-    """Return an item with CounterFact's nested fields beside its others, its new target as the false one.
+    """Return an item of CounterFact with its nested fields as columns; its new target becomes the false object.
 
-    ValueError where the nested form is not CounterFact's.
+    ValueError for nested fields that are not those of CounterFact.
     """
     nested = record.values.get(NESTED)
     if nested is None:
@@ -65,4 +65,4 @@ def flat(record: Record) -> Record:
 
 
 OBJECTS = {"target_true": "target_true", "target_false": "target_new"}
-"""Our names of the objects, and CounterFact's."""
+"""The names of the columns of objects, each with the name that CounterFact has for it."""

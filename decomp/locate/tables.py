@@ -1,4 +1,4 @@
-"""Tables of layers, neurons and edges read again, and whether they were made with what is asked now."""
+"""Reading tables of layers, neurons and edges, and checking that they were made with the same model and options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ from decomp.tables.provenance import check_same, read_provenance
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the rows of a table (TSV, CSV, JSONL or Parquet) that has these columns.
+    """Yield the rows of a table (TSV, CSV, JSON lines or Parquet) that has the given columns.
 
-    ValueError for a file that is missing, malformed, empty, or without a column.
+    ValueError for a file that is missing, malformed or empty, or lacks a column.
     """
     if suffix_of(path) != ".parquet":
         yield from read_records(path, columns)
@@ -27,9 +27,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def check_fits(path: Path, command: str, model: Model, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with every difference, for a table of another command, model, or other options.
+    """Raise ValueError, with all differences, for a table made by another command, with another model or other options.
 
-    Where nothing says how the table was made, a warning says so.
+    A table that does not say how it was made is warned of.
     """
     made, about = read_provenance(path), model.about()
     same = made is not None and made.get("model", {}).get("weights") == about["weights"]

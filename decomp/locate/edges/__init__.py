@@ -1,1 +1,1 @@
-"""Which edges of the network a behaviour rests on."""
+"""Edges: the connections between attention heads, MLPs and logits that a behaviour rests on."""

@@ -1,4 +1,4 @@
-"""Prompts that are computed together, within a memory bound, and what their sources are replaced by."""
+"""Batches of prompts that fit into the memory, with the outputs that ablated sources have instead of their own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ from decomp.tables.work import Summary, Work, item_of
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Prompts of one length, and what their sources are replaced by."""
+    """Prompts of one length that are computed together, with the outputs that ablated sources have."""
 
     prompts: Sequence[PromptPair]
     ids: Int[Tensor, "B T"]
-    """Of the clean prompts."""
+    """The token ids of the clean prompts."""
     ablated: Outputs
     clean: Float[Tensor, "B V"] | None = None
-    """The model's own logits, where the loss compares with them."""
+    """The model's logits for the clean prompts; None unless the loss compares with them."""
 
 
 def bytes_of_prompt(graph: Graph, length: int, itemsize: int) -> int:
-    """Return about what one prompt takes: differences of all sources, one stage's gradients, and the recorded pass."""
+    """Return about how many bytes one prompt of a length takes, with gradients and the outputs of all sources."""
     operators = [stage.operator for stage in graph.stages if stage.operator is not None]
     width = operators[0].hidden
     widest = max(s.destinations.stop - s.destinations.start for s in graph.stages)
@@ -42,9 +42,9 @@ def bytes_of_prompt(graph: Graph, length: int, itemsize: int) -> int:
 
 
 def in_batches(graph: Graph, prompts: Sequence[PromptPair], memory: int, itemsize: int) -> Iterator[list[PromptPair]]:
-    """Yield prompts of one length together, as many as fit into the memory, and `MOST_TOGETHER` at most.
+    """Yield lists of prompts of one length, as many as fit into the memory, but at most `MOST_TOGETHER`.
 
-    ValueError where not even one does.
+    ValueError where not even one prompt fits.
     """
     for length, group in groupby(sorted(prompts, key=len), key=len):
         same = list(group)
@@ -54,21 +54,21 @@ def in_batches(graph: Graph, prompts: Sequence[PromptPair], memory: int, itemsiz
 
 
 def outputs_on(model: Model, graph: Graph, prompts: Sequence[PromptPair], side: str) -> list[Float[Tensor, "B T _"]]:
-    """Return what every stage gives in an ordinary pass over one side of the pairs."""
+    """Return the output of every stage in an ordinary pass over one side (`clean` or `corrupt`) of the pairs."""
     patch = UniformMask(graph)
     model.patched_logits(ids_of(model, prompts, side), patch)
     return patch.outputs
 
 
 def ids_of(model: Model, prompts: Sequence[PromptPair], side: str) -> Int[Tensor, "B T"]:
-    """Return the token ids of the `clean` or `corrupt` prompts of pairs of one length."""
+    """Return the token ids of one side (`clean` or `corrupt`) of pairs of one length."""
     return torch.stack([getattr(prompt, side) for prompt in prompts]).to(model.device)
 
 
 def mean_outputs(
     model: Model, graph: Graph, parts: Sequence[Sequence[PromptPair]], setting: Setting
 ) -> list[Float[Tensor, "1 _ _"]]:
-    """Return means over prompts, and by the ablations of `OVER_TOKENS` over their positions too."""
+    """Return the mean of every stage's output over prompts, for the ablations in `OVER_TOKENS` also over positions."""
     over_tokens = setting.ablation in OVER_TOKENS
     sides = ("clean", "corrupt") if setting.side == "both" else (setting.side,)
     sums: list[Any] = [0] * len(graph.stages)
@@ -82,7 +82,7 @@ def mean_outputs(
 
 
 def given_batches(prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
-    """Return the prompts that are ablated alike: those of each given batch, or all."""
+    """Return the groups of prompts whose ablations share their means: each given batch, or all prompts."""
     by_name: dict[str | None, list[PromptPair]] = {}
     for prompt in prompts:
         by_name.setdefault(group_of(prompt, setting), []).append(prompt)
@@ -90,12 +90,15 @@ def given_batches(prompts: Sequence[PromptPair], setting: Setting) -> list[list[
 
 
 def group_of(prompt: PromptPair, setting: Setting) -> str | None:
-    """Return the given batch over which a prompt's means are, None for all prompts."""
+    """Return the given batch over which a prompt's means are taken; None for means over all prompts."""
     return prompt.batch if setting.ablation in PER_BATCH else None
 
 
 def parts_of(model: Model, prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
-    """Return the prompts that are computed together. ValueError as in `Setting.check`, and for too little memory."""
+    """Return the lists of prompts that are computed together.
+
+    ValueError for prompts that do not fit the setting, and for too little memory.
+    """
     setting.check(prompts)
     graph, itemsize = graph_of(model), model.dtype.itemsize
     groups = given_batches(prompts, setting)
@@ -104,15 +107,15 @@ def parts_of(model: Model, prompts: Sequence[PromptPair], setting: Setting) -> l
 
 @dataclass(frozen=True, eq=False)
 class Ablations:
-    """What the sources of prompts are replaced by: for means, what they are over is computed once for all parts."""
+    """The outputs that replace those of ablated sources; means over prompts are computed once for all batches."""
 
     prompts: Sequence[PromptPair]
     setting: Setting
     means: dict[str | None, Outputs] = field(default_factory=dict)
-    """By the given batch, as far as they are known."""
+    """The means computed so far, by the given batch that they are over; None stands for all prompts."""
 
     def batch(self, model: Model, graph: Graph, part: Sequence[PromptPair]) -> Batch:
-        """Return prompts that are computed together, with the ablated outputs that belong to them."""
+        """Return the batch of some prompts, with their ablated outputs."""
         setting = self.setting
         ids = ids_of(model, part, "clean")
         clean = model.patched_logits(ids, UniformMask(graph)) if setting.answer_function == "kl" else None
@@ -120,7 +123,7 @@ class Ablations:
         return Batch(part, ids, ablated_outputs(model, graph, part, setting, means), clean)
 
     def means_of(self, model: Model, graph: Graph, name: str | None) -> Outputs:
-        """Return the means over a given batch, or over all prompts."""
+        """Return the means over the given batch of a name, or over all prompts for None."""
         if name not in self.means:
             own = [prompt for prompt in self.prompts if group_of(prompt, self.setting) == name]
             parts = list(in_batches(graph, own, self.setting.memory, model.dtype.itemsize))
@@ -128,7 +131,7 @@ class Ablations:
         return self.means[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process is sent: means are of the model of one process."""
+        """Return the state that another process gets, without the means, which it computes itself."""
         return {"prompts": self.prompts, "setting": self.setting, "means": {}}
 
 
@@ -138,7 +141,7 @@ def prompts_work(
     computed: tuple[str, ...],
     summary: Summary,
 ) -> Work[PromptPair]:
-    """Return prompts, those together that `parts_of` puts together, as what a table is computed from."""
+    """Return the computation of a table from prompts, in the batches that `parts_of` has made."""
     prompts = [prompt for part in parts for prompt in part]
     plan = [item_of(place_of(prompt, number), len(prompt)) for number, prompt in enumerate(prompts)]
     ends = [0, *accumulate(map(len, parts))]
@@ -148,7 +151,7 @@ def prompts_work(
 def ablated_outputs(
     model: Model, graph: Graph, part: Sequence[PromptPair], setting: Setting, means: Outputs | None
 ) -> Outputs:
-    """Return what takes the place of every stage's outputs for prompts of one length, shapes (B, T, width)."""
+    """Return the ablated output of every stage for prompts of one length, of shape (B, T, width)."""
     if means is not None:
         return [mean.expand(len(part), len(part[0]), -1) for mean in means]
     outputs = outputs_on(model, graph, part, setting.side)

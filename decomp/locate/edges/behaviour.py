@@ -1,4 +1,4 @@
-"""The behaviour that edges are scored for, one number a prompt from its last logits, and how it is ablated."""
+"""The behaviour that edges are scored for: one loss a prompt, computed from its last logits, and the ablation."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,28 +20,31 @@ GRAD_FUNCTIONS: dict[str, Callable[[Float[Tensor, "B V"]], Float[Tensor, "B V"]]
     "logprob_nats": lambda logits: logits.log_softmax(-1),
     "logit_exp": lambda logits: (logits - logits.logsumexp(-1, keepdim=True).detach()).exp(),
 }
-"""What counts of each token, by name. `logprob` is in bits, `logprob_nats` in nats as in auto-circuit; `logit_exp` is
-the probability with its normaliser held fixed when derivatives are taken."""
+"""The value of each token of the vocabulary that a loss is computed from, by name.
+
+`logprob` is in bits, `logprob_nats` in nats as in auto-circuit; `logit_exp` is the probability with a normaliser that
+is constant under differentiation.
+"""
 
 
 def average_value(values: Float[Tensor, " V"], prompt: PromptPair) -> Float[Tensor, ""]:
-    """Return the mean value of the answers."""
+    """Return the mean value of the right answers."""
     return values[prompt.answers].mean()
 
 
 def average_difference(values: Float[Tensor, " V"], prompt: PromptPair) -> Float[Tensor, ""]:
-    """Return the mean value of the answers less that of the wrong answers."""
+    """Return the mean value of the right answers minus that of the wrong answers."""
     return values[prompt.answers].mean() - values[prompt.wrong_answers].mean()
 
 
 def mean_squared_error(values: Float[Tensor, " V"], prompt: PromptPair) -> Float[Tensor, ""]:
-    """Return the mean squared error against 1 shared by the answers and 0 for all other tokens."""
+    """Return the mean squared error of the values against 1 / n for each of the n right answers, 0 for other tokens."""
     wanted = torch.zeros_like(values).index_fill(0, prompt.answers, 1 / len(prompt.answers))
     return (values - wanted).square().mean()
 
 
 def divergence(logits: Float[Tensor, "B V"], clean: Float[Tensor, "B V"]) -> Float[Tensor, " B"]:
-    """Return KL(clean ‖ these), the divergence of predictions from the clean ones, in bits."""
+    """Return the Kullback–Leibler divergence KL(clean ‖ these) of predictions from the clean ones, in bits."""
     wanted = clean.log_softmax(-1)
     return (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1) / math.log(2)
 
@@ -51,7 +54,7 @@ ANSWER_FUNCTIONS: dict[str, Callable[[Float[Tensor, " V"], PromptPair], Float[Te
     "avg_val": lambda values, prompt: -average_value(values, prompt),
     "mse": mean_squared_error,
 }
-"""The loss L of one prompt, by name: lower is better, so ablating what the answer rests on raises it."""
+"""The loss L of one prompt, by name; it is lower for better answers, so that ablating what they rest on raises it."""
 
 LOSSES = {
     "avg_diff": "L = -(mean {0} of answers - mean {0} of wrong answers)",
@@ -59,19 +62,22 @@ LOSSES = {
     "mse": "L = mean over the vocabulary of ({0} - 1 shared by the answers)^2",
     "kl": "L = KL(clean prediction || prediction), bits",
 }
-"""The same in words, for outputs; and `kl`, which looks at the whole prediction."""
+"""The losses in words, for outputs of commands; `kl` compares whole predictions instead of answers."""
 
 
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """Return what has this name. ValueError, with the known ones, for an unknown name."""
+    """Return the entry of a name. ValueError, which names the `kind` and the known names, for an unknown one."""
     if name not in known:
         raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
     return known[name]
 
 
 Ablation = Literal["resample", "zero", "mean", "token_mean", "batch_mean", "batch_token_mean"]
-"""What takes the place of a source's output: that on the other prompt of the pair; zero; its mean over all prompts, at
-each position (`mean`) or over positions too (`token_mean`); the same over the prompts of a given batch."""
+"""The output that an ablated source has instead of its own.
+
+That on the other prompt of the pair; zero; its mean over all prompts, at each position (`mean`) or over positions, too
+(`token_mean`); or such means over the prompts of a given batch.
+"""
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 MEANS = ("mean", "token_mean", "batch_mean", "batch_token_mean")
 OVER_TOKENS = ("token_mean", "batch_token_mean")
@@ -82,18 +88,18 @@ SIDES: tuple[str, ...] = get_args(Side)
 
 @dataclass(frozen=True)
 class Setting:
-    """Which behaviour is looked at, and what sources' outputs are replaced by."""
+    """The behaviour that edges are scored for, and the ablation of their sources."""
 
     grad_function: str = "logit"
     answer_function: str = "avg_diff"
     ablation: Ablation = "resample"
     side: Side = "corrupt"
-    """The prompts that ablations come from; `both`: means over clean and corrupt ones."""
+    """The side of the pairs that ablated outputs are computed on; `both` for means over clean and corrupt prompts."""
     memory: int = 2**30
-    """Bytes for all that is held beside the model."""
+    """The bytes of memory for all that is held beside the model."""
 
     def check(self, prompts: Sequence[PromptPair] = ()) -> None:
-        """Raise ValueError for unknown names, and for prompts that don't fit them."""
+        """Raise ValueError for unknown names of functions and ablations, and for prompts that do not fit them."""
         find("grad function", self.grad_function, GRAD_FUNCTIONS)
         find("answer function", self.answer_function, LOSSES)
         find("ablation", self.ablation, dict.fromkeys(ABLATIONS))
@@ -109,7 +115,7 @@ class Setting:
         self.check_lengths(prompts)
 
     def check_prompt(self, place: str, prompt: PromptPair) -> None:
-        """Raise ValueError for a prompt that the behaviour is not defined for, or can't be ablated."""
+        """Raise ValueError for a prompt for which the behaviour or the ablation is not defined."""
         if self.answer_function == "avg_diff" and len(prompt.wrong_answers) == 0:
             raise ValueError(f"{place} has no wrong answers, which avg_diff needs: use avg_val")
         if self.ablation == "resample" and torch.equal(prompt.clean, prompt.corrupt):
@@ -118,7 +124,7 @@ class Setting:
             raise ValueError(f"{place} is of no given batch, which {self.ablation} needs: give --batch-by (batch_by)")
 
     def check_lengths(self, prompts: Sequence[PromptPair]) -> None:
-        """Raise ValueError where means at each position would be over prompts of different lengths."""
+        """Raise ValueError for means at each position over prompts of different lengths."""
         if self.ablation not in ("mean", "batch_mean"):
             return
         for batch in {prompt.batch if self.ablation in PER_BATCH else None for prompt in prompts}:
@@ -133,7 +139,7 @@ class Setting:
     def losses(
         self, logits: Float[Tensor, "B V"], prompts: Sequence[PromptPair], clean: Float[Tensor, "B V"] | None
     ) -> Float[Tensor, " B"]:
-        """Return L of each prompt; `clean` are the model's own logits, which `kl` needs."""
+        """Return the loss L of each prompt; `clean` are the model's own logits, which `kl` needs."""
         if self.answer_function == "kl":
             assert clean is not None
             return divergence(logits, clean)

@@ -1,4 +1,4 @@
-"""Whether edges carry a behaviour: the best ones kept, all others ablated (Hanna et al. 2024)."""
+"""Checking whether edges carry a behaviour: the best are kept, all others ablated (Hanna et al. 2024)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -26,28 +26,31 @@ from decomp.tables.work import Work
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of a behaviour with some edges of a ranking (`score`, or `random` with its number)."""
+    """A row of the check: the part of a behaviour that remains with only some edges of a ranking kept.
+
+    The ranking is that by `score`, or a random one, called `random` with its number.
+    """
 
     ranking: str
     edges: int
-    """Asked for."""
+    """The number of edges to keep that was asked for."""
     kept: int
-    """Fewer where dead ends were pruned."""
+    """The number of edges kept, which is smaller where dead ends were pruned."""
     loss: float
     remaining: float
-    """(L(all ablated) − L) / (L(all ablated) − L(clean)): 1 where the kept edges carry all of the behaviour."""
+    """(L(all ablated) − L) / (L(all ablated) − L(clean)), which is 1 where the kept edges carry the whole behaviour."""
 
 
 COLUMNS = ("ranking", "edges", "kept", "loss", "remaining")
 
 
 def default_counts(edges: int) -> list[int]:
-    """Return 1, 2, 5, 10, 20, 50, … below the number of edges."""
+    """Return the default numbers of edges to keep: 1, 2, 5, 10, 20, 50, … below the number of all edges."""
     return [m * 10**power for power in range(len(str(edges))) for m in (1, 2, 5) if m * 10**power < edges]
 
 
 def check_counts(counts: Sequence[int], edges: int) -> None:
-    """Raise ValueError for a number of edges that the model does not have, or one given twice."""
+    """Raise ValueError for a number of edges larger than that of the model, and for one that is given twice."""
     check_once("--keep", counts)
     for count in counts:
         if not 0 <= count <= edges:
@@ -55,14 +58,14 @@ def check_counts(counts: Sequence[int], edges: int) -> None:
 
 
 def rankings(graph: Graph, scores: Float[Tensor, "U V"], random: int, seed: int) -> dict[str, Int[Tensor, "edges 2"]]:
-    """Return the edges by absolute score, and in `random` orders to compare with, by name."""
+    """Return rankings of the edges by name: by absolute score, and `random` random ones to compare with."""
     best, generator = ranked(graph, scores), torch.Generator().manual_seed(seed)
     shuffled = {f"random {i}": best[torch.randperm(len(best), generator=generator)] for i in range(random)}
     return {"score": best, **shuffled}
 
 
 def masks_but(graph: Graph, kept: Int[Tensor, "edges 2"], like: Tensor) -> Float[Tensor, "U V"]:
-    """Return 1 for every edge, 0 for those kept."""
+    """Return a mask that is 1 (ablated) for every edge but those kept."""
     masks = graph.edges().to(like)
     masks[kept[:, 0], kept[:, 1]] = 0
     return masks
@@ -78,11 +81,12 @@ def check_edges(
     circuit: str = "top",
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Kept]:
-    """Return the mean L over prompts with some edges of each ranking kept, all others ablated.
+    """Return the mean loss over prompts with some edges of each ranking kept, all others ablated.
 
-    `orders` are rankings of all edges by name, `counts` how many are kept, `circuit` which ones (`find_circuit`).
-    `advance` is called with the prompts done. ValueError for counts that there are not, a behaviour that ablating
-    everything does not change, and as in `Setting.check`.
+    `orders` are rankings of all edges by name, `counts` the numbers of edges to keep, and `circuit` the way in which
+    they are chosen (a name in `CIRCUITS`). `advance` is called with the number of prompts done. ValueError for numbers
+    of edges that the model does not have, for a behaviour that ablating every edge does not change, and for a setting
+    that is not valid or does not fit the prompts.
     """
     work, total = check_work(model, graph, prompts, orders, counts, setting, circuit)
     total.add(work.blocks(model, lambda batch: advance(len(batch))))
@@ -98,7 +102,7 @@ def check_work(
     setting: Setting,
     circuit: str = "top",
 ) -> tuple[Work[PromptPair], "KeptTotal"]:
-    """Return prompts as what the check is computed from, and what adds it up. ValueError as in `check_edges`."""
+    """Return the computation of the check from prompts, and the table that sums it; errors are as for `check_edges`."""
     every = len(graph.places())
     check_counts(counts, every)
     cases = [("score", 0), ("score", every), *((name, n) for n in sorted(counts) for name in orders)]
@@ -112,16 +116,16 @@ def check_work(
 
 @dataclass(frozen=True, eq=False)
 class PromptLosses:
-    """The losses of prompts with some edges kept, all others ablated."""
+    """A function of prompts: their losses with some edges kept and all others ablated, for several cases."""
 
     ablations: Ablations
     setting: Setting
     kept: Sequence[Int[Tensor, "edges 2"]]
-    """Of each case."""
+    """The edges that are kept in each case."""
 
     @torch.no_grad()
     def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
-        """Return the sum of the losses of prompts that are computed together, a row for each case."""
+        """Return the sum of the losses of a batch of prompts, one row for each case."""
         graph, sums = graph_of(model), list[float]()
         batch = self.ablations.batch(model, graph, prompts)
         for edges in self.kept:
@@ -133,7 +137,7 @@ class PromptLosses:
 
 
 class KeptTotal:
-    """The table of a check: the mean loss over all prompts of each case, and what remains of the behaviour."""
+    """The table of a check: for each case the mean loss over all prompts, and how much of the behaviour remains."""
 
     COMPUTED = ("case", "loss")
     columns = COLUMNS
@@ -143,13 +147,13 @@ class KeptTotal:
         self.sums = np.zeros(len(kept))
 
     def add(self, blocks: Iterable[Block]) -> None:
-        """Add up, in the order in which they come."""
+        """Add up the losses of all batches, in the order in which these come."""
         self.sums[:] = 0
         for block in blocks:
             np.add.at(self.sums, numbers(block["case"]), numbers(block["loss"]))
 
     def result(self) -> list[Kept]:
-        """Return the rows. ValueError for a behaviour that ablating everything does not change."""
+        """Return the rows of the table. ValueError for a behaviour that ablating every edge does not change."""
         mean = dict(zip(self.kept, (self.sums / self.prompts).tolist(), strict=True))
         none, clean = mean["score", 0], mean["score", self.edges]
         if clean == none:
@@ -160,15 +164,15 @@ class KeptTotal:
         ]
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield one row per ranking and number of edges."""
+        """Yield the table made of all batches: one row for each ranking and number of edges."""
         self.add(blocks)
         yield block_of(self.columns, map(astuple, self.result()))
 
 
 def check_made(path: Path, model: Model, setting: Setting, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with every difference, for a table of edges of another model, other BOS, other ablation.
+    """Raise ValueError, with all differences, where a table of edges was made with another model or other options.
 
-    `options` are `bos` and `batch_by`, of which the second counts for means over given batches alone.
+    These are the ablation, and `options`: `bos`, and `batch_by`, which matters only for means over given batches.
     """
     own = {name: value for name, value in options.items() if name != "batch_by" or setting.ablation in PER_BATCH}
     check_fits(path, "edges score", model, {**own, "ablation": setting.ablation, "side": setting.side})

@@ -1,4 +1,4 @@
-"""Circuits: which edges of a ranking are kept, and which of them lie on a way from the embedding to the logits."""
+"""Circuits: the edges of a ranking that are kept, pruned to those on a path from the embedding to the logits."""
 
 import heapq
 from collections.abc import Callable
@@ -14,19 +14,19 @@ FIRST, LAST = "embedding", "logits"
 
 
 def take_top(graph: Graph, order: Int[Tensor, "edges 2"], count: int) -> Int[Tensor, "kept 2"]:
-    """Return the first edges of a ranking, connected or not."""
+    """Return the first `count` edges of a ranking, whether they are connected or not."""
     return order[:count]
 
 
 def take_connected(graph: Graph, order: Int[Tensor, "edges 2"], count: int) -> Int[Tensor, "kept 2"]:
-    """Return the first edges of a ranking without dead ends (EAP-IG's `apply_topn`)."""
+    """Return the first `count` edges of a ranking, without dead ends (EAP-IG's `apply_topn`)."""
     return prune(graph, order[:count])
 
 
 def take_greedily(graph: Graph, order: Int[Tensor, "edges 2"], count: int) -> Int[Tensor, "kept 2"]:
-    """Return edges taken from the logits backward, always the best that leads to what was taken, without dead ends.
+    """Return `count` edges taken one by one, always the best that leads to the logits or an edge taken before.
 
-    That is EAP-IG's `apply_greedy` (Hanna et al. 2024, after Dijkstra).
+    Dead ends are pruned. It is EAP-IG's `apply_greedy` (Hanna et al. 2024, after Dijkstra).
     """
     into: dict[str, list[int]] = {}
     for rank, destination in enumerate(order[:, 1].tolist()):
@@ -42,7 +42,7 @@ def take_greedily(graph: Graph, order: Int[Tensor, "edges 2"], count: int) -> In
 
 
 def prune(graph: Graph, edges: Int[Tensor, "some 2"]) -> Int[Tensor, "kept 2"]:
-    """Return the edges that lie on a way from the embedding to the logits, in the same order."""
+    """Return the edges that lie on a path of edges from the embedding to the logits, in the same order."""
     sources = [graph.sources[u] for u in edges[:, 0]]
     nodes = [graph.destinations[v][0] for v in edges[:, 1]]
     alive = torch.ones(len(edges), dtype=torch.bool)
@@ -56,7 +56,7 @@ def prune(graph: Graph, edges: Int[Tensor, "some 2"]) -> Int[Tensor, "kept 2"]:
 
 
 def on_way(names: list[str], known: set[str]) -> Bool[Tensor, " names"]:
-    """Return which names are among the known ones."""
+    """Return for each name whether it is among the known ones."""
     return torch.tensor([name in known for name in names], dtype=torch.bool)
 
 
@@ -65,9 +65,9 @@ CIRCUITS: dict[str, Callable[[Graph, Int[Tensor, "edges 2"], int], Int[Tensor, "
     "connected": take_connected,
     "greedy": take_greedily,
 }
-"""By name, from graph, ranking and how many edges to take."""
+"""The ways to choose a circuit, by name: functions of the graph, a ranking, and the number of edges to take."""
 
 
 def find_circuit(graph: Graph, order: Int[Tensor, "edges 2"], count: int, circuit: str) -> Int[Tensor, "kept 2"]:
-    """Return the edges of a circuit, (source, destination), as `CIRCUITS` has them. ValueError for an unknown name."""
+    """Return the edges (source, destination) of a circuit, by its name in `CIRCUITS`. ValueError for an unknown one."""
     return find("circuit", circuit, CIRCUITS)(graph, order, count)

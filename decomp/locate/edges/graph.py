@@ -1,4 +1,4 @@
-"""The computation graph: what every head, MLP and the logits read from everything before them.
+"""The computation graph: edges from every head and MLP to all later heads, MLPs and logits that read it.
 
 A destination's input is a sum of sources' outputs and constants (output-projection biases), since the residual
 stream is. Where a norm follows the residual sum (post-LayerNorm), the sum starts anew with the norm's output:
@@ -19,28 +19,28 @@ from decomp.core.network import Stage as NetworkStage
 ATTENTION_INPUTS = ("query", "key", "value")
 Operator = Attention | MLP | Mixture
 Inputs = Sequence[tuple[str, Sequence[str]]]
-"""The name of each input of a stage, and the units that have one."""
+"""The inputs of a stage by name, each with the names of the units (heads, or one MLP) that have one."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Destinations that read one residual stream, and the sources that come of them."""
+    """A step of the graph: destinations that read one residual stream, and the sources whose outputs they make."""
 
     operator: Operator | None
-    """None: a norm after the residual sum, or the logits."""
+    """The attention or MLP; None for a norm after the residual sum, and for the logits."""
     norm: Norm | None
-    """The destinations' own, which their inputs go through."""
+    """The norm that the destinations' inputs go through first; None where there is none."""
     destinations: slice
-    """Of attention: queries of every head, then keys, then values."""
+    """The numbers of the destinations; those of attention are queries of all heads, then keys, then values."""
     upstream: slice
-    """The sources that they read."""
+    """The numbers of the sources that the destinations read."""
     sources: slice
     projections: tuple[Affine, ...] = ()
-    """Of attention: the maps to queries, keys and values."""
+    """The maps of an attention to queries, keys and values; empty for other stages."""
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Return how many queries, keys and values an attention has; nothing for other stages."""
+        """Return the numbers of heads of an attention's queries, keys and values; empty for other stages."""
         if not isinstance(self.operator, Attention):
             return ()
         return self.operator.heads, self.operator.kv_heads, self.operator.kv_heads
@@ -48,15 +48,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Graph:
-    """Sources and destinations by name, in network order; a destination is a node and which of its inputs."""
+    """The computation graph: sources and destinations by name, in network order.
+
+    A destination is a node together with the name of one of its inputs.
+    """
 
     sources: tuple[str, ...]
     destinations: tuple[tuple[str, str], ...]
     stages: tuple[Stage, ...]
-    """In the order of the forward pass; the logits are the last."""
+    """The stages in the order of the forward pass; the logits are the last."""
 
     def edges(self) -> Bool[Tensor, "U V"]:
-        """Return which sources each destination reads."""
+        """Return a matrix of source × destination that is True where there is an edge."""
         edges = torch.zeros(len(self.sources), len(self.destinations), dtype=torch.bool)
         for stage in self.stages:
             edges[stage.upstream, stage.destinations] = True
@@ -68,22 +71,22 @@ class Graph:
 
 
 class Growing:
-    """A graph as far as the network has been followed."""
+    """A graph under construction, which follows the network block by block."""
 
     def __init__(self, projections: Iterable[tuple[Affine, ...]]) -> None:
         self.projections = iter(projections)
         self.sources, self.destinations, self.stages = ["embedding"], list[tuple[str, str]](), list[Stage]()
         self.first = 0
-        """The first source of the residual stream: the last norm that follows a sum, where there is one."""
+        """The number of the residual stream's first source: the embedding, or the last norm that follows a sum."""
 
     def stream(self) -> slice:
-        """Return the sources that the residual stream is the sum of."""
+        """Return the numbers of the sources whose sum the residual stream is."""
         return slice(self.first, len(self.sources))
 
     def add(
         self, operator: Operator | None, norm: Norm | None, inputs: Inputs, gives: Sequence[str], upstream: slice
     ) -> None:
-        """Add a stage with the units of each of its inputs, and the sources that come of it."""
+        """Add a stage with the units of each of its inputs, and the names of the sources whose outputs it makes."""
         begin, origin = len(self.destinations), len(self.sources)
         self.destinations.extend((unit, name) for name, units in inputs for unit in units)
         self.sources.extend(gives)
@@ -110,7 +113,7 @@ class Growing:
         return f"a{layer}"
 
     def add_stage(self, layer: int, stage: NetworkStage) -> None:
-        """Add the branches that read one stream, and the norm that follows their sum."""
+        """Add the branches of one stage of the network, and the norm that follows their sum."""
         upstream = self.stream()
         *_, last = [self.add_branch(layer, branch, upstream) for branch in stage.branches]
         if stage.norm is not None:
@@ -120,11 +123,11 @@ class Growing:
 
 
 def graph_of(model: Model) -> Graph:
-    """Return the computation graph of a decomposed model.
+    """Return the computation graph of a model.
 
-    Nodes are called `embedding`, `a0.h3` (head 3 of layer 0), `m0` (its MLP), `logits`; norms that are nodes
-    `a0.norm`, `m0.norm`; keys and values that heads share carry the number of the shared head. ValueError for
-    norms after a sublayer, which mix its heads before they are added to the residual stream.
+    Nodes are called `embedding`, `a0.h3` (head 3 of layer 0), `m0` (the MLP of layer 0), `logits`, and for norms that
+    are nodes `a0.norm`, `m0.norm`. Keys and values that heads share carry the number of the shared head. ValueError
+    for a norm after a sublayer, since it mixes heads before they are added to the residual stream.
     """
     network, growing = model.network(), Growing(model.attention_projections())
     for layer, block in enumerate(network.blocks):
@@ -135,12 +138,14 @@ def graph_of(model: Model) -> Graph:
 
 
 Outputs = Sequence[Float[Tensor, "B T _"]]
-"""What a forward pass gives: the embedding, then of every stage but the logits the mixed values of all heads
-(before the output projection) or the output of the MLP or norm."""
+"""The outputs of one forward pass: the embedding, then that of every stage but the logits.
+
+The output of an attention is the mixed values of all heads, before the output projection.
+"""
 
 
 def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor, "units B T D"]:
-    """Return what each source of a stage adds to the residual stream, without the output projection's bias."""
+    """Return the vector that each source of a stage adds to the residual stream, the output projection's bias aside."""
     if not isinstance(stage.operator, Attention):
         return output[None]
     split, weight = (stage.operator.heads, -1), stage.operator.output.weight
@@ -148,13 +153,13 @@ def source_vectors(stage: Stage, output: Float[Tensor, "B T _"]) -> Float[Tensor
 
 
 def vectors(graph: Graph, outputs: Outputs) -> Float[Tensor, "U B T D"]:
-    """Return the output of every source."""
+    """Return the vector that every source adds to the residual stream."""
     stages = zip(graph.stages, outputs[1:], strict=False)
     return torch.cat([outputs[0][None], *(source_vectors(stage, output) for stage, output in stages)])
 
 
 def streams(graph: Graph, outputs: Outputs) -> list[Float[Tensor, "B T D"]]:
-    """Return the residual stream that every stage would read if the sources gave these outputs."""
+    """Return the residual stream that every stage would read if the sources had these outputs."""
     stream, result = outputs[0], list[Tensor]()
     pending, read = stream, None
     for stage, output in zip(graph.stages, [*outputs[1:], None], strict=True):

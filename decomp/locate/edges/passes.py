@@ -15,9 +15,9 @@ from decomp.locate.edges.graph import Graph, Outputs, source_vectors
 
 
 class UniformMask:
-    """A patch with one mask value for all edges: each input goes that far towards the ablated residual stream.
+    """An intervention with one mask value for all edges, which moves inputs that far to the ablated residual stream.
 
-    It keeps the sources' outputs, and what gradients of all destinations' inputs can be had from.
+    It keeps the sources' outputs, and all that gradients with respect to the destinations' inputs need.
     """
 
     def __init__(
@@ -27,13 +27,13 @@ class UniformMask:
         ablated: Sequence[Float[Tensor, "B T D"]] = (),
         replaced: tuple[int, Float[Tensor, "B T _"]] | None = None,
     ) -> None:
-        """Take the residual stream of every stage (`ablated`), towards which inputs move.
+        """Prepare the intervention; `ablated` is the residual stream of every stage towards which inputs move.
 
-        `replaced`: what takes the place of one of the `outputs` for all that reads it, and which one.
+        `replaced` gives the number of one stage's output, and the value that replaces it for all stages that read it.
         """
         self.graph, self.mask, self.ablated, self.replaced = graph, mask, ablated, replaced
         self.shift: Float[Tensor, "B T D"] | None = None
-        """What the replaced output changes in the residual stream."""
+        """The change of the residual stream by the replaced output; None before that stage."""
         self.outputs: list[Float[Tensor, "B T _"]] = []
         self.inputs: dict[int, Float[Tensor, "B T D"]] = {}
         self.projections: dict[tuple[int, int], Float[Tensor, "B T HV"]] = {}
@@ -62,13 +62,13 @@ class UniformMask:
             self.shift = source_vectors(place, self.replaced[1] - value).sum(0)
 
     def reads_replaced(self, stage: int) -> bool:
-        """Return whether a stage reads the sources whose output is replaced."""
+        """Return whether a stage reads a source whose output is replaced."""
         assert self.replaced is not None
         read, given = self.graph.stages[stage].upstream, self.graph.stages[self.replaced[0] - 1].sources
         return read.start <= given.start and given.stop <= read.stop
 
     def gradients(self, loss: Float[Tensor, ""]) -> Iterator[Float[Tensor, "destinations B T D"]]:
-        """Yield ∂loss/∂in_v of the destinations of each stage, from one backward pass."""
+        """Yield ∂loss/∂in_v for the destinations v of each stage, from one backward pass."""
         wanted = [
             [self.projections[number, kind] for kind in range(3)] if stage.heads else [self.inputs[number]]
             for number, stage in enumerate(self.graph.stages)
@@ -87,7 +87,7 @@ class UniformMask:
 def through_projections(
     projections: Sequence[Affine], heads: Sequence[int], gradients: Sequence[Float[Tensor, "B T HV"]]
 ) -> Iterator[Float[Tensor, "H B T D"]]:
-    """Yield gradients with respect to heads' normalised inputs, from those with respect to queries, keys, values."""
+    """Yield gradients with respect to the heads' inputs after the norm, from those of queries, keys and values."""
     for projection, count, gradient in zip(projections, heads, gradients, strict=True):
         weight = projection.weight.unflatten(-1, (count, -1))
         yield torch.einsum("bthv,dhv->hbtd", gradient.unflatten(-1, (count, -1)), weight)
@@ -114,7 +114,7 @@ def through_norm(
 
 
 class EdgeMasks:
-    """A patch with a mask value for every edge (source, destination), for passes without gradients."""
+    """An intervention with a mask value for every edge (source, destination), for passes without gradients."""
 
     def __init__(self, graph: Graph, masks: Float[Tensor, "U V"], ablated: Outputs) -> None:
         self.graph, self.masks, self.ablated = graph, masks, ablated
@@ -133,7 +133,7 @@ class EdgeMasks:
         return self.inputs[0]
 
     def projected(self, stage: int, kind: int, output: Float[Tensor, "B T HV"]) -> Float[Tensor, "B T HV"]:
-        """Return each head's projection of its own input."""
+        """Return the queries, keys or values of all heads, each projected from the head's own masked input."""
         place = self.graph.stages[stage]
         projection = place.projections[kind]
         x = self.inputs.split(place.heads)[kind]

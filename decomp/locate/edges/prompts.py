@@ -1,4 +1,4 @@
-"""Prompt pairs: a clean prompt, a corrupt one of as many tokens, right and wrong answers (auto-circuit's JSON)."""
+"""Reading prompt pairs in auto-circuit's JSON: a clean and a corrupt prompt of one length, right and wrong answers."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,29 +20,29 @@ from decomp.locate.encoding import check_length, encode
 
 @dataclass(frozen=True, eq=False)
 class PromptPair:
-    """A clean prompt and a corrupt one of as many tokens, with the tokens that answer it, rightly and wrongly."""
+    """A clean prompt and a corrupt prompt of as many tokens, with the tokens of right and of wrong answers."""
 
     clean: Int[Tensor, " T"]
     corrupt: Int[Tensor, " T"]
     answers: Int[Tensor, " answers"]
     wrong_answers: Int[Tensor, " wrong"]
     batch: str | None = None
-    """The given batch that it is of, for means over batches."""
+    """The name of the batch that the pair belongs to, for means over given batches; None without batches."""
     place: str = ""
-    """Where it stands, for errors: `prompts.json, prompt 3`."""
+    """The file and number of the pair, for messages of errors: `prompts.json, prompt 3`."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
 
 def tokens_of(prompts: Iterable[PromptPair]) -> Iterator[Int[Tensor, " _"]]:
-    """Yield the tokens of all pairs and their answers."""
+    """Yield the token ids of all pairs, and of their answers."""
     for prompt in prompts:
         yield from (prompt.clean, prompt.corrupt, prompt.answers, prompt.wrong_answers)
 
 
 def place_of(prompt: PromptPair, number: int) -> str:
-    """Return where a prompt stands, by its number in a list where it does not say so itself."""
+    """Return the place of a prompt for messages of errors; its `number` in a list is used where it has none."""
     return prompt.place or f"prompt {number}"
 
 
@@ -54,11 +54,12 @@ def read_prompts(
     batch_by: str | None = None,
     fields: Fields = None,
 ) -> list[PromptPair]:
-    """Read the pairs of `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}` as tokens.
+    """Read prompt pairs, `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}]}`, as token ids.
 
-    `batch_by`: the given batches, as so many prompts in a row (`"16"`) or by a field of the prompts. ValueError,
-    with the prompt's number, for a malformed file, pairs of unequal length, an answer that is not one token or is
-    a wrong one too, prompts longer than the context.
+    `batch_by` puts pairs into batches: so many in a row (`"16"`), or those of the same value in a field of the
+    prompts. `fields` gives the file's name of a field where it differs. ValueError, with the pair's number, for a
+    malformed file, prompts of unequal length, an answer that is not one token or is a wrong one, too, and prompts
+    longer than the model's positions.
     """
     first = [beginning_of_sequence(tokenizer, config)] if bos else []
     pairs = []
@@ -77,12 +78,12 @@ def open_prompts(
     batch_by: str | None = None,
     fields: Fields = None,
 ) -> list[PromptPair]:
-    """Read the pairs of a file as this model's tokens. ValueError as in `read_prompts`."""
+    """Read prompt pairs as token ids of a model; options and errors are those of `read_prompts`."""
     return read_prompts(path, tokenizer, model.config, bos, batch_by, fields)
 
 
 def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) -> str:
-    """Return the given batch of a prompt: its number divided by a size, or the value of a field."""
+    """Return the name of the batch of a prompt: its number divided by a size, or the value of its field."""
     if batch_by.isdecimal():
         if int(batch_by) == 0:
             raise ValueError("a batch has at least 1 prompt, not 0")
@@ -93,7 +94,7 @@ def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) ->
 
 
 def read_items(path: Path, fields: Fields = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each item of a file of prompts, with where it stands. ValueError for a malformed one."""
+    """Yield each item of a file of prompts with its place, for messages of errors. ValueError for a malformed file."""
     try:
         prompts = parse_json(read_text(path), str(path))["prompts"]
     except (KeyError, TypeError) as error:
@@ -109,7 +110,7 @@ def read_items(path: Path, fields: Fields = None) -> Iterator[tuple[str, Mapping
 
 
 def check_item(place: str, item: Any) -> None:
-    """Raise ValueError for an item without the four fields, or with answers that are blank or given twice."""
+    """Raise ValueError for an item without the four fields, and for answers that are blank or given twice."""
     expected = {"clean": str, "corrupt": str, "answers": list, "wrong_answers": list}
     if not isinstance(item, dict):
         raise ValueError(f"{place} must be an object with {', '.join(expected)}, it is {json.dumps(item)[:40]}")
@@ -130,7 +131,7 @@ def check_item(place: str, item: Any) -> None:
 
 
 def tokenise(place: str, item: Mapping[str, Any], tokenizer: Tokenizer, first: Sequence[int]) -> PromptPair:
-    """Return an item as tokens, each prompt after the `first` ones. ValueError as in `read_prompts`."""
+    """Return an item as token ids, with the ids `first` in front of each prompt; errors are those of `read_prompts`."""
 
     def shown(tokens: Sequence[int]) -> str:
         return " ".join(tokenizer.convert_ids_to_tokens(tokens))

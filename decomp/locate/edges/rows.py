@@ -1,4 +1,4 @@
-"""Edges as tables: one row per edge, and back."""
+"""Reading tables of edges, which have one row for each edge, and describing how scores were made."""
 
 import math
 from pathlib import Path
@@ -15,9 +15,10 @@ from decomp.locate.tables import read_rows
 
 
 def read_edges(path: Path, graph: Graph) -> Float[Tensor, "U V"]:
-    """Return the scores of a table of edges, zero for those that it lacks.
+    """Return the scores in a table of edges; zero for edges that it lacks.
 
-    ValueError for unknown nodes, edges that are not there or are twice in the table, scores that are no numbers.
+    ValueError for unknown nodes, for edges that the graph does not have or the table has twice, and for scores that are
+    not finite numbers.
     """
     scores = torch.zeros(len(graph.sources), len(graph.destinations), dtype=torch.float64)
     seen: dict[tuple[int, int], str] = {}
@@ -41,7 +42,7 @@ def read_edges(path: Path, graph: Graph) -> Float[Tensor, "U V"]:
 
 
 def number(place: str, score: Any) -> float:
-    """Return a score. ValueError, with the place, for what is no finite number."""
+    """Return a score as a number. ValueError, with the place, for one that is not a finite number."""
     try:
         value = float(score)
     except (TypeError, ValueError):
@@ -52,12 +53,12 @@ def number(place: str, score: Any) -> float:
 
 
 def example(names: list[str]) -> str:
-    """Return the first names and the last, for an error."""
+    """Return a text with the first few names and the last, for the message of an error."""
     return ", ".join([*names[:3], "…", names[-1]] if len(names) > 4 else names)
 
 
 def summary(result: EdgeScores, request: EdgeRequest) -> dict[str, Any]:
-    """Return how scores were made, their sign, and whether they are complete."""
+    """Return a description of scores for their table: the options, the losses, the sign, and the residual if any."""
     over_prompts = {"batch_means": "sum over batches of means over prompts"}.get(
         request.over_prompts, f"{request.over_prompts} over prompts"
     )

@@ -1,4 +1,4 @@
-"""Scores for every edge of the computation graph (Syed et al. 2023; Hanna et al. 2024)."""
+"""Scoring every edge of the computation graph by gradients (Syed et al. 2023; Hanna et al. 2024)."""
 
 import math
 from collections import Counter
@@ -25,22 +25,22 @@ from decomp.tables.columns import significant
 from decomp.tables.work import Work
 
 COLUMNS = ("source", "destination", "input", "score")
-"""Of the table of edges."""
+"""The columns of the table of edges."""
 Method = Literal["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"]
 METHODS: tuple[str, ...] = get_args(Method)
 QUADRATURE = {"mask_gradient": "riemann", "eap_ig": "right", "eap_ig_activations": "right"}
-"""By method, where gradients are taken by default: at auto-circuit's mask values; at k = 1 … n (Hanna et al. 2024)."""
+"""The default quadrature of each method: auto-circuit's mask values, or k/n for k = 1 … n (Hanna et al. 2024)."""
 OverPrompts = Literal["mean", "sum", "batch_means"]
 OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
 
 
 @dataclass(frozen=True)
 class EdgeRequest(Setting):
-    """How edges are scored.
+    """The options by which edges are scored: the behaviour, and the method that takes its gradients.
 
-    `mask_gradient` takes its gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples` between
-    0 and 1 (`riemann`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated to
-    the clean one; `eap_ig_activations` at every node's output on that way, one layer's node kind at a time;
+    The method `mask_gradient` takes gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples`
+    between 0 and 1 (`riemann`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated
+    to the clean one; `eap_ig_activations` at outputs of nodes on that way, those of one kind in one layer at a time;
     `both_ends` in the passes over the clean and the corrupt prompts.
     """
 
@@ -48,13 +48,13 @@ class EdgeRequest(Setting):
     mask_value: float | None = None
     samples: int | None = None
     quadrature: str | None = None
-    """`QUADRATURE` of the method where it is None."""
+    """The name of the rule for the nodes; None for the method's own, in `QUADRATURE`."""
     over_prompts: OverPrompts = "mean"
-    """Scores are means over prompts, their sum, or the sum over given batches of the means in them."""
+    """The way to combine prompts: their mean, their sum, or the sum over given batches of the means in them."""
     over_samples: Literal["mean", "sum"] = "mean"
 
     def check(self, prompts: Sequence[PromptPair] = ()) -> None:
-        """Raise ValueError for unknown names, and for what does not go together."""
+        """Raise ValueError for unknown names, for options that exclude each other, and for prompts that do not fit."""
         find("method", self.method, dict.fromkeys(METHODS))
         find("reduction over prompts", self.over_prompts, dict.fromkeys(OVER_PROMPTS))
         find("reduction over samples", self.over_samples, {"mean": 0, "sum": 0})
@@ -62,13 +62,13 @@ class EdgeRequest(Setting):
         super().check(prompts)
 
     def check_prompt(self, place: str, prompt: PromptPair) -> None:
-        """Raise ValueError for a prompt that this request is not defined for."""
+        """Raise ValueError for a prompt for which this request is not defined."""
         super().check_prompt(place, prompt)
         if self.over_prompts == "batch_means" and prompt.batch is None:
             raise ValueError(f"{place} is of no given batch, whose means are added up: give --batch-by (batch_by)")
 
     def check_nodes(self) -> None:
-        """Raise ValueError where it is not clear, or makes no sense, where gradients are taken."""
+        """Raise ValueError for options by which the points of gradients are contradictory or make no sense."""
         if self.method == "both_ends":
             if (self.mask_value, self.samples, self.quadrature) != (None, None, None):
                 raise ValueError("both_ends takes its gradients at the clean and corrupt prompts: give no nodes for it")
@@ -89,7 +89,7 @@ class EdgeRequest(Setting):
         self.check_slope()
 
     def check_slope(self) -> None:
-        """Raise ValueError for the divergence from the clean prediction, differentiated there alone: it is flat."""
+        """Raise ValueError for the divergence from the clean prediction with gradients there alone, which are zero."""
         clean = 0.0 if self.method == "mask_gradient" else 1.0
         if self.answer_function == "kl" and all(node == clean for node, _ in self.nodes()):
             raise ValueError(
@@ -98,7 +98,7 @@ class EdgeRequest(Setting):
             )
 
     def nodes(self) -> Nodes:
-        """Return where gradients are taken, with their weights: from 0 to 1, of masks or towards the clean."""
+        """Return the nodes at which gradients are taken, and their weights: mask values, or shares of the way to clean."""
         if self.samples is None:
             assert self.mask_value is not None
             return [(self.mask_value, 1.0)]
@@ -106,38 +106,38 @@ class EdgeRequest(Setting):
         return [(node, 1.0 if self.over_samples == "sum" else weight) for node, weight in nodes]
 
     def weights(self, prompts: Sequence[PromptPair]) -> dict[str | None, float]:
-        """Return what a prompt counts in scores and losses, by `weighed_with`."""
+        """Return the weight of a prompt in scores and losses, by its group (see `weighed_with`)."""
         sizes = Counter(map(self.weighed_with, prompts))
         return {name: 1.0 if self.over_prompts == "sum" else 1 / size for name, size in sizes.items()}
 
     def weighed_with(self, prompt: PromptPair) -> str | None:
-        """Return the given batch whose mean a prompt is in, None for all prompts."""
+        """Return the batch whose mean a prompt is part of; None for all prompts together."""
         return prompt.batch if self.over_prompts == "batch_means" else None
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
-    """∂L/∂m_uv of every edge, over prompts and samples as was asked for; see `behaviour` for L."""
+    """The scores ∂L/∂m_uv of all edges (u, v) with masks m_uv, of the loss L, combined over prompts and samples."""
 
     graph: Graph
     scores: Float[Tensor, "U V"]
-    """(source, destination); zero where there is no edge."""
+    """The score by source and destination; zero where there is no edge."""
     clean_loss: float
     ablated_loss: float
-    """L with every edge ablated."""
+    """The loss L with every edge ablated."""
     complete: bool
-    """Whether the sum over edges approaches the difference of the two."""
+    """Whether the sum over edges approaches the difference of the two losses as samples grow."""
 
     def residual(self) -> float | None:
-        """Return the sum over edges − (L(all ablated) − L(clean)), which shrinks as samples grow.
+        """Return the sum over edges minus L(all ablated) − L(clean), an error that shrinks as samples grow.
 
-        None for methods whose scores do not add up.
+        None for methods whose scores do not add up to that difference.
         """
         return self.scores.sum().item() - (self.ablated_loss - self.clean_loss) if self.complete else None
 
 
 def ranked(graph: Graph, scores: Float[Tensor, "U V"]) -> Int[Tensor, "edges 2"]:
-    """Return (source, destination) of every edge, the largest absolute score first."""
+    """Return all edges as (source, destination), the one with the largest absolute score first."""
     places = graph.places()
     sizes = scores.cpu()[places[:, 0], places[:, 1]].abs()
     return places[sizes.argsort(descending=True, stable=True)]
@@ -145,15 +145,15 @@ def ranked(graph: Graph, scores: Float[Tensor, "U V"]) -> Int[Tensor, "edges 2"]
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward and backward pass of a method, and what its gradients are multiplied with."""
+    """One forward and backward pass of a method, with the differences that its gradients are multiplied with."""
 
     ids: Int[Tensor, "B T"]
     patch: UniformMask
     weight: float
     current: Outputs | None = None
-    """What the difference to the ablated outputs is from; None: the outputs of this very pass."""
+    """The outputs that the difference to the ablated outputs is taken from; None for those of this pass itself."""
     end: float | None = None
-    """0 or 1 where this pass is the clean one, or the one with every edge ablated."""
+    """0 where this pass is the clean one, 1 where every edge is ablated in it, None otherwise."""
 
 
 def score_edges(
@@ -161,9 +161,9 @@ def score_edges(
 ) -> EdgeScores:
     """Score every edge of a model's computation graph on pairs of prompts.
 
-    `mask_gradient` at mask 0 is edge attribution patching (Syed et al. 2023), `eap_ig` is Hanna et al. 2024.
-    `advance` is called with the number of prompts done. ValueError as in `EdgeRequest.check`, for too little
-    memory, scores that are not finite, and where every score is zero.
+    The method `mask_gradient` at mask value 0 is edge attribution patching (Syed et al. 2023), `eap_ig` that of Hanna
+    et al. 2024. `advance` is called with the number of prompts done. ValueError for a request that is not valid or
+    does not fit the prompts, for too little memory, for scores that are not finite, and where every score is zero.
 
         prompts = read_prompts(Path("data/pronouns.json"), tokenizer, model.config)
         result = score_edges(model, prompts, EdgeRequest(mask_value=0.0))
@@ -176,7 +176,7 @@ def score_edges(
 def edges_work(
     model: Model, prompts: Sequence[PromptPair], request: EdgeRequest
 ) -> tuple[Work[PromptPair], "EdgeTotal"]:
-    """Return prompts as what scores of edges are made of, and what adds these up. ValueErrors as in `score_edges`."""
+    """Return the computation of scores from prompts, and the table that sums them; errors are as for `score_edges`."""
     parts = parts_of(model, prompts, request)
     ordered = [prompt for part in parts for prompt in part]
     compute = PromptScores(Ablations(ordered, request), request, request.weights(prompts)).block
@@ -187,7 +187,7 @@ def edges_work(
 
 @dataclass(frozen=True, eq=False)
 class PromptScores:
-    """What prompts have in the scores of edges, and in the losses."""
+    """A function of prompts: their parts in the scores of all edges, and in the losses."""
 
     ablations: Ablations
     request: EdgeRequest
@@ -195,7 +195,7 @@ class PromptScores:
 
     @torch.no_grad()
     def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
-        """Return rows of `EdgeTotal.COMPUTED` for prompts that are computed together."""
+        """Return the parts of a batch of prompts in scores and losses, with the columns `EdgeTotal.COMPUTED`."""
         graph = graph_of(model)
         batch, places = self.ablations.batch(model, graph, prompts), graph.places()
         scores, clean, ablated = self.of_batch(model, graph, batch)
@@ -204,7 +204,7 @@ class PromptScores:
         return {"edge": edges, "score": np.concatenate([values, [clean, ablated]])}
 
     def of_batch(self, model: Model, graph: Graph, batch: Batch) -> tuple[Float[Tensor, "U V"], float, float]:
-        """Return the weighted sum of a batch's scores, and of its losses: clean, and with every edge ablated."""
+        """Return the weighted sum of a batch's scores, of its clean losses, and of those with every edge ablated."""
         request, dtype = self.request, torch.promote_types(model.dtype, torch.float32)
         scores = torch.zeros(len(graph.sources), len(graph.destinations), device=model.device, dtype=dtype)
         weights = [self.weights[request.weighed_with(prompt)] for prompt in batch.prompts]
@@ -224,12 +224,12 @@ class PromptScores:
 
 
 class EdgeTotal:
-    """The table of edges: the sum of what all prompts have in each."""
+    """The table of edges: the sum of the parts that all prompts have in each edge's score."""
 
     COMPUTED = ("edge", "score")
-    """The number of an edge among the graph's, or of a loss, and what it has."""
+    """The columns of what prompts give: the number of an edge of the graph (or of a loss), and the part in it."""
     CLEAN, ABLATED = -1, -2
-    """Numbers of the losses: as it is, and with every edge ablated."""
+    """The numbers of the two losses: of the clean prompts, and with every edge ablated."""
     columns = COLUMNS
 
     def __init__(self, graph: Graph, complete: bool, dtype: torch.dtype) -> None:
@@ -238,13 +238,13 @@ class EdgeTotal:
         self.sums = np.zeros(len(self.places) + 2)
 
     def add(self, blocks: Iterable[Block]) -> None:
-        """Add up, in the order in which they come."""
+        """Add up the parts of all batches, in the order in which these come."""
         self.sums[:] = 0
         for block in blocks:
             np.add.at(self.sums, numbers(block["edge"]), numbers(block["score"]))
 
     def result(self) -> EdgeScores:
-        """Return the scores. ValueError for one that is not finite, and where all are zero."""
+        """Return the scores of all edges. ValueError for one that is not finite, and where all are zero."""
         graph = self.graph
         scores = torch.zeros(len(graph.sources), len(graph.destinations), dtype=self.dtype)
         scores[self.places[:, 0], self.places[:, 1]] = torch.from_numpy(self.sums[:-2]).to(self.dtype)
@@ -252,20 +252,20 @@ class EdgeTotal:
         return EdgeScores(graph, scores, float(self.sums[self.CLEAN]), float(self.sums[self.ABLATED]), self.complete)
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield one row per edge."""
+        """Yield the table made of all batches: one row for each edge."""
         self.add(blocks)
         yield block_of(self.columns, edge_rows(self.result(), self.places))
 
 
 def edge_rows(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> Iterator[Row]:
-    """Yield one row per (source, destination); `input`: query, key or value of a head, else `input`."""
+    """Yield one row for each of the edges; its `input` is query, key or value of a head, and for others `input`."""
     scores = significant(result.scores.cpu()[edges[:, 0], edges[:, 1]])
     for (u, v), score in zip(edges.tolist(), scores, strict=True):
         yield result.graph.sources[u], *result.graph.destinations[v], score
 
 
 def check_scores(graph: Graph, scores: Float[Tensor, "U V"]) -> None:
-    """Raise ValueError for a score that is not finite, naming its edge, and where all are zero."""
+    """Raise ValueError for a score that is not finite, with its edge, and where all scores are zero."""
 
     def edge(place: tuple[int, ...]) -> str:
         node, name = graph.destinations[place[1]]
@@ -282,21 +282,21 @@ def check_scores(graph: Graph, scores: Float[Tensor, "U V"]) -> None:
 def loss_of(
     model: Model, batch: Batch, one: Pass, request: EdgeRequest, counted: Float[Tensor, " B"]
 ) -> Float[Tensor, ""]:
-    """Return the weighted sum of the prompts' L in one pass. ValueError, with the prompt, where L is not finite."""
+    """Return the weighted sum of the prompts' losses in one pass. ValueError, with the prompt, for one not finite."""
     losses = request.losses(model.patched_logits(one.ids, one.patch), batch.prompts, batch.clean)
     check_finite(losses.detach(), lambda place: f"the loss of {place_of(batch.prompts[place[0]], place[0])}")
     return losses.to(counted.dtype) @ counted
 
 
 def end_pass(graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], end: float) -> Pass:
-    """Return the clean pass (0), or that with every edge ablated (1)."""
+    """Return the clean pass for `end` 0, or the pass with every edge ablated for `end` 1."""
     return Pass(batch.ids, UniformMask(graph, end, ablated), 0.0)
 
 
 def mask_passes(
     model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
-    """Yield the passes of ∂L/∂m_uv at each mask value, all edges ablated that far."""
+    """Yield the passes for ∂L/∂m_uv: one at each mask value, to which all edges are ablated."""
     for mask, weight in request.nodes():
         yield Pass(batch.ids, UniformMask(graph, mask, ablated), weight, end=mask)
 
@@ -304,7 +304,7 @@ def mask_passes(
 def embedding_passes(
     model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
-    """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated embeddings (Hanna et al. 2024)."""
+    """Yield the passes for (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated embeddings (Hanna et al. 2024)."""
     clean = outputs_on(model, graph, batch.prompts, "clean")
     for node, weight in request.nodes():
         patch = UniformMask(graph, replaced=(0, batch.ablated[0].lerp(clean[0], node)))
@@ -314,10 +314,10 @@ def embedding_passes(
 def activation_passes(
     model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
-    """Yield the passes of (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated outputs of one stage at a time.
+    """Yield the passes for (ablated_u − clean_u) · mean ∂L/∂in_v over interpolated outputs of one stage at a time.
 
-    Stages are the embedding, the heads of a layer together, its MLP, a norm that is a node; the mean is over
-    stages and nodes (EAP-IG, `get_scores_ig_activations`).
+    Stages are the embedding, all heads of a layer, its MLP, or a norm that is a node. The mean is over stages and nodes
+    (EAP-IG's `get_scores_ig_activations`).
     """
     clean = outputs_on(model, graph, batch.prompts, "clean")
     for place, (ablation, own) in enumerate(zip(batch.ablated, clean, strict=True)):
@@ -329,9 +329,9 @@ def activation_passes(
 def end_passes(
     model: Model, graph: Graph, batch: Batch, ablated: Sequence[Float[Tensor, "B T D"]], request: EdgeRequest
 ) -> Iterator[Pass]:
-    """Yield the passes of (ablated_u − clean_u) · mean of ∂L/∂in_v on the clean and on the corrupt prompts.
+    """Yield the passes for (ablated_u − clean_u) · mean of ∂L/∂in_v on the clean and on the corrupt prompts.
 
-    That is EAP-IG's `clean-corrupted`; where samples are added up, the two are.
+    It is EAP-IG's `clean-corrupted`. Where samples are added up instead of averaged, so are these two.
     """
     clean, weight = outputs_on(model, graph, batch.prompts, "clean"), 1.0 if request.over_samples == "sum" else 0.5
     yield Pass(batch.ids, UniformMask(graph), weight, clean, 0.0)
@@ -344,7 +344,7 @@ PASSES: dict[str, Callable[..., Iterator[Pass]]] = {
     "eap_ig_activations": activation_passes,
     "both_ends": end_passes,
 }
-"""By method, from model, graph, batch, ablated streams and request."""
+"""The passes of each method, by name: functions of model, graph, batch, ablated streams and request."""
 
 
 def add_scores(
@@ -355,7 +355,7 @@ def add_scores(
     weight: float,
     scores: Float[Tensor, "U V"],
 ) -> None:
-    """Add Σ over prompts, positions and hidden of (ablated_u − current_u) · ∂L/∂in_v, one matrix product a stage."""
+    """Add Σ (ablated_u − current_u) · ∂L/∂in_v over prompts, positions and hidden width to `scores`, in place."""
     differences = vectors(graph, [a - c for a, c in zip(ablated, current, strict=True)]).flatten(1).to(scores.dtype)
     for stage, gradient in zip(graph.stages, gradients, strict=True):
         product = differences[stage.upstream] @ gradient.flatten(1).to(scores.dtype).T

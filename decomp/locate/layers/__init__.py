@@ -1,1 +1,1 @@
-"""Which layers write an answer."""
+"""Layers: the attention and MLP layers whose outputs a prediction rests on."""

@@ -1,4 +1,4 @@
-"""What layers are asked about a fact: its first differing token, or all tokens of its objects; reductions."""
+"""The predictions of a fact that layers are scored for: the first token that differs, or all tokens of its objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,29 +16,32 @@ from decomp.measures.functions import find_function
 MEASURES = ("gradient_x_activation", "direct")
 COMPONENTS = ("mlp", "attention", "residual")
 LINEAR_FUNCTIONS = ("logit", "contrast_logit", "contrast_log2_prob")
-"""Functions that shares of the logits add up to."""
+"""The attributed functions that are linear in the logits, so that shares add up to them."""
 PLAIN = {f"contrast_{name}": name for name in ("logit", "log2_prob", "prob")}
-"""What is added up over the tokens of either object for a difference of the two."""
+"""For each contrastive function, the plain one that is summed over the tokens of either object."""
 REDUCTIONS = ("sum", "absolute", "norm")
 
 
 @dataclass(frozen=True)
 class LayerRequest:
-    """What layers are scored by."""
+    """The options by which layers are scored: measures, attributed function, components, reductions."""
 
     measures: tuple[str, ...] = ("gradient_x_activation",)
     components: tuple[str, ...] = ("mlp",)
     function: str = "contrast_logit"
     multi_token: Literal["first", "sum"] = "first"
-    """Of objects of several tokens: the first that differs, or the sum over all from there (teacher forcing)."""
+    """The treatment of objects of several tokens: the first that differs, or the sum over all from there on.
+
+    The sum is computed by teacher forcing.
+    """
     reduce: Literal["sum", "absolute", "norm"] = "sum"
-    """Gradient ⊙ activation over hidden: its signed sum, that sum's absolute value, or its norm."""
+    """The reduction of gradient ⊙ activation over the hidden width: signed sum, its absolute value, or the norm."""
     norm: Literal["l1", "l2"] = "l2"
     memory: int = 2**30
-    """Bytes for all that is held beside the model."""
+    """The bytes of memory for all that is held beside the model."""
 
     def check(self) -> None:
-        """Raise ValueError for unknown or repeated names, and for what does not go together."""
+        """Raise ValueError for unknown or repeated names, and for options that exclude each other."""
         for what, names, known in (("measure", self.measures, MEASURES), ("component", self.components, COMPONENTS)):
             check_once(f"--{what}", names)
             if unknown := [name for name in names if name not in known]:
@@ -60,12 +63,12 @@ class LayerRequest:
 
     @property
     def function_of_reading(self) -> str:
-        """Return the function of one predicted token."""
+        """Return the name of the attributed function of a single predicted token."""
         return PLAIN.get(self.function, self.function) if self.multi_token == "sum" else self.function
 
 
 def check_linear(function: str) -> None:
-    """Raise ValueError for a function of the logits that shares don't add up to."""
+    """Raise ValueError for an attributed function that is not linear in the logits."""
     if function not in LINEAR_FUNCTIONS:
         raise ValueError(
             f"direct shares add up to a function that is linear in the logits, {function} is not: "
@@ -75,26 +78,26 @@ def check_linear(function: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A text whose last position predicts a token; functions of facts are signed sums over some."""
+    """A text whose last position predicts a token of an object; functions of facts are signed sums over such texts."""
 
     ids: Int[Tensor, " T"]
     token: int
     foil: int
     sign: int = 1
     true: bool = True
-    """Whether what follows the prompt is of the true object."""
+    """Whether the tokens after the prompt are those of the true object."""
     place: str = ""
 
     @property
     def last(self) -> int:
-        """Return the position that predicts."""
+        """Return the last position, which predicts the token."""
         return len(self.ids) - 1
 
 
 def readings_of(fact: Fact, request: LayerRequest) -> list[Reading]:
-    """Return the prompt alone, or with `sum` one text for each token of the objects, after those before it.
+    """Return the texts that a fact's function sums over: the prompt, or with `sum` one for each token of the objects.
 
-    Σ_j f(true_j | prompt, true_<j), less the same of the false object for contrastive functions.
+    That sum is Σ_j f(true_j | prompt, true_<j); for contrastive functions, the same of the false object is subtracted.
     """
     if request.multi_token == "first":
         return [Reading(fact.ids, fact.token, fact.foil, place=fact.place)]
@@ -111,7 +114,7 @@ def readings_of(fact: Fact, request: LayerRequest) -> list[Reading]:
 def combined(
     fact: Fact, readings: Sequence[Reading], parts: Sequence[Float[Tensor, "L _ D"]]
 ) -> Float[Tensor, "L T D"]:
-    """Return the signed sum of what readings give each token: the prompt's, the true object's, the false one's."""
+    """Return the signed sum of the parts over readings, for each token of the prompt, true object and false object."""
     prompt = len(fact.ids)
     rows = [one.sign * part[:, :prompt] for one, part in zip(readings, parts, strict=True)]
     result = [torch.stack(rows).sum(0)]
@@ -126,7 +129,7 @@ def combined(
 
 
 def reduced(products: Float[Tensor, "L T D"], request: LayerRequest) -> Float[Tensor, "L T"]:
-    """Return gradient ⊙ activation reduced over hidden."""
+    """Return gradient ⊙ activation reduced over the hidden width, as the request says."""
     if request.reduce == "norm":
         return products.norm(1 if request.norm == "l1" else 2, -1)
     total = products.sum(-1)
@@ -134,7 +137,7 @@ def reduced(products: Float[Tensor, "L T D"], request: LayerRequest) -> Float[Te
 
 
 def places_of(fact: Fact, request: LayerRequest) -> list[tuple[int, str, str]]:
-    """Return (position, token, role) of each token that `combined` has, position −1 for the beginning of sequence."""
+    """Return position, token and role of each token in the rows of `combined`; the position is −1 for the BOS token."""
     first = -int(fact.has_bos)
     places = [(first + i, token, role) for i, (token, role) in enumerate(zip(fact.tokens, fact.roles, strict=True))]
     if request.multi_token == "first":

@@ -1,4 +1,4 @@
-"""The table of layers: a row per item, component, layer and token; and its means over items by role."""
+"""The rows of the table of layers, by item, component, layer and token, and their means over items by role."""
 
 from array import array
 from collections import defaultdict
@@ -18,26 +18,26 @@ from decomp.tables.intervals import bootstrap_interval
 
 
 class LayerRow(NamedTuple):
-    """What one layer's component has in a fact's answer, at one token."""
+    """A row of the table of layers: the score of one component of one layer at one token, for one fact."""
 
     item: int
-    """Its place in the file, from 0."""
+    """The item's row in its file, counted from 0."""
     measure: str
     component: str
     layer: int | None
-    """None for `embedding` and `bias`."""
+    """The layer's number, from 0; None for `embedding` and `bias`."""
     position: int
-    """In the prompt; −1 for the beginning-of-sequence token."""
+    """The token's position in the prompt; −1 for the beginning-of-sequence token."""
     token: str
     role: str
     function: str
     value: float
-    """Of the function: target_true against target_false."""
+    """The value of the attributed function for the fact, the true object against the false one."""
     score: float
 
 
 class MeanRow(NamedTuple):
-    """A component's mean score over items at the tokens of one role, with a bootstrap interval."""
+    """A row of the table of means: a component's mean score at tokens of one role, with a bootstrap interval."""
 
     measure: str
     component: str
@@ -45,14 +45,14 @@ class MeanRow(NamedTuple):
     role: str
     items: int
     mean: float
-    """Over items; within an item over the tokens of the role."""
+    """The mean over items of each item's mean over its tokens of the role."""
     low: float
     high: float
     seed: int
 
 
 def gradient_rows(item: int, fact: Fact, scores: LayerScores, request: LayerRequest) -> Iterator[LayerRow]:
-    """Yield a fact's rows of gradient × activation: by component, layer, token."""
+    """Yield a fact's rows of gradient × activation, by component, layer and token."""
     (value,) = significant(scores.value[None])
     places = places_of(fact, request)
     for component, by_layer in scores.components.items():
@@ -62,7 +62,7 @@ def gradient_rows(item: int, fact: Fact, scores: LayerScores, request: LayerRequ
 
 
 def direct_rows(item: int, fact: Fact, shares: DirectShares, function: str) -> Iterator[LayerRow]:
-    """Yield a fact's rows of direct shares at the last position: embedding, components by layer, bias."""
+    """Yield a fact's rows of direct shares at the last position: the embedding, components by layer, the bias."""
     place = (fact.last - fact.has_bos, fact.tokens[-1], fact.roles[-1])
     value, embedding, bias = significant(torch.stack([shares.value, shares.embedding, shares.bias]))
     parts: list[tuple[str, int | None, float]] = [("embedding", None, embedding)]
@@ -73,19 +73,19 @@ def direct_rows(item: int, fact: Fact, shares: DirectShares, function: str) -> I
 
 
 class Means:
-    """Means over items by measure, component, layer and role, of which only one number an item is kept.
+    """A collector of means over items, by measure, component, layer and role.
 
-    That is what a bootstrap over items needs: 8 bytes for each item, component, layer and role.
+    It keeps one number for each item, component, layer and role, which is what a bootstrap over items needs.
     """
 
     def __init__(self) -> None:
         self.each: dict[tuple[str, str, int | None, str], array[float]] = defaultdict(lambda: array("d"))
         self.item: int | None = None
         self.tokens: dict[tuple[str, str, int | None, str], list[float]] = defaultdict(list)
-        """Of this item, whose last rows may be still to come."""
+        """The scores of the item that is being added, by measure, component, layer and role."""
 
     def add(self, rows: Iterable[LayerRow]) -> None:
-        """Take in rows, those of an item one after the other."""
+        """Add rows; those of an item must follow one another."""
         for row in rows:
             if row.item != self.item:
                 self.close()
@@ -93,13 +93,13 @@ class Means:
             self.tokens[row.measure, row.component, row.layer, row.role].append(row.score)
 
     def close(self) -> None:
-        """Take the means of an item whose rows are all there."""
+        """Add the means of the last item, whose rows are complete."""
         for key, scores in self.tokens.items():
             self.each[key].append(float(np.mean(scores)))
         self.tokens.clear()
 
     def add_block(self, block: Block) -> None:
-        """Take in rows as `add` does."""
+        """Add a block of rows; those of an item must follow one another."""
         self.add(LayerRow(*row) for row in rows_of(block))
 
     def rows(self, confidence: float, seed: int) -> list[MeanRow]:
@@ -116,7 +116,7 @@ class Means:
 
 @dataclass(frozen=True)
 class MeanSummary:
-    """Means by role instead of the rows of all items."""
+    """The table of means by role, made of the rows of all items."""
 
     means: Means
     confidence: float

@@ -1,4 +1,4 @@
-"""What each layer gives to a prediction: by gradients at every token, and exactly at the last one."""
+"""Scoring layers: by gradient × activation at every token, and by exact direct shares at the last position."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,10 +21,10 @@ from decomp.measures.functions import AttributedFunction, find_function
 
 @dataclass(frozen=True, eq=False)
 class LayerScores:
-    """One fact: the attributed function's value, and what each layer's component has in it.
+    """The scores of one fact: the attributed function's value, and the score of each layer's component at each token.
 
-    The tokens are those of the prompt, and of objects of several tokens, where they are added up, those that were
-    given to predict the rest: the true one's, then the false one's.
+    Tokens are those of the prompt. Where all tokens of objects are summed over, there follow those that are given to
+    predict the rest: of the true object, then of the false one.
     """
 
     value: Float[Tensor, ""]
@@ -34,7 +34,7 @@ class LayerScores:
 def apply(
     function: AttributedFunction, logits: Float[Tensor, "B V"], readings: Sequence[Fact | Reading]
 ) -> Float[Tensor, " B"]:
-    """Return the function of the token and foil of each reading."""
+    """Return the attributed function of the token (and foil) of each reading."""
     token, foil = (
         logits.new_tensor([getattr(r, name) for r in readings], dtype=torch.long) for name in ("token", "foil")
     )
@@ -42,10 +42,10 @@ def apply(
 
 
 def gradient_x_activation(model: Model, facts: Sequence[Fact], request: LayerRequest) -> Iterator[LayerScores]:
-    """Yield each fact's gradient · activation over hidden, reduced as was asked, of the outputs of components.
+    """Yield each fact's scores by gradient × activation of the outputs of components, reduced as the request says.
 
-    All layers come from one forward and one backward pass. Batches are padded on the right, where causal
-    attention never looks. ValueError, with the fact, for too little memory, and scores that are not finite.
+    One forward and one backward pass give all layers. Batches are padded on the right, which causal attention never
+    sees. ValueError, with the fact, for too little memory, and for scores that are not finite.
     """
     each = [readings_of(fact, request) for fact in facts]
     function = find_function(request.function_of_reading)
@@ -65,13 +65,13 @@ def gradient_x_activation(model: Model, facts: Sequence[Fact], request: LayerReq
 def products_of(
     readings: Sequence[Reading], model: Model, function: AttributedFunction, request: LayerRequest
 ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
-    """Yield each reading's value, and gradient ⊙ activation of the components' outputs."""
+    """Yield the function's value for each reading, with gradient ⊙ activation of the components' outputs."""
     for batch in batches(model, readings, request.memory):
         yield from gradients_of_batch(model, batch, function, request.components)
 
 
 def batches(model: Model, readings: Sequence[Reading], memory: int) -> Iterator[Sequence[Reading]]:
-    """Yield readings in order, as many at a time as fit into the memory. ValueError where not even one does."""
+    """Yield readings in order, as many at a time as fit into the memory. ValueError where not even one fits."""
     start = 0
     for stop in range(1, len(readings) + 1):
         longest = max(len(f.ids) for f in readings[start : stop + 1])
@@ -83,12 +83,15 @@ def batches(model: Model, readings: Sequence[Reading], memory: int) -> Iterator[
 
 
 def check_memory(model: Model, length: int, memory: int) -> None:
-    """Raise ValueError where a text of this length takes more than the memory."""
+    """Raise ValueError where a text of this length needs more than `memory` bytes."""
     rows_within(memory, length * bytes_per_token(model, length), f"a fact of {length} tokens")
 
 
 def bytes_per_token(model: Model, length: int) -> int:
-    """Return what a backward pass keeps: a dozen states, the neurons four times, two rows of attention per head."""
+    """Return the bytes that a backward pass keeps for each token.
+
+    They are a dozen hidden states, the neurons four times, and two rows of attention weights for each head.
+    """
     kept = sum(
         2 * length * operator.heads + 8 * operator.hidden
         if operator.heads
@@ -101,7 +104,7 @@ def bytes_per_token(model: Model, length: int) -> int:
 def gradients_of_batch(
     model: Model, facts: Sequence[Reading], function: AttributedFunction, components: Sequence[str]
 ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, "L T D"]]]]:
-    """Yield each reading's value, and gradient ⊙ activation of the components' outputs, from one pass for all."""
+    """Yield the value for each reading with gradient ⊙ activation of components' outputs, from one pass for all."""
     ids = pad_sequence([fact.ids for fact in facts], batch_first=True).to(model.device)
     with torch.enable_grad(), model.weights_frozen(), ExitStack() as hooks:
         outputs = {name: hooks.enter_context(capturing(model.modules_of(name))) for name in components}
@@ -120,19 +123,20 @@ def gradients_of_batch(
 
 @dataclass(frozen=True, eq=False)
 class DirectShares:
-    """One fact: shares in the attributed function at the last position, which add up to its value."""
+    """The direct shares of one fact: those of embedding, components and bias, which add up to the function's value."""
 
     value: Float[Tensor, ""]
     components: dict[str, Float[Tensor, " L"]]
     embedding: Float[Tensor, ""]
     bias: Float[Tensor, ""]
-    """Of the norms, `project_out` and the head; those of a sublayer are in its output."""
+    """The share of the biases of norms, of `project_out` and of the head; those of sublayers are in their outputs."""
 
 
 def summed_shares(model: Model, fact: Fact, request: LayerRequest) -> DirectShares:
-    """Return a fact's shares in the attributed function, over all tokens that it is asked about.
+    """Return a fact's direct shares in the attributed function, summed over the tokens of its objects.
 
-    ValueError as in `direct_shares`, for too little memory, and for shares that are not finite.
+    ValueError for a function that is not linear in the logits, for soft-capped logits, for too little memory, and for
+    shares that are not finite.
     """
     readings = readings_of(fact, request)
     for one in readings:
@@ -151,11 +155,11 @@ def summed_shares(model: Model, fact: Fact, request: LayerRequest) -> DirectShar
 
 @torch.no_grad()
 def direct_shares(model: Model, fact: Fact | Reading, function: str) -> DirectShares:
-    """Return what each sublayer's output at the last position has in the logits, through the frozen norms after it.
+    """Return the share of each sublayer's output at the last position in a function of the logits.
 
-    A covector goes back through the residual stream from the head: through the final norm, and where norms
-    follow the sublayers (post-LayerNorm) through every later one. ValueError for a function that is not linear
-    in the logits, and for logits that are soft-capped.
+    The function is pulled back through the residual stream: through the frozen final norm, and where norms follow the
+    sublayers (post-LayerNorm) through every later one. ValueError for a function that is not linear in the logits, and
+    for soft-capped logits.
     """
     check_linear(function)
     model.unembedding().require_linear("direct")
@@ -186,19 +190,19 @@ def direct_shares(model: Model, fact: Fact | Reading, function: str) -> DirectSh
 def through(
     norm: FrozenNorm | None, g: Float[Tensor, "1 D"], at: ReadoutRows, bias: Float[Tensor, ""]
 ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, ""]]:
-    """Return the readout of a frozen norm's input, and the bias with what the readout takes of β."""
+    """Return the readout g of a frozen norm's output turned into one of its input, and `bias` plus the share of β."""
     return (g, bias) if norm is None else (norm.pull(g, at), bias + read_bias(g, norm.norm.bias))
 
 
 def read_bias(g: Float[Tensor, "1 D"], bias: Float[Tensor, " D"] | None) -> Float[Tensor, ""]:
-    """Return the product of a readout with a bias, zero where there is none."""
+    """Return the product of a readout with a bias; zero where the bias is None."""
     return g.new_zeros(()) if bias is None else g[0] @ bias
 
 
 def value_and_gradient(
     model: Model, hidden: Float[Tensor, " E"], fact: Fact | Reading, function: AttributedFunction
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " E"]]:
-    """Return the function of a final hidden state, and its gradient there."""
+    """Return the value of the attributed function at a final hidden state, and its gradient there."""
     with torch.enable_grad():
         hidden = hidden.detach().requires_grad_()
         value = apply(function, model.unembedding().logits(hidden[None]), [fact])[0]

@@ -1,4 +1,4 @@
-"""Facts in, rows of layers out: what `decomp layers` and a notebook call."""
+"""Scoring layers on facts, for the command `decomp layers` and for notebooks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ from decomp.tables.blocks import Block, block_of
 from decomp.tables.work import Summary, Work, item_of
 
 Numbered = tuple[int, Fact]
-"""A fact and its number, from 0."""
+"""The number of a fact, counted from 0, and the fact."""
 COLUMNS = LayerRow._fields
 
 
@@ -37,7 +37,10 @@ def open_facts(
     bos: bool = True,
     fields: Fields = None,
 ) -> list[Fact]:
-    """Read the facts of a file, or items at hand, as this model's tokens. ValueError as in `read_facts`."""
+    """Read facts from a file, or from mappings, as tokens of a model.
+
+    ValueError for a file that can't be read, a malformed item, and one with more tokens than the model has positions.
+    """
     return read_facts(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), fields)
 
 
@@ -47,9 +50,9 @@ def score_layers(
     request: LayerRequest = LayerRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[list[LayerRow]]:
-    """Score every layer of a model on every fact: yield the rows of one fact and measure after the other.
+    """Score every layer of a model on every fact: yield the rows of one fact and measure after another.
 
-    `advance` is called with the number of facts done (by one measure). ValueError as in `LayerRequest.check`, for
+    `advance` is called with the number of facts done (by one measure). ValueError for a request that is not valid, for
     too little memory, and for scores that are not finite.
 
         facts = open_facts(model, tokenizer, Path("data/facts.jsonl"))
@@ -62,7 +65,7 @@ def score_layers(
 
 
 def check_facts(model: Model, facts: Sequence[Fact], request: LayerRequest) -> None:
-    """Raise ValueError as in `LayerRequest.check`, and for facts that are too long or need too much memory."""
+    """Raise ValueError for a request that is not valid, and for facts that are too long or need too much memory."""
     request.check()
     for one in (reading for fact in facts for reading in readings_of(fact, request)):
         check_length(one.place, len(one.ids), model.max_length())
@@ -70,7 +73,7 @@ def check_facts(model: Model, facts: Sequence[Fact], request: LayerRequest) -> N
 
 
 def rows_of_facts(model: Model, facts: Sequence[Numbered], request: LayerRequest) -> Iterator[list[LayerRow]]:
-    """Yield the rows of one fact and measure after the other, all measures of a fact together."""
+    """Yield the rows of one fact and measure after another, all measures of a fact together."""
     scored: Iterator[LayerScores] = iter(())
     if "gradient_x_activation" in request.measures:
         scored = gradient_x_activation(model, [fact for _, fact in facts], request)
@@ -84,9 +87,9 @@ def rows_of_facts(model: Model, facts: Sequence[Numbered], request: LayerRequest
 def layers_work(
     model: Model, facts: Sequence[Fact], request: LayerRequest, summary: Summary | None = None
 ) -> Work[Numbered]:
-    """Return the facts as what a table of layers is computed from: `rows_of_facts`, or a summary of these.
+    """Return the computation of a table of layers from facts; with a `summary` of all rows where it is given.
 
-    ValueError as in `score_layers`.
+    ValueError for a request that is not valid, and for facts that are too long or need too much memory.
     """
     check_facts(model, facts, request)
     lengths = [[len(reading.ids) for reading in readings_of(fact, request)] for fact in facts]
@@ -98,5 +101,5 @@ def layers_work(
 
 
 def block_of_facts(request: LayerRequest, model: Model, facts: Sequence[Numbered]) -> Block:
-    """Return the rows of some facts as a block."""
+    """Return the rows of some facts as a block of columns."""
     return block_of(COLUMNS, chain.from_iterable(rows_of_facts(model, facts, request)))

@@ -1,1 +1,1 @@
-"""Which neurons of the MLPs a text rests on."""
+"""Neurons: those of the MLPs that a completion rests on."""

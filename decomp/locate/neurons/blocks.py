@@ -1,4 +1,4 @@
-"""Functions and statement blocks of source code, as ranges of characters; whole lines where they stand alone."""
+"""Finding functions and statement blocks in source code, as ranges of characters."""
 
 import ast
 import re
@@ -17,17 +17,17 @@ BRACE_TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 LITERAL_BEFORE = re.compile(r"(?:[=(\[,:?&|!+]|\breturn)$")
-"""What stands before the brace of an object, not of a block."""
+"""The characters after which an opening brace begins an object literal, not a block."""
 REST_OF_LINE = re.compile(r"[ \t]*[);,]*[ \t]*(?:\r?\n|\Z)")
 
 
 def lines_of(text: str) -> list[str]:
-    """Return a text's lines with their ends, as compilers count them."""
+    """Return the lines of a text, with their line ends, divided as compilers divide them."""
     return LINE.findall(text)
 
 
 def python_blocks(text: str) -> Iterator[range]:
-    """Yield compound statements, decorators included; nothing where the text is no Python."""
+    """Yield the compound statements of Python, decorators included; nothing where the text is not Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -42,7 +42,7 @@ def python_blocks(text: str) -> Iterator[range]:
 
 
 def indented_blocks(text: str) -> Iterator[range]:
-    """Yield lines that end in a colon, each with the deeper ones after it: for Python that does not parse."""
+    """Yield lines that end in a colon, each with the more indented lines after it, for Python that does not parse."""
     lines = lines_of(text)
     starts = [0, *accumulate(map(len, lines))]
     depths = [len(line) - len(line.lstrip()) if line.strip() else None for line in lines]
@@ -60,13 +60,13 @@ def indented_blocks(text: str) -> Iterator[range]:
 
 
 def brace_blocks(text: str) -> Iterator[range]:
-    """Yield braces with the statement that they belong to, in languages like JavaScript, but not those of objects.
+    """Yield the blocks in braces of languages like JavaScript, each with its statement; object literals are left out.
 
-    Strings, comments, templates and regular expressions are stepped over; a template inside a template's
-    `${}` is not understood.
+    Strings, comments, templates and regular expressions are skipped. A template inside a template's `${}` is not
+    recognised.
     """
     opened: list[tuple[str, int]] = []
-    """Brackets on the way, `o` for an object's, and where the statement around each began."""
+    """The open brackets, `o` for that of an object literal, each with the start of the statement around it."""
     start = 0
     for match in BRACE_TOKEN.finditer(text):
         bracket, inner = match["bracket"], opened[-1][0] if opened else "{"
@@ -91,7 +91,7 @@ def brace_blocks(text: str) -> Iterator[range]:
 
 
 def whole_lines(text: str, start: int, stop: int) -> range:
-    """Return a stretch without white space in front, to the ends of its lines where only punctuation stands there."""
+    """Return a range without white space in front, and up to the end of its line where only punctuation is left."""
     start += len(text[start:stop]) - len(text[start:stop].lstrip())
     line = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
     if not text[line:start].strip():
@@ -101,10 +101,10 @@ def whole_lines(text: str, start: int, stop: int) -> range:
 
 
 PARSERS: tuple[Callable[[str], Iterator[range]], ...] = (python_blocks, brace_blocks, indented_blocks)
-"""The first that finds blocks in a text is believed."""
+"""The finders of blocks, of which the first that finds any in a text is used."""
 
 
 def enclosing_block(text: str, start: int, stop: int) -> range | None:
-    """Return the smallest block around a stretch of the text, None where there is none."""
+    """Return the smallest block around the characters [start, stop); None where there is none."""
     blocks = next((found for parser in PARSERS if (found := list(parser(text)))), [])
     return min((block for block in blocks if block.start <= start and stop <= block.stop), key=len, default=None)

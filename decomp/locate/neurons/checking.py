@@ -1,4 +1,4 @@
-"""Whether found neurons matter: suppressed or doubled, beside random ones, and on what they should not matter for."""
+"""Checking found neurons: suppressed or doubled, compared with random neurons, and on unrelated items."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,36 +28,36 @@ from decomp.tables.provenance import read_provenance
 from decomp.tables.work import Work, item_of
 
 Key = tuple[str, str]
-"""Fact and level: whose neurons they are."""
+"""The fact, and the level of edits, that neurons were found for."""
 Case = tuple[Item, bool]
-"""An item, and whether other facts' neurons are changed in it."""
+"""An item, and whether the neurons of other facts are changed on it."""
 
 
 class CheckRow(NamedTuple):
-    """What becomes of a completion when some neurons are multiplied by a factor."""
+    """A row of the check: the change of a completion's log probability when some neurons are multiplied by a factor."""
 
     item: int | None
-    """None for the mean over unrelated items."""
+    """The item's row in its file, counted from 0; None for the mean over unrelated items."""
     fact: str
-    """Whose neurons were changed."""
+    """The fact whose neurons were changed."""
     level: str
     factor: float
-    """What they were multiplied by."""
+    """The factor that the neurons were multiplied by."""
     group: str
-    """`found`; `random`, as many of the same layers; `unrelated`, the found ones on other items."""
+    """The kind of row: `found` neurons; as many `random` ones of the same layers; found ones on `unrelated` items."""
     neurons: int
     cases: int
-    """Random draws, or unrelated items."""
+    """The number of random draws, or of unrelated items, that the row is a mean over; else 1."""
     log2_prob: float
-    """log2 P(Y | X) before, in bits; mean over unrelated items."""
+    """log2 P(Y | X) before the change, in bits; for unrelated items the mean over them."""
     change: float
-    """In bits; mean over draws, or unrelated items."""
+    """The change of log2 P(Y | X), in bits; the mean over random draws, or over unrelated items."""
     sd: float | None
-    """Of the change over them."""
+    """The standard deviation of the change over random draws or unrelated items; None for a single one."""
 
 
 def read_neurons(path: Path, layers: int, neurons: int) -> dict[Key, Bool[Tensor, "L F"]]:
-    """Return the neurons of each fact and level in a table of `decomp neurons`: those that it says were found.
+    """Return the neurons of each fact and level that a table of `decomp neurons` says were found.
 
     ValueError for a table without the columns, with neurons that the model does not have, or without any found.
     """
@@ -72,7 +72,7 @@ def read_neurons(path: Path, layers: int, neurons: int) -> dict[Key, Bool[Tensor
 
 
 def is_found(record: Record) -> bool:
-    """Return what the column `found` says, True without one. ValueError, with the place, for what is no truth value."""
+    """Return the truth value in the column `found`, True without one. ValueError, with the place, for another value."""
     try:
         return truth(record.values.get("found", True))
     except ValueError as error:
@@ -80,9 +80,9 @@ def is_found(record: Record) -> bool:
 
 
 def check_items_of(path: Path, items: Sequence[Item], file: Path) -> None:
-    """Raise ValueError for a table of neurons of other items than those of this file, where it matters.
+    """Raise ValueError for a table of neurons that were found for other items than those of this file.
 
-    Facts without a name go by the number of their item.
+    It matters only for facts without a name, which are recognised by the number of their item.
     """
     there = (read_provenance(path) or {}).get("options", {}).get("items_file")
     if there is None or all(one.named for one in items):
@@ -96,13 +96,13 @@ def check_items_of(path: Path, items: Sequence[Item], file: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """Neurons that were found, and the completions that they are checked on."""
+    """The input of a check: neurons that were found, and the items that they are checked on."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
     items: Sequence[Item]
-    """Those of the facts that have neurons."""
+    """The items of the facts that have neurons."""
     unrelated: Sequence[Item] | None
-    """Items of another file, if any."""
+    """The unrelated items, of another file; None where items of other facts are taken instead."""
 
 
 def open_check(
@@ -115,10 +115,11 @@ def open_check(
     neurons: str = "activation",
     fields: Fields = None,
 ) -> Check:
-    """Read a table of `decomp neurons`, and the items that its neurons were found for, at their levels of edits.
+    """Read a table of `decomp neurons`, and the file of the items that its neurons were found for.
 
-    `neurons` are the kind that was found, `unrelated` is another file of items. ValueError for a table of another
-    model, kind of neurons, beginning or items, and as in `read_neurons` and `open_items`.
+    `neurons` is the kind of values that was scored (`activation` or `pre-activation`), `unrelated` another file of
+    items. ValueError for a table that was made with another model, kind of neurons, beginning of sequence, or items;
+    for one without neurons; and for files that can't be read.
     """
     check_fits(table, "neurons find", model, {"bos": bos, "neurons": neurons})
     sets = read_neurons(table, *model.neurons_shape())
@@ -130,7 +131,7 @@ def open_check(
 
 
 def match(items: Sequence[Item], sets: Mapping[Key, Tensor], path: Path) -> list[Item]:
-    """Return the items of facts that have neurons. ValueError for neurons of a fact that is not among them."""
+    """Return the items of facts that have neurons. ValueError for neurons of a fact that no item has."""
     keys = {(one.fact, one.level) for one in items}
     if strangers := [key for key in sets if key not in keys]:
         fact, level = strangers[0]
@@ -142,7 +143,7 @@ def match(items: Sequence[Item], sets: Mapping[Key, Tensor], path: Path) -> list
 
 
 def index_of(record: Record, column: str, count: int) -> int:
-    """Return a row's index below a count. ValueError, with the place, for another value."""
+    """Return the index in a column of a row, below `count`. ValueError, with the place, for another value."""
     value = str(record.values[column])
     if not value.isdecimal() or int(value) >= count:
         raise ValueError(f"{record.place}: {column} must be from 0 to {count - 1} in this model, it is {value!r}")
@@ -150,7 +151,7 @@ def index_of(record: Record, column: str, count: int) -> int:
 
 
 def random_like(neurons: Bool[Tensor, "L F"], generator: torch.Generator) -> Bool[Tensor, "L F"]:
-    """Return as many neurons in every layer, drawn from all of it without replacement."""
+    """Return random neurons: in every layer as many as given, drawn from the whole layer without replacement."""
     drawn = torch.zeros_like(neurons)
     for layer, count in enumerate(neurons.sum(1).tolist()):
         drawn[layer, torch.randperm(neurons.shape[1], generator=generator)[:count]] = True
@@ -165,7 +166,7 @@ def values_with(
     memory: int,
     neurons: str = "activation",
 ) -> Float[Tensor, "1+N"]:
-    """Return log2 P(Y | X) in bits as it is, and with each set of neurons multiplied by its factor."""
+    """Return log2 P(Y | X) in bits: first unchanged, then with each set of neurons multiplied by its factor."""
     continuation = Continuation(model, completion, neurons)
     nothing = (torch.zeros_like(changes[0][0]), 1.0)
     size, rows = continuation.rows_within(memory), [nothing, *changes]
@@ -178,13 +179,13 @@ def values_with(
 
 
 def multiply(factors: Float[Tensor, "R L F"], layer: int, neurons: Float[Tensor, "R Y F"]) -> Float[Tensor, "R Y F"]:
-    """Return a layer's neurons times the factors of each variant."""
+    """Return the neurons of a layer, times the factors of each variant."""
     return neurons * factors[:, layer, None]
 
 
 @dataclass(frozen=True, eq=False)
 class Interventions:
-    """What is done to neurons: their factors, beside random ones of the same layers, as kinds of neurons."""
+    """A function of items: the changes of their completions when found, random and unrelated neurons are multiplied."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
     random: Mapping[Key, Sequence[Bool[Tensor, "L F"]]]
@@ -192,17 +193,17 @@ class Interventions:
     memory: int
     neurons: str = "activation"
     own_file: bool = True
-    """Whether unrelated items are those of the other facts."""
+    """Whether unrelated items are those of other facts in the same file."""
 
     def block(self, model: Model, cases: Sequence[Case]) -> Block:
-        """Return the rows of some cases."""
+        """Return the rows of some cases as a block of columns."""
         rows = (self.of_unrelated if unrelated else self.of_item for _, unrelated in cases)
         return block_of(
             CheckRow._fields, chain.from_iterable(of(model, item) for of, (item, _) in zip(rows, cases, strict=True))
         )
 
     def of_item(self, model: Model, one: Item) -> Iterator[CheckRow]:
-        """Yield the rows of an item: its fact's neurons, and the random ones, times each factor."""
+        """Yield the rows of an item: its fact's neurons, and random ones, multiplied by each factor."""
         key = (one.fact, one.level)
         random = self.random[key]
         changes = [(chosen, factor) for factor in self.factors for chosen in (self.sets[key], *random)]
@@ -216,7 +217,7 @@ class Interventions:
             yield CheckRow(*front, "random", count, len(random), plain, *mean_and_sd(change[1:]))
 
     def of_unrelated(self, model: Model, other: Item) -> Iterator[CheckRow]:
-        """Yield a row for every fact's neurons and factor on an item of another fact, at its level of edits."""
+        """Yield a row for the neurons of every other fact, and each factor, on an item at its level of edits."""
         own = self.own_file
         keys = [k for k in self.sets if not (own and k[0] == other.fact) and (k[1] == other.level or not own)]
         changes = [(key, factor) for key in keys for factor in self.factors]
@@ -231,7 +232,7 @@ class Interventions:
 def interventions(
     check: Check, factors: Sequence[float], draws: int, seed: int, memory: int, neurons: str
 ) -> Interventions:
-    """Return what is done to the neurons of a check. ValueError for factors that are not finite or given twice."""
+    """Return the function that checks neurons, with random ones drawn. ValueError for bad or repeated factors."""
     check_numbers("--factor", factors)
     generator = torch.Generator().manual_seed(seed)
     random = {key: [random_like(found, generator) for _ in range(draws)] for key, found in check.sets.items()}
@@ -246,10 +247,10 @@ def check_work(
     memory: int = 2**30,
     neurons: str = "activation",
 ) -> Work[Case]:
-    """Return a check's items, and then the unrelated ones, as what its table is computed from.
+    """Return the computation of a check's table, from its items and then the unrelated ones.
 
-    `factors` are what neurons are multiplied by, `draws` the number of random sets beside. ValueError for factors
-    that are not finite or given twice.
+    `factors` are those that neurons are multiplied by, `draws` is the number of random sets to compare with. ValueError
+    for factors that are not finite or given twice.
     """
     others = check.items if check.unrelated is None else check.unrelated
     cases = [*((item, False) for item in check.items), *((item, True) for item in others)]
@@ -262,7 +263,7 @@ def check_work(
 
 
 class OverUnrelated:
-    """The table of a check: the rows on unrelated items as their means, at the end."""
+    """The table of a check: the rows of all items, and at the end the means over unrelated items."""
 
     columns = CheckRow._fields
 
@@ -278,13 +279,13 @@ class OverUnrelated:
 
 
 def mean_row(key: Key, factor: float, count: int, pairs: Sequence[tuple[float, float]]) -> CheckRow:
-    """Return the row of one fact's neurons on all unrelated items: (log2 P before, its change) of each."""
+    """Return the row of one fact's neurons on all unrelated items; `pairs` are log2 P before, and its change."""
     before, change = torch.tensor(pairs, dtype=torch.double).unbind(1)
     return CheckRow(None, *key, factor, "unrelated", count, len(pairs), before.mean().item(), *mean_and_sd(change))
 
 
 def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
-    """Return the mean of values, and their standard deviation where there are several."""
+    """Return the mean of values, and their standard deviation; None instead of that for a single value."""
     return values.mean().item(), values.std().item() if len(values) > 1 else None
 
 
@@ -300,9 +301,10 @@ def check_neurons(
 ) -> Iterator[list[CheckRow]]:
     """Suppress or double the neurons found for facts: yield the rows of each item, then those on unrelated items.
 
-    Unrelated items are those of other facts where the check has none. `factors` are what neurons are multiplied by,
-    `draws` the number of random sets beside. `advance` is called with the number of items done. ValueError for
-    factors that are not finite or given twice, too little memory, changes that are not finite.
+    Unrelated items are those of other facts where the check has none. `factors` are those that neurons are multiplied
+    by, `draws` is the number of random sets to compare with. `advance` is called with the number of items done.
+    ValueError for factors that are not finite or given twice, for too little memory, and for changes that are not
+    finite.
 
         check = open_check(model, tokenizer, Path("neurons.tsv"), Path("data/facts.jsonl"))
         rows = [row for each in check_neurons(model, check) for row in each]

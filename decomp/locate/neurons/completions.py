@@ -1,4 +1,4 @@
-"""Completions Y of a context X, run in many variants at once, their neurons within reach."""
+"""Computing completions Y of a context X in many variants at once, with changed neurons."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from decomp.locate.limits import rows_within
 from decomp.measures.functions import FUNCTIONS
 
 NEURONS = ("activation", "pre-activation")
-"""What the last map of an MLP is given, or what its activation is."""
+"""The two kinds of neurons: the inputs of an MLP's last map, or those of its activation function."""
 
 Change = Callable[[int, Float[Tensor, "R Y F"]], Float[Tensor, "R Y F"]]
-"""From a layer and its neurons at the positions that predict Y to what takes their place."""
+"""A function of a layer's number, and of its neurons at the positions that predict Y, that returns changed neurons."""
 
 
 @dataclass(frozen=True, eq=False)
 class Completion:
-    """A target Y that follows a context X, as tokens."""
+    """A context X and a target Y that follows it, as token ids."""
 
     context: Int[Tensor, " X"]
     target: Int[Tensor, " Y"]
@@ -36,12 +36,12 @@ def log2_prob(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Flo
 
 
 def prob(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Float[Tensor, " R"]:
-    """Return P(Y | X)."""
+    """Return the probability P(Y | X) of the whole target."""
     return log2_prob(logits, target).exp2()
 
 
 def logit(logits: Float[Tensor, "R Y V"], target: Int[Tensor, "R Y"]) -> Float[Tensor, " R"]:
-    """Return Σ_j z[y_j]."""
+    """Return the sum of the target's logits, Σ_j z[y_j]."""
     return FUNCTIONS["logit"](logits, target, None).sum(-1)
 
 
@@ -49,9 +49,9 @@ SEQUENCE_FUNCTIONS = {"log2_prob": log2_prob, "prob": prob, "logit": logit}
 
 
 class Continuation:
-    """Teacher-forced passes of one completion, in many variants of its neurons at once.
+    """A completion computed with teacher forcing, in many variants of its neurons at once.
 
-    What precedes the positions that predict Y is computed once: no change of the neurons there reaches it.
+    Positions before those that predict Y are computed once, since changed neurons do not reach them.
     """
 
     def __init__(self, model: Model, completion: Completion, neurons: str = "activation") -> None:
@@ -64,15 +64,15 @@ class Continuation:
                 self.past = model.base_model(input_ids=context[None, :-1], use_cache=True).past_key_values
 
     def __call__(self, function: str, rows: int, change: Change) -> Float[Tensor, " rows"]:
-        """Return the function of Y in so many variants, with the neurons changed."""
+        """Return the function of Y, in `rows` variants whose neurons are changed by `change`."""
         return SEQUENCE_FUNCTIONS[function](self.logits(rows, change), self.target.expand(rows, -1))
 
     def values(self, function: str, rows: int, change: Change) -> Float[Tensor, "rows Y"]:
-        """Return the function of each token of Y, after those before it, in so many variants."""
+        """Return the function of each token of Y, given those before it, in `rows` variants."""
         return FUNCTIONS[function](self.logits(rows, change), self.target.expand(rows, -1), None)
 
     def logits(self, rows: int, change: Change) -> Float[Tensor, "rows Y V"]:
-        """Return the logits that predict Y, in so many variants, with the neurons changed."""
+        """Return the logits that predict Y, in `rows` variants whose neurons are changed by `change`."""
         past = copy.deepcopy(self.past)
         if past is not None:
             past.batch_repeat_interleave(rows)
@@ -83,7 +83,7 @@ class Continuation:
         return self.model.unembedding().logits(hidden)
 
     def bytes_per_row(self) -> int:
-        """Return what a variant holds with its gradients: keys and values twice, states and neurons, logits."""
+        """Return the bytes of one variant with its gradients: keys and values twice, states, neurons and logits."""
         seen = 0 if self.past is None else self.past.get_seq_length()
         mine, vocab = len(self.inputs), len(self.model.unembedding().weight)
         held = 4 * mine * vocab
@@ -96,13 +96,13 @@ class Continuation:
         return int(held * self.model.dtype.itemsize)
 
     def rows_within(self, memory: int) -> int:
-        """Return how many variants fit into the memory. ValueError where not even one does."""
+        """Return the number of variants that fit into the memory. ValueError where not even one fits."""
         return rows_within(memory, self.bytes_per_row(), f"a completion of {len(self.inputs)} tokens")
 
 
 @contextmanager
 def changing_neurons(model: Model, rows: int, change: Change, neurons: str = "activation") -> Iterator[None]:
-    """Replace every layer's neurons, after or before their activation, by what `change` makes of them."""
+    """Replace the neurons of every layer, after or before their activation, by `change` of them, while open."""
 
     def changed(layer: int, values: Tensor) -> Tensor:
         # Some models have rows and tokens in one axis here.

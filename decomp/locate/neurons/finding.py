@@ -1,4 +1,4 @@
-"""Items in, their neurons out: what `decomp neurons find` and a notebook call."""
+"""Finding the neurons of items, for the command `decomp neurons find` and for notebooks."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +17,13 @@ from decomp.tables.blocks import Block, Row, block_of, present, rows_of, take
 from decomp.tables.work import Work, WorkItem, item_of
 
 COMPUTED = (*NeuronRow._fields, "neurons")
-"""Columns of what is computed: rows of neurons, and of layers with their number of neurons."""
+"""The columns of what is computed for each item: rows of neurons, and rows of layers with a number of neurons."""
 ENDS = ("item", "level", "residual", "effect")
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """An item's neurons: their scores, those found, and how many of the fact's prompts found each."""
+    """The result for one item: the scores of all neurons, those found, and the share of prompts that found each."""
 
     item: Item
     scores: NeuronScores
@@ -37,10 +37,10 @@ def find_neurons(
     request: NeuronRequest = NeuronRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Found]:
-    """Find the neurons that completions rest on, by integrated gradients (Dai et al. 2022): yield item after item.
+    """Find the neurons that completions rest on, by integrated gradients (Dai et al. 2022): yield each item's result.
 
-    Items of one fact come one after the other. `advance` is called with the number of items done. ValueError as in
-    `NeuronRequest.check`, for too little memory, and for scores that are not finite.
+    Items of one fact follow one another. `advance` is called with the number of items done. ValueError for a request
+    that is not valid, for too little memory, and for scores that are not finite.
 
         items = open_items(model, tokenizer, Path("data/facts.jsonl"))
         for one in find_neurons(model, items, NeuronRequest(threshold=0.5)):
@@ -53,7 +53,7 @@ def find_neurons(
 
 
 def by_fact(items: Sequence[Item]) -> list[tuple[Item, ...]]:
-    """Return the prompts of each fact, at one level of edits, together."""
+    """Return the items grouped by fact and level of edits: the prompts of each fact."""
     facts: dict[tuple[str, str], list[Item]] = {}
     for one in items:
         facts.setdefault((one.fact, one.level), []).append(one)
@@ -61,7 +61,7 @@ def by_fact(items: Sequence[Item]) -> list[tuple[Item, ...]]:
 
 
 def found_of_fact(model: Model, prompts: Sequence[Item], request: NeuronRequest) -> Iterator[Found]:
-    """Yield the neurons of each prompt of one fact: those that enough of its prompts share."""
+    """Yield the result for each prompt of one fact; neurons are found that enough of the prompts share."""
     results = [score_completions(model, one.completions, request, one.place) for one in prompts]
     masks = [found(result.scores.sum(1), request.threshold) for result in results]
     shared = shares(masks)
@@ -72,7 +72,7 @@ def found_of_fact(model: Model, prompts: Sequence[Item], request: NeuronRequest)
 def neurons_work(
     model: Model, items: Sequence[Item], request: NeuronRequest, table: "NeuronTable"
 ) -> Work[tuple[Item, ...]]:
-    """Return the facts as what a table of neurons is computed from. ValueError as in `NeuronRequest.check`."""
+    """Return the computation of a table of neurons from facts. ValueError for a request that is not valid."""
     request.check()
     facts = by_fact(items)
     plan = [fact_item(prompts) for prompts in facts]
@@ -82,7 +82,7 @@ def neurons_work(
 
 
 def fact_item(prompts: Sequence[Item]) -> WorkItem:
-    """Return what a fact is called, by its first prompt and level, and what it costs: its tokens."""
+    """Return the description of a fact as a piece of work: its first prompt's place and level, and its tokens."""
     first = prompts[0]
     texts = [one for prompt in prompts for one in prompt.completions]
     tokens = sum(len(one.context) + len(one.target) for one in texts)
@@ -92,7 +92,7 @@ def fact_item(prompts: Sequence[Item]) -> WorkItem:
 def rows_of_facts(
     request: NeuronRequest, everything: bool, per_position: bool, model: Model, facts: Sequence[Sequence[Item]]
 ) -> Block:
-    """Return the rows of some facts, `COMPUTED`: of each prompt a row for every layer, then those of neurons."""
+    """Return the rows of some facts, with the columns `COMPUTED`: for each prompt those of layers, then of neurons."""
     rows: list[Row] = []
     for one in (one for prompts in facts for one in found_of_fact(model, prompts, request)):
         rows += layer_rows(one.item, one.scores, one.kept)
@@ -102,19 +102,22 @@ def rows_of_facts(
 
 
 class NeuronTable:
-    """What becomes of items' neurons in a table: rows of neurons, or only their counts by layer."""
+    """The table of neurons: one row for each neuron, or only the counts by layer."""
 
     def __init__(self, counts: bool = False, everything: bool = False, per_position: bool = False) -> None:
-        """Take whether rows are `counts` by layer, else of `everything` (found or not), each predicted token apart."""
+        """Choose the rows: `counts` by layer, or neurons, with `everything` also those not found.
+
+        With `per_position`, each predicted token has rows of its own.
+        """
         self.counts, self.everything, self.per_position = counts, everything, per_position
         self.columns: tuple[str, ...] = (CountRow if counts else NeuronRow)._fields
         self.counted: list[CountRow] = []
-        """How many neurons each item has in each layer."""
+        """The rows of counts: how many neurons each item has in each layer."""
         self.largest: dict[tuple[int, str], tuple[float, float]] = {}
-        """Of each item at its level the largest residual of a layer, and the largest effect."""
+        """The largest residual of any layer, and the largest effect, by item and level of edits."""
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield the table's rows, and count what they are of."""
+        """Yield the table's rows, and keep counts and residuals of the items."""
         for block in blocks:
             of_neurons = present(block["neuron"])
             self.count(take(block, ~of_neurons))
@@ -122,14 +125,14 @@ class NeuronTable:
             yield {name: chosen[name] for name in self.columns}
 
     def count(self, layers: Block) -> None:
-        """Take in the rows of layers."""
+        """Add rows of layers to the counts and residuals."""
         self.counted += [CountRow(*row) for row in rows_of({name: layers[name] for name in CountRow._fields})]
         for number, level, residual, effect in rows_of({name: layers[name] for name in ENDS}):
             before = self.largest.get((number, level), (0.0, 0.0))
             self.largest[number, level] = max(before[0], abs(residual)), max(before[1], abs(effect))
 
     def incomplete_line(self) -> str | None:
-        """Return a line on the completions whose scores do not add up, None where all do."""
+        """Return a message on the completions whose scores do not add up; None where all do."""
         incomplete = sum(residual > RESIDUAL_WARNED * effect for residual, effect in self.largest.values())
         if not incomplete:
             return None
@@ -141,7 +144,7 @@ class NeuronTable:
 
 
 def wider_cuts(items: Iterable[Item]) -> str | None:
-    """Return a line on the edits that were cut wider than asked for, None where there are none."""
+    """Return a message on the edits that were cut at a wider level than asked for; None where there are none."""
     edits = [one for one in items if one.level]
     wider = [one for one in edits if one.cut.level != one.level]
     if not wider:

@@ -1,4 +1,4 @@
-"""Items of completions: prompts with targets, facts, or edits of code at several levels."""
+"""Reading items for neurons: prompts with targets, facts, or edits of texts at several levels."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,34 +21,34 @@ from decomp.locate.neurons.spans import CUTS, Cut, cut, cut_mask
 from decomp.locate.sources import read_sources
 
 FORMS = (("pre_text", "post_text"), ("subject", "target_true", "target_false"), ("prompt", "target"))
-"""Columns of an edit, a fact (and its relation), a prompt with its target (and perhaps a foil)."""
+"""The columns of each form of items: an edit, a fact, a prompt with its target (and perhaps a foil)."""
 MASK_FIELD = "mask"
-"""Of an edit: the level at which it is cut, or the part of `post_text` that is, whatever `levels` say."""
+"""The column of an edit that says where it is cut: a level, or the part of `post_text` to cut out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A completion that neurons are found for, with what it may be contrasted with; an edit at one level."""
+    """A completion that neurons are found for, with its foil if any; of an edit, at one level."""
 
     number: int
-    """Its place in the file, from 0."""
+    """The item's row in its file, counted from 0."""
     place: str
     fact: str
-    """Prompts for the same fact have the same name here; the item's number where none is given."""
+    """The name of the fact, which prompts for the same fact share; the item's number where none is given."""
     level: str
-    """Of an edit, as it was asked for: `cut` has the level that it came to. Empty for prompts."""
+    """The level of an edit that was asked for (`cut` has the one it came to); empty for prompts."""
     cut: Cut
     target: Completion
     foil: Completion | None
     has_bos: bool
     tokens: tuple[str, ...]
-    """The predicted ones, of the target and then of the foil."""
+    """The strings of the predicted tokens, of the target and then of the foil."""
     named: bool = True
-    """Whether the item names its fact."""
+    """Whether the input names the fact."""
 
     @property
     def completions(self) -> list[Completion]:
-        """Return the target, and the foil where there is one."""
+        """Return the completion by the target, and that by the foil where there is one."""
         return [self.target] if self.foil is None else [self.target, self.foil]
 
 
@@ -61,12 +61,12 @@ def open_items(
     bos: bool = True,
     fields: Fields = None,
 ) -> list[Item]:
-    """Read the items of a file, or items at hand, as this model's tokens. ValueError as in `read_items`."""
+    """Read items from a file, or from mappings, as tokens of a model; errors are those of `read_items`."""
     return read_items(source, tokenizer, bos_of(model, tokenizer, bos), model.max_length(), levels, contrast, fields)
 
 
 def tokens_of(items: Iterable[Item]) -> Iterator[Int[Tensor, " _"]]:
-    """Yield the tokens of all items, contexts and completions."""
+    """Yield the token ids of all items: of their contexts, and of their completions."""
     for one in items:
         for completion in one.completions:
             yield from (completion.context, completion.target)
@@ -81,9 +81,10 @@ def read_items(
     contrast: bool,
     fields: Fields = None,
 ) -> list[Item]:
-    """Read items (JSONL, CSV, TSV, CounterFact's JSON, or mappings at hand) as tokens, edits once for each level.
+    """Read items (JSON lines, CSV, TSV, CounterFact's JSON, or mappings) as tokens, edits once for each level.
 
-    ValueError, with the place, for an item of no known form, an empty or unedited one, or one too long.
+    ValueError, with the place, for an item of no known form, for an empty or unedited one, and for one with more tokens
+    than `positions`.
     """
     check_once("--mask-level", levels)
     front = [] if bos is None else [bos]
@@ -98,7 +99,7 @@ def read_items(
 def items_of(
     number: int, record: Record, tokenizer: Tokenizer, front: list[int], levels: Sequence[str], contrast: bool
 ) -> Iterator[Item]:
-    """Yield the items of a row of a file: a prompt once, an edit at each level. ValueError as in `read_items`."""
+    """Yield the items in one row of a file: a prompt once, an edit at each level; errors are those of `read_items`."""
     form = next((f for f in FORMS if all(record.values.get(name) is not None for name in f)), None)
     if form is None:
         known = "; or ".join(", ".join(columns) for columns in FORMS)
@@ -115,9 +116,10 @@ def items_of(
 
 
 def cut_edit(record: Record, tokenizer: Tokenizer, level: str, contrast: bool) -> Cut:
-    """Return an edit cut at a level, or at a part of `post_text`: X precedes the change, Y is new, the foil was there.
+    """Return an edit cut at a level, or at a given part of its `post_text`.
 
-    ValueError, with the place, where it can't be.
+    The context X precedes the change, the target Y is the new text, the foil the old one. ValueError, with the place,
+    for an edit that can't be cut so.
     """
     texts = string_of(record, "pre_text"), string_of(record, "post_text")
     try:
@@ -127,7 +129,7 @@ def cut_edit(record: Record, tokenizer: Tokenizer, level: str, contrast: bool) -
 
 
 def cut_prompt(record: Record, tokenizer: Tokenizer, contrast: bool) -> Cut:
-    """Return a prompt's target as if it had been put in the place of its foil.
+    """Return a prompt as an edit in which the target has replaced the foil.
 
     ValueError, with the place, for a blank subject, target or foil.
     """
@@ -147,7 +149,7 @@ def cut_prompt(record: Record, tokenizer: Tokenizer, contrast: bool) -> Cut:
 def make_item(
     number: int, record: Record, level: str, found: Cut, tokenizer: Tokenizer, front: list[int], contrast: bool
 ) -> Item:
-    """Return a row of a file at a level. ValueError, with the place, where nothing precedes, or nothing differs."""
+    """Return the item of one row at a level. ValueError, with the place, for an empty context or an unchanged text."""
     context = front + found.before_ids
     if not context:
         raise ValueError(f"{record.place}: nothing precedes what is predicted: begin with a token (without --no-bos)")

@@ -1,4 +1,4 @@
-"""The table of neurons: which ones were found for an item, shared by the prompts of its fact."""
+"""The rows of the table of neurons: those found for each item, and how many prompts of its fact share them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,37 +13,37 @@ from decomp.tables.columns import significant
 
 
 class NeuronRow(NamedTuple):
-    """A neuron, and what it has in an item's completion."""
+    """A row of the table of neurons: the score of one neuron for one item's completion."""
 
     item: int
-    """Its place in the file, from 0."""
+    """The item's row in its file, counted from 0."""
     fact: str
     level: str
-    """What was asked to be masked of an edit: token, line, block, or its own mask; empty for prompts."""
+    """The level of an edit that was asked for: token, line, block, or its own mask; empty for prompts."""
     cut: str
-    """What was: a wider level, at last `neighbor`, where the one asked for leaves nothing new; empty for prompts."""
+    """The level that the edit was cut at, which is wider where the other leaves nothing new; empty for prompts."""
     layer: int
     neuron: int
     position: int | None
-    """Of the predicted token in its text, without the beginning-of-sequence token; None for the sum over all."""
+    """The predicted token's position in its text, the BOS token not counted; None for the sum over all tokens."""
     token: str | None
     found: bool
-    """Whether its score is large enough, and enough of the fact's prompts found it."""
+    """Whether the neuron's score is large enough, and enough of the fact's prompts have found it."""
     rank: int
-    """Of the neuron among all of the item, by its sum, from 1."""
+    """The neuron's rank among all neurons by its score for the whole target, from 1."""
     score: float
     share: float
-    """Of the fact's prompts, those that found the neuron."""
+    """The share of the fact's prompts that have found the neuron."""
     value: float
-    """F(w), the attributed function."""
+    """The value F(w) of the attributed function with the neurons w as they are."""
     effect: float
-    """F(w) − F(0) of the neuron's layer."""
+    """F(w) − F(0), the change of the function when all neurons of this neuron's layer are set to zero."""
     residual: float
-    """The sum of the layer's scores less that."""
+    """The sum of the layer's scores minus `effect`, the error of integration."""
 
 
 class CountRow(NamedTuple):
-    """How many neurons were found in one layer for an item."""
+    """A row of the table of counts: how many neurons were found in one layer for one item."""
 
     item: int
     fact: str
@@ -54,12 +54,12 @@ class CountRow(NamedTuple):
 
 
 def found(scores: Float[Tensor, "L F"], threshold: float) -> Bool[Tensor, "L F"]:
-    """Return the neurons with at least this fraction of the largest score; none where no score is positive."""
+    """Return the neurons with at least the fraction `threshold` of the largest score; none if no score is positive."""
     return (scores >= threshold * scores.max()) & (scores.max() > 0)
 
 
 def shares(each: Sequence[Bool[Tensor, "L F"]]) -> Float[Tensor, "L F"]:
-    """Return the fraction of prompts that found each neuron."""
+    """Return for each neuron the fraction of prompts that have found it."""
     return torch.stack(list(each)).double().mean(0)
 
 
@@ -72,7 +72,7 @@ def neuron_rows(
     everything: bool = False,
     per_position: bool = False,
 ) -> Iterator[NeuronRow]:
-    """Yield the kept neurons by rank, or every one; one row for each predicted token with `per_position`."""
+    """Yield the rows of the kept neurons by rank, or of all; with `per_position`, one for each predicted token."""
     total = result.scores.sum(1)
     ranks, order = ranked(total, kept | everything)
     layers, neurons = (order // total.shape[1]).tolist(), (order % total.shape[1]).tolist()
@@ -89,20 +89,20 @@ def neuron_rows(
 
 
 def ranked(total: Float[Tensor, "L F"], kept: Bool[Tensor, "L F"]) -> tuple[list[int], Int[Tensor, " N"]]:
-    """Return the ranks of the kept neurons among all, from 1, and their places in the flattened scores."""
+    """Return the ranks of the kept neurons among all, from 1, and their indices in the flattened scores."""
     order = total.flatten().argsort(descending=True, stable=True)
     places = kept.flatten()[order].nonzero()[:, 0]
     return (places + 1).tolist(), order[places]
 
 
 def positions_of(item: Item) -> list[int]:
-    """Return the positions of the predicted tokens in the text, of the foil's after the target's."""
+    """Return the positions in the text of the predicted tokens: those of the target, then those of the foil."""
     start = len(item.target.context) - item.has_bos
     return [start + place for completion in item.completions for place in range(len(completion.target))]
 
 
 def layer_rows(item: Item, result: NeuronScores, kept: Bool[Tensor, "L F"]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row for every layer of an item, as a neuron has it, but of none, and with the number of those found."""
+    """Yield a row for every layer of an item, with the columns of neurons, and the number of neurons found."""
     (value,), effects, residuals = (significant(x) for x in (result.value[None], result.effect, result.residual))
     front = (item.number, item.fact, item.level, item.cut.level)
     for layer, (count, effect, residual) in enumerate(zip(kept.sum(1).tolist(), effects, residuals, strict=True)):
@@ -111,6 +111,6 @@ def layer_rows(item: Item, result: NeuronScores, kept: Bool[Tensor, "L F"]) -> I
 
 
 def cut_of(one: Item) -> Mapping[str, Any]:
-    """Return what a person checks of a cut: the text with `[MASK]`, and what was there."""
+    """Return the description of a cut for a reader: the text with `[MASK]`, and the text that was cut out."""
     names = {"item": one.number, "fact": one.fact, "level": one.level, "cut": one.cut.level}
     return {**names, "masked": one.cut.masked, "old": one.cut.old, "new": one.cut.new}

@@ -1,4 +1,4 @@
-"""Knowledge neurons (Dai et al. 2022): integrated gradients of a completion's probability in each layer's neurons."""
+"""Scoring neurons by integrated gradients of a completion's probability (knowledge neurons, Dai et al. 2022)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,25 +17,28 @@ RESIDUAL_WARNED = 0.05
 
 @dataclass(frozen=True)
 class NeuronRequest:
-    """How neurons are found."""
+    """The options by which neurons are scored and found."""
 
     function: str = "log2_prob"
-    """Of the whole target: log2 P(Y | X) in bits, P(Y | X), or the sum of its logits."""
+    """The attributed function of the whole target: log2 P(Y | X) in bits, P(Y | X), or the sum of its logits."""
     contrast: bool = False
-    """Whether the same of the foil is taken off."""
+    """Whether the same function of the foil is subtracted."""
     neurons: Literal["activation", "pre-activation"] = "activation"
-    """What is scaled: what the MLP's last map is given, or what its activation is."""
+    """The values that are scaled: the inputs of the MLP's last map, or those of its activation function."""
     tokens: Literal["together", "separately"] = "together"
-    """Whether the neurons at all positions that predict Y are scaled at once, for the function of all of Y; or those
-    at one position at a time, for the function of the token predicted there, and the scores added up."""
+    """The positions that are scaled together.
+
+    `together`: all positions that predict Y, for the function of all of Y. `separately`: one position at a time, for
+    the function of the token predicted there; the scores are then added up.
+    """
     steps: int = 20
     quadrature: str = "riemann"
     threshold: float = 0.2
-    """Of an item's largest score: what a neuron needs to be found."""
+    """The fraction of an item's largest score that a neuron needs to be found."""
     share: float = 0.7
-    """Of a fact's prompts: how many must find a neuron."""
+    """The fraction of a fact's prompts that must find a neuron."""
     memory: int = 2**30
-    """Bytes for all that is held beside the model."""
+    """The bytes of memory for all that is held beside the model."""
 
     def check(self) -> None:
         """Raise ValueError for unknown names, and for numbers out of range."""
@@ -54,39 +57,39 @@ class NeuronRequest:
 
 @dataclass(frozen=True, eq=False)
 class NeuronScores:
-    """Neurons of every layer at the positions that predict Y. Each layer is scaled alone."""
+    """The scores of all neurons at the positions that predict Y, each layer scaled by itself."""
 
     scores: Float[Tensor, "L Y F"]
     value: Float[Tensor, ""]
-    """F(w): of the attributed function, in bits for `log2_prob`."""
+    """The value F(w) of the attributed function with the neurons as they are; in bits for `log2_prob`."""
     without: Float[Tensor, " L"]
-    """F(0): with all neurons of that layer at zero."""
+    """The value F(0) of the function with all neurons of one layer at zero, for each layer."""
 
     @property
     def effect(self) -> Float[Tensor, " L"]:
-        """Return F(w) − F(0), what a layer's scores add up to."""
+        """Return F(w) − F(0) of each layer, which its scores approximately add up to."""
         return self.value - self.without
 
     @property
     def residual(self) -> Float[Tensor, " L"]:
-        """Return how far off they are, the completeness residual."""
+        """Return the completeness residual of each layer: the sum of its scores minus the effect."""
         return self.scores.sum((1, 2)) - self.effect
 
     @property
     def incomplete(self) -> bool:
-        """Return whether a residual is more than a small share of the largest effect of a layer."""
+        """Return whether any layer's residual is more than a small share of the largest effect."""
         return bool(self.residual.abs().max() > RESIDUAL_WARNED * self.effect.abs().max())
 
     def minus(self, other: "NeuronScores") -> "NeuronScores":
-        """Return the scores of the difference of two functions, each along its own path; positions side by side."""
+        """Return the scores of the difference of two functions, each along its own path; positions are side by side."""
         scores = torch.cat([self.scores, -other.scores], 1)
         return NeuronScores(scores, self.value - other.value, self.without - other.without)
 
 
 def integrated_gradients(model: Model, completion: Completion, request: NeuronRequest, place: str = "") -> NeuronScores:
-    """Return IG_w = w · Σ_i weight_i · ∂F(α_i w)/∂w of every neuron, one layer's neurons at a time (Dai et al. 2022).
+    """Return IG_w = w · Σ_i weight_i · ∂F(α_i w)/∂w of every neuron w, scaled layer by layer (Dai et al. 2022).
 
-    Layers, nodes, and positions that are scaled separately are computed side by side, as many as fit into the
+    Layers, nodes α_i, and positions that are scaled separately are computed side by side, as many as fit into the
     memory. ValueError, with the place, for too little memory, and for scores that are not finite.
     """
     nodes = nodes_of(request.quadrature, request.steps)
@@ -109,7 +112,7 @@ def integrated_gradients(model: Model, completion: Completion, request: NeuronRe
 
 
 def cases_of(neurons: Float[Tensor, "L Y F"], nodes: int, tokens: str) -> Int[Tensor, "cases 3"]:
-    """Return every (layer, node, place): the places that are scaled separately, or 0 for all of them together."""
+    """Return all cases (layer, node, position); for positions that are scaled together, a single position 0."""
     layers, length, _ = neurons.shape
     ranges = [torch.arange(n, device=neurons.device) for n in (layers, nodes, length if tokens == "separately" else 1)]
     cases = torch.cartesian_prod(*ranges).view(-1, 3)
@@ -120,7 +123,7 @@ def cases_of(neurons: Float[Tensor, "L Y F"], nodes: int, tokens: str) -> Int[Te
 def plain_neurons(
     continuation: Continuation, function: str, tokens: str
 ) -> tuple[Float[Tensor, "L Y F"], Float[Tensor, " terms"]]:
-    """Return the neurons as they are, and the function's value: one number, or one for each token separately."""
+    """Return the unchanged neurons, and the function's value: one number, or with `separately` one for each token."""
     kept: list[Tensor] = []
 
     def keep(layer: int, neurons: Tensor) -> Tensor:
@@ -140,10 +143,10 @@ def scaled_gradients(
     alphas: Float[Tensor, " R"],
     places: Int[Tensor, " R"],
 ) -> tuple[Float[Tensor, " R"], Float[Tensor, "R Y F"]]:
-    """Return the function, and ∂F/∂(αw) at αw, in each row for one layer's neurons.
+    """Return the function at αw, and ∂F/∂(αw), for each row, which scales the neurons w of one layer.
 
-    A place of −1 scales all positions and asks for the function of all of Y; another one scales the neurons there,
-    and asks for that of the token predicted there.
+    The place −1 scales all positions, for the function of all of Y; another place scales the neurons at that position
+    alone, for the function of the token predicted there.
     """
     points: dict[int, Tensor] = {}
     rows = {layer: (layers == layer).nonzero()[:, 0] for layer in layers.unique().tolist()}
@@ -169,11 +172,11 @@ def scaled_gradients(
 
 
 def scaled_places(places: Int[Tensor, " R"], length: int) -> Tensor:
-    """Return which positions each row scales: one, or for −1 all, shape (R, Y)."""
+    """Return the positions that each row scales, one or for −1 all, as a mask of shape (R, Y)."""
     return (places[:, None] < 0) | (places[:, None] == torch.arange(length, device=places.device))
 
 
 def score_completions(model: Model, completions: list[Completion], request: NeuronRequest, place: str) -> NeuronScores:
-    """Return the scores of a target, or with `contrast` of a target less those of its foil."""
+    """Return the scores of a target, or with `contrast` those of a target minus those of its foil."""
     each = [integrated_gradients(model, completion, request, place) for completion in completions]
     return each[0].minus(each[1]) if request.contrast else each[0]

@@ -1,4 +1,4 @@
-"""Edits of texts: what was changed, cut out at the level of tokens, lines, or blocks."""
+"""Cutting edits of texts: the changed part is cut out, at the level of tokens, lines, or blocks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Cut:
-    """An edit, `before + old + after` that became `before + new + after`, and the first three as tokens."""
+    """An edit of `before + old + after` to `before + new + after`, with `before`, `old` and `new` as token ids."""
 
     level: str
     before: str
@@ -25,18 +25,18 @@ class Cut:
 
     @property
     def masked(self) -> str:
-        """Return the text with `[MASK]` where it was cut."""
+        """Return the text with `[MASK]` in place of the part that was cut out."""
         return self.before + MASK + self.after
 
 
 def changed(old: Sequence[object], new: Sequence[object]) -> tuple[int, int]:
-    """Return how many elements at the start, and then at the end, are the same: between is the smallest change."""
+    """Return the numbers of equal elements at the start and at the end; the smallest change is in between."""
     start = common_start(old, new)
     return start, common_start(old[start:][::-1], new[start:][::-1])
 
 
 def cut_tokens(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
-    """Return the smallest differing run of tokens, as they are in the two texts."""
+    """Return the edit cut to the smallest run of tokens that differ between the two texts."""
     old, new = encode(tokenizer, pre), encode(tokenizer, post)
     start, end = changed(old, new)
     ids = new[:start], old[start : len(old) - end], new[start : len(new) - end]
@@ -47,29 +47,29 @@ def cut_tokens(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
 
 
 def cut_text(level: str, pre: str, post: str, start: int, stop: int, tokenizer: Tokenizer) -> Cut:
-    """Return the characters [start, stop) of the text after the edit cut out, with what they replaced."""
+    """Return the edit cut to the characters [start, stop) of the text after the edit, with the text they replaced."""
     after = len(post) - stop
     parts = post[:start], pre[start : len(pre) - after], post[start:stop]
     return Cut(level, *parts, post[stop:], *(encode(tokenizer, part) for part in parts))
 
 
 def changed_lines(pre: str, post: str) -> tuple[int, int]:
-    """Return how many characters stand before and after the whole lines that differ."""
+    """Return the numbers of characters before and after the whole lines that differ."""
     old, new = lines_of(pre), lines_of(post)
     start, end = changed(old, new)
     return len("".join(new[:start])), len("".join(new[len(new) - end :]))
 
 
 def cut_lines(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
-    """Return the whole lines that differ."""
+    """Return the edit cut to the whole lines that differ."""
     before, after = changed_lines(pre, post)
     return cut_text("line", pre, post, before, len(post) - after, tokenizer)
 
 
 def cut_block(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
-    """Return the smallest function or statement block around the change; the changed lines where they are in none.
+    """Return the edit cut to the smallest function or statement block around it, or to its lines outside of blocks.
 
-    It is looked for in the text after the edit; where something was only deleted, in the one before.
+    The block is looked for in the text after the edit; where text was only deleted, in the text before.
     """
     before, after = changed_lines(pre, post)
     if all(len(lines_of(text[before : len(text) - after])) == 1 for text in (pre, post)):
@@ -83,7 +83,7 @@ def cut_block(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
 
 
 def cut_neighbor(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
-    """Return the changed lines with the one after them, or before them at the end of the text."""
+    """Return the edit cut to the changed lines and the line after them, or before them at the end of the text."""
     before, after = changed_lines(pre, post)
     if after:
         after -= len(lines_of(post[len(post) - after :])[0])
@@ -93,7 +93,7 @@ def cut_neighbor(pre: str, post: str, tokenizer: Tokenizer) -> Cut:
 
 
 def without_blanks(text: str, start: int, stop: int) -> tuple[int, int]:
-    """Return the stretch without white space at its ends; as it is where it is nothing else."""
+    """Return the range [start, stop) without white space at its ends; unchanged where it is all white space."""
     part = text[start:stop]
     if not part.strip():
         return start, stop
@@ -101,13 +101,13 @@ def without_blanks(text: str, start: int, stop: int) -> tuple[int, int]:
 
 
 CUTS: dict[str, Callable[[str, str, Tokenizer], Cut]] = {"token": cut_tokens, "line": cut_lines, "block": cut_block}
-"""By level, from narrow to wide."""
+"""The functions that cut an edit, by level, from narrow to wide."""
 
 
 def cut_mask(pre: str, post: str, mask: str, tokenizer: Tokenizer) -> Cut:
-    """Return the text after the edit cut at a part of it, which has all that was changed.
+    """Return the edit cut to the part `mask` of the text after it, which must hold all changes.
 
-    ValueError where that part is not in the text exactly once, or something else was changed too.
+    ValueError where that part is not in the text exactly once, and where something else was changed, too.
     """
     count = post.count(mask) if mask else 0
     if count != 1:
@@ -122,10 +122,10 @@ def cut_mask(pre: str, post: str, mask: str, tokenizer: Tokenizer) -> Cut:
 
 
 def cut(pre: str, post: str, level: str, tokenizer: Tokenizer, needs_old: bool = False) -> Cut:
-    """Return the change at a level; at the next wider one where that leaves nothing new (or, if needed, nothing old).
+    """Return an edit cut at a level, or at the next wider one where that leaves no new text (with `needs_old`, no old).
 
-    So a deletion inside a line is cut as the line that is left, one of whole lines as their block, and outside
-    of blocks with a line beside them (`neighbor`). ValueError where the texts are the same, or one is empty.
+    So a deletion within a line is cut as the line that is left, a deletion of whole lines as the block around them, and
+    outside of blocks with a line beside them (`neighbor`). ValueError for two equal texts, and for an empty one.
     """
     if pre == post:
         raise ValueError("pre_text and post_text are the same: nothing was edited")
