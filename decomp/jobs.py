@@ -30,10 +30,10 @@ from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
 from decomp.corpus.word_lists import annotation_kinds, with_words
 from decomp.corpus.words import check_white_space
 from decomp.evaluation import agreement, contexts
-from decomp.evaluation.agreement import Agreed
-from decomp.evaluation.alignment import Aligned, alignment_work
-from decomp.evaluation.contexts import Judged
-from decomp.evaluation.faithfulness import Curves, Perturbation, choose_targets, faithfulness_work
+from decomp.evaluation.agreement import AgreementRows
+from decomp.evaluation.alignment import AlignmentRows, alignment_work
+from decomp.evaluation.contexts import ContextRows
+from decomp.evaluation.faithfulness import FaithfulnessRows, Perturbation, choose_targets, faithfulness_work
 from decomp.io.digests import digest
 from decomp.io.records import Fields
 from decomp.measures import Measure, Request
@@ -464,7 +464,7 @@ def open_faithfulness(
     sources = scoring.scorer.front.sources
     chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed, sources)
     perturbation = Perturbation(replacements, function, draws, seed)
-    curves = Curves(scoring.scorer.measures, request, perturbation, sources)
+    curves = FaithfulnessRows(scoring.scorer.measures, request, perturbation, sources)
     work = faithfulness_work(chosen, curves, batch_size, scoring.model.max_length())
     own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
     made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
@@ -483,7 +483,7 @@ def open_agreement(
     """Return the evaluation of agreement between measures on windows; the settings are those of `decomp.agreement`."""
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles, model, measures, **settings)
-    compute = Agreed(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.front.sources).block
+    compute = AgreementRows(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.front.sources).block
     summary = MeanTable(agreement.COLUMNS, seed, agreement.refuse_none)
     work = replace(scoring.work(batch_size), compute=compute, computed=agreement.COMPUTED, summary=summary)
     made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
@@ -508,7 +508,7 @@ def open_alignment(
     read = list(chain.from_iterable(read_items(Path(path), fields)[:limit] for path in items))
     length = settings.get("decomposition_length")
     opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
-    aligned = Aligned(opened.contraster.requests, length)
+    aligned = AlignmentRows(opened.contraster.requests, length)
     work = alignment_work(opened.contrasts, aligned, batch_size, seed)
     own = {"items": items, "limit": limit, "seed": seed, "batch_size": batch_size}
     made = opened.about("evaluate alignment", {**settings, **own})
@@ -601,7 +601,7 @@ def open_context_evaluation(
     given: dict[str, Any] = {**settings, "max_new_tokens": max_new_tokens, "bos": bos}
     asking = open_contexts(items, model, **given)
     begun = begins_with_bos(settings) if bos is None else bos
-    judge = Judged(chosen, asking.scorer.request, asking.tokenizer, begun, seed)
+    judge = ContextRows(chosen, asking.scorer.request, asking.tokenizer, begun, seed)
     summary = MeanTable(contexts.COLUMNS, seed, dict)
     work = replace(asking.work(), compute=judge.block, computed=contexts.COMPUTED, summary=summary)
     made = asking.about("evaluate context", {**given, "seed": seed})

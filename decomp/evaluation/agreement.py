@@ -64,7 +64,7 @@ def agreements(scores: Sequence[Scores]) -> Iterator[tuple[Key, float]]:
 
 
 @dataclass(frozen=True)
-class Agreed:
+class AgreementRows:
     """A function of windows: the rank correlations of measures on each of their targets."""
 
     measures: Sequence[Measure]

@@ -94,7 +94,7 @@ def by_phenomenon(found: dict[Key, list[float]]) -> dict[Key, list[float]]:
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignmentRows:
     """A function of contrast items: the metrics of measures on each of them."""
 
     requests: Sequence[tuple[Measure, Request]]
@@ -111,9 +111,9 @@ class Aligned:
         return block_of(COMPUTED, rows)
 
 
-def alignment_work(contrasts: Sequence[Contrast], aligned: Aligned, batch_size: int, seed: int) -> Work[Contrast]:
+def alignment_work(contrasts: Sequence[Contrast], rows: AlignmentRows, batch_size: int, seed: int) -> Work[Contrast]:
     """Return the computation of the table of alignment from contrast items, `batch_size` of them together."""
     plan = [item_of(contrast.item.item.place, contrast.context) for contrast in contrasts]
     batches = in_batches([item.tokens for item in plan], batch_size, 0)
     summary = intervals.MeanTable(COLUMNS, seed, by_phenomenon)
-    return Work("item", contrasts, plan, batches, aligned.block, COMPUTED, summary)
+    return Work("item", contrasts, plan, batches, rows.block, COMPUTED, summary)

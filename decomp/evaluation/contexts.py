@@ -34,7 +34,7 @@ TOP = (1, 3)
 ITSELF, RANDOM = "<leave_one_out>", "<random>"
 """The names of two rankings beside those of measures: by the effect of removing each segment itself, and random."""
 
-Drop = Callable[[Sequence[int]], float]
+LogProbWithout = Callable[[Sequence[int]], float]
 """A function from numbers of segments to the answer's log2 probability without these segments, in bits."""
 
 
@@ -52,7 +52,7 @@ def without(item: ContextItem, numbers: Sequence[int]) -> ContextItem:
 
 
 @dataclass(frozen=True)
-class Removing:
+class SegmentRemoval:
     """A context from which segments can be removed, to compute the probability of its answer without them."""
 
     model: Model
@@ -86,7 +86,7 @@ class Removing:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ContextRows:
     """A function of contexts: the metrics of measures' rankings of segments on each of them."""
 
     measures: Sequence[Measure]
@@ -101,17 +101,19 @@ class Judged:
 
     def rows(self, model: Model, context: TokenisedContext) -> Iterator[tuple[str, str, str, float]]:
         """Yield the metrics of one context, for each way of removing segments and each ranking."""
-        removing = Removing(model, self.tokenizer, context, self.bos)
+        removals = SegmentRemoval(model, self.tokenizer, context, self.bos)
         ranked = [number for number, segment in enumerate(context.segments) if segment.ranked]
         measured = score_context(model, context, self.measures, self.request)
         scores = {scored.measure: scored.of_answer()[ranked] for scored in measured}
         scores[RANDOM] = np.random.default_rng([self.seed, context.item.number]).permutation(len(ranked)).astype(float)
-        plain = removing.plain()
+        plain = removals.plain()
         for removal in REMOVALS:
-            left = getattr(removing, removal)
-            lost = np.array([plain - left([number]) for number in ranked])
+            without_segments = getattr(removals, removal)
+            lost = np.array([plain - without_segments([number]) for number in ranked])
             for name, own in {**scores, ITSELF: lost}.items():
-                yield from ((removal, name, *found) for found in judged(own, lost, ranked, context, plain, left))
+                yield from (
+                    (removal, name, *found) for found in judged(own, lost, ranked, context, plain, without_segments)
+                )
 
 
 def judged(
@@ -120,7 +122,7 @@ def judged(
     ranked: Sequence[int],
     context: TokenisedContext,
     plain: float,
-    left: Drop,
+    without_segments: LogProbWithout,
 ) -> Iterator[tuple[str, float]]:
     """Yield the metrics of one ranking by name.
 
@@ -135,7 +137,7 @@ def judged(
         highest = order[:count]
         yield (
             f"top_{count}_drop",
-            float(lost[highest[0]] if count == 1 else plain - left([ranked[n] for n in highest])),
+            float(lost[highest[0]] if count == 1 else plain - without_segments([ranked[n] for n in highest])),
         )
     names = [context.segments[ranked[number]].name for number in order]
     if context.item.evidence in names:

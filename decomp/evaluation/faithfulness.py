@@ -96,7 +96,7 @@ def only_targets(tokenised: TokenisedWindow, targets: Sequence[int]) -> Tokenise
 
 
 @dataclass(frozen=True)
-class Curves:
+class FaithfulnessRows:
     """A function of chosen targets: their perturbation curves, for the rankings of measures and for random ones."""
 
     measures: Sequence[Measure]
@@ -136,7 +136,7 @@ class Curves:
 
 
 def faithfulness_work(
-    chosen: Sequence[ChosenWindow], curves: Curves, batch_size: int | None, positions: int
+    chosen: Sequence[ChosenWindow], rows: FaithfulnessRows, batch_size: int | None, positions: int
 ) -> Work[ChosenWindow]:
     """Return the computation of the table of faithfulness from chosen targets, `batch_size` windows together."""
     plan = []
@@ -145,8 +145,8 @@ def faithfulness_work(
         key = f"{window_key(window.window.article, window.window.number)}, positions {first} to {last}"
         plan.append(item_of(key, sum(target + 1 for target in targets)))
     batches = in_batches([len(window.ids) for window, _ in chosen], batch_size, positions)
-    summary = FaithfulnessSummary(curves.perturbation.draws, curves.perturbation.seed)
-    return Work("piece", chosen, plan, batches, curves.block, COMPUTED, summary)
+    summary = FaithfulnessSummary(rows.perturbation.draws, rows.perturbation.seed)
+    return Work("piece", chosen, plan, batches, rows.block, COMPUTED, summary)
 
 
 def rankings(

@@ -10,7 +10,7 @@ import torch
 import decomp
 from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contexts import tokenise_context
-from decomp.evaluation.contexts import Removing, judged
+from decomp.evaluation.contexts import SegmentRemoval, judged
 from tests.measures.test_contexts import ITEM
 
 KNOWN = {**ITEM, "evidence": "letter"}
@@ -24,7 +24,7 @@ def pair():
 @pytest.fixture(scope="module")
 def removing(pair):
     (item,) = read_context_items([KNOWN])
-    return Removing(*pair, tokenise_context(item, pair[1], pair[0].config, 512), True)
+    return SegmentRemoval(*pair, tokenise_context(item, pair[1], pair[0].config, 512), True)
 
 
 def plain_log2_prob(model, ids, begin, mask=None):

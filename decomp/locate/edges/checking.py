@@ -101,7 +101,7 @@ def check_work(
     counts: Sequence[int],
     setting: Setting,
     circuit: str = "top",
-) -> tuple[Work[PromptPair], "KeptTotal"]:
+) -> tuple[Work[PromptPair], "CircuitTable"]:
     """Return the computation of the check from prompts, and the table that sums it; errors are as for `check_edges`."""
     every = len(graph.places())
     check_counts(counts, every)
@@ -110,8 +110,8 @@ def check_work(
     parts = parts_of(model, prompts, setting)
     ordered = [prompt for part in parts for prompt in part]
     compute = PromptLosses(Ablations(ordered, setting), setting, list(kept.values())).block
-    total = KeptTotal({case: len(edges) for case, edges in kept.items()}, every, len(prompts))
-    return prompts_work(parts, compute, KeptTotal.COMPUTED, total), total
+    total = CircuitTable({case: len(edges) for case, edges in kept.items()}, every, len(prompts))
+    return prompts_work(parts, compute, CircuitTable.COMPUTED, total), total
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class PromptLosses:
         return {"case": np.arange(len(sums)), "loss": np.array(sums)}
 
 
-class KeptTotal:
+class CircuitTable:
     """The table of a check: for each case the mean loss over all prompts, and how much of the behaviour remains."""
 
     COMPUTED = ("case", "loss")

@@ -70,7 +70,7 @@ class Graph:
         return self.edges().T.nonzero().flip(1)
 
 
-class Growing:
+class GraphBuilder:
     """A graph under construction, which follows the network block by block."""
 
     def __init__(self, projections: Iterable[tuple[Affine, ...]]) -> None:
@@ -129,12 +129,12 @@ def graph_of(model: Model) -> Graph:
     are nodes `a0.norm`, `m0.norm`. Keys and values that heads share carry the number of the shared head. ValueError
     for a norm after a sublayer, since it mixes heads before they are added to the residual stream.
     """
-    network, growing = model.network(), Growing(model.attention_projections())
+    network, builder = model.network(), GraphBuilder(model.attention_projections())
     for layer, block in enumerate(network.blocks):
         for stage in block:
-            growing.add_stage(layer, stage)
-    growing.add(None, network.final_norm, [("input", ["logits"])], [], growing.stream())
-    return Graph(tuple(growing.sources), tuple(growing.destinations), tuple(growing.stages))
+            builder.add_stage(layer, stage)
+    builder.add(None, network.final_norm, [("input", ["logits"])], [], builder.stream())
+    return Graph(tuple(builder.sources), tuple(builder.destinations), tuple(builder.stages))
 
 
 Outputs = Sequence[Float[Tensor, "B T _"]]

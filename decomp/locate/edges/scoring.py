@@ -98,7 +98,7 @@ class EdgeRequest(Setting):
             )
 
     def nodes(self) -> Nodes:
-        """Return the nodes at which gradients are taken, and their weights: mask values, or shares of the way to clean."""
+        """Return the nodes at which gradients are taken, and weights: mask values, or shares of the way to clean."""
         if self.samples is None:
             assert self.mask_value is not None
             return [(self.mask_value, 1.0)]
@@ -175,14 +175,14 @@ def score_edges(
 
 def edges_work(
     model: Model, prompts: Sequence[PromptPair], request: EdgeRequest
-) -> tuple[Work[PromptPair], "EdgeTotal"]:
+) -> tuple[Work[PromptPair], "EdgeTable"]:
     """Return the computation of scores from prompts, and the table that sums them; errors are as for `score_edges`."""
     parts = parts_of(model, prompts, request)
     ordered = [prompt for part in parts for prompt in part]
     compute = PromptScores(Ablations(ordered, request), request, request.weights(prompts)).block
     complete = request.method == "mask_gradient" and request.over_samples == "mean"
-    total = EdgeTotal(graph_of(model), complete, torch.promote_types(model.dtype, torch.float32))
-    return prompts_work(parts, compute, EdgeTotal.COMPUTED, total), total
+    total = EdgeTable(graph_of(model), complete, torch.promote_types(model.dtype, torch.float32))
+    return prompts_work(parts, compute, EdgeTable.COMPUTED, total), total
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +195,12 @@ class PromptScores:
 
     @torch.no_grad()
     def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
-        """Return the parts of a batch of prompts in scores and losses, with the columns `EdgeTotal.COMPUTED`."""
+        """Return the parts of a batch of prompts in scores and losses, with the columns `EdgeTable.COMPUTED`."""
         graph = graph_of(model)
         batch, places = self.ablations.batch(model, graph, prompts), graph.places()
         scores, clean, ablated = self.of_batch(model, graph, batch)
         values = scores.double().cpu()[places[:, 0], places[:, 1]].numpy()
-        edges = np.concatenate([np.arange(len(values)), [EdgeTotal.CLEAN, EdgeTotal.ABLATED]])
+        edges = np.concatenate([np.arange(len(values)), [EdgeTable.CLEAN, EdgeTable.ABLATED]])
         return {"edge": edges, "score": np.concatenate([values, [clean, ablated]])}
 
     def of_batch(self, model: Model, graph: Graph, batch: Batch) -> tuple[Float[Tensor, "U V"], float, float]:
@@ -223,7 +223,7 @@ class PromptScores:
         return scores, known[0.0], known[1.0]
 
 
-class EdgeTotal:
+class EdgeTable:
     """The table of edges: the sum of the parts that all prompts have in each edge's score."""
 
     COMPUTED = ("edge", "score")

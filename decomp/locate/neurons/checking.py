@@ -259,10 +259,10 @@ def check_work(
         for item, unrelated in cases
     ]
     compute = interventions(check, factors, draws, seed, memory, neurons).block
-    return Work("item", cases, plan, in_batches([1] * len(cases), 1, 0), compute, CheckRow._fields, OverUnrelated())
+    return Work("item", cases, plan, in_batches([1] * len(cases), 1, 0), compute, CheckRow._fields, CheckTable())
 
 
-class OverUnrelated:
+class CheckTable:
     """The table of a check: the rows of all items, and at the end the means over unrelated items."""
 
     columns = CheckRow._fields
