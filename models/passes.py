@@ -31,11 +31,13 @@ class Passes(Architecture):
         rules: Rules = STANDARD,
         output_layers: bool = False,
         embedding: Float[Tensor, "T D"] | None = None,
+        bias: bool = True,
     ) -> OperatingPoint:
         """Return the operating point of one text: all that is frozen at its forward pass.
 
         With an `embedding`, the pass starts from it in place of the tokens' own, and the values that gradients need
-        are kept, too. ValueError for hidden states that are not finite, and for position numbers where the
+        are kept, too. Without `bias`, or with an `embedding`, the intercepts of activations are not kept: the bias
+        alone needs them. ValueError for hidden states that are not finite, and for position numbers where the
         architecture does not take any.
         """
         if position_ids is not None:
@@ -45,7 +47,7 @@ class Passes(Architecture):
         # With a mask, positions that skip some are no sign of several texts in a row.
         everything = torch.ones_like(input_ids[None])
         options = {} if position_ids is None else {"position_ids": position_ids[None], "attention_mask": everything}
-        tape = Tape(self, rules, embedding is not None)
+        tape = Tape(self, rules, embedding is not None, bias)
         with recording(tape, blocks, sites, network, final_norm, output_layers, embedding):
             hidden = self.base_model(input_ids=input_ids[None], use_cache=False, **options).last_hidden_state[0]
             check_finite(hidden)

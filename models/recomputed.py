@@ -12,14 +12,17 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from decomp.core.operators.attention import strips
 from decomp.core.readout_rows import ReadoutRows
 from decomp.models.precision import own_precision
 from decomp.models.running import running
 
 RECORDING = "decomp_recording"
 """The name of the attention implementation that records queries and keys."""
+STRIP_TARGETS = 256
+"""The number of targets whose attention scores are computed at a time while a text is recorded."""
 STRIP_BYTES = 2**26
-"""The bytes of attention scores that are computed at a time while a text is recorded."""
+"""The bytes of attention scores that are computed at a time, at most."""
 
 
 def eager_function(module: Any) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -37,23 +40,32 @@ def recording_attention(
     """Compute the model's eager attention, and record its queries and keys, from which weights can be recomputed."""
     eager = eager_function(module)
     module.recorded = (eager, query, key, attention_mask, options)
-    step = targets_at_once(query, key)
-    if step >= query.shape[2]:
+    step, length = targets_at_once(query, key), query.shape[2]
+    if step >= length:
         return eager(query, key, value, attention_mask, **options)
-    strips = zip(query.split(step, 2), attention_mask.split(step, 2), strict=True)
-    outputs = [eager(rows, key, value, mask, **options)[0] for rows, mask in strips]
+    outputs = [
+        eager(
+            query[:, :, first:last],
+            key[:, :, :last],
+            value[:, :, :last],
+            attention_mask[:, :, first:last, :last],
+            **options,
+        )[0]
+        for first, last in strips(length, step)
+    ]
     # Outputs are (B, H, T, V), (B, T, H, V) or (B · H, T, V), as the architecture has them.
     heads_first = outputs[0].ndim == 4 and outputs[0].shape[1:3] == (query.shape[1], step)
     return torch.cat(outputs, 2 if heads_first else 1), None
 
 
 def targets_at_once(query: Float[Tensor, "B H T V"], key: Float[Tensor, "B K T V"]) -> int:
-    """Return the number of targets whose scores fit into `STRIP_BYTES`; never equal to the number of heads.
+    """Return the number of targets whose scores are computed together; never equal to the number of heads.
 
     Otherwise the axes of heads and of targets could be confused.
     """
     batch, heads = query.shape[:2]
-    step = max(1, STRIP_BYTES // (batch * heads * key.shape[2] * query.element_size()))
+    fitting = STRIP_BYTES // (batch * heads * key.shape[2] * query.element_size())
+    step = min(STRIP_TARGETS, max(1, fitting))
     return step + (step == heads)
 
 
@@ -85,9 +97,9 @@ class RecomputedAttention:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (self.query, self.key)}
         return sum(storages.values())
 
-    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
-        """Return the attention weights of the targets [first, last) on all positions, for every head."""
-        return self.weights(self.query[:, :, first:last], self.key, slice(first, last), slice(None))
+    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets last"]:
+        """Return the attention weights of the targets [first, last) on the positions before `last`, for every head."""
+        return self.weights(self.query[:, :, first:last], self.key[:, :, :last], slice(first, last), slice(last))
 
     def weights(
         self, query: Float[Tensor, "1 H t V"], key: Float[Tensor, "1 K T V"], targets: slice, positions: slice

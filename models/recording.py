@@ -8,22 +8,33 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import GELUTanh, NewGELUActivation
 
 from decomp.core.network import Branch, Network, Norm, Stage
 from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
 from decomp.core.operators import FrozenAttention, FrozenMixture, FrozenMLP, FrozenNorm
-from decomp.core.rules import Rules, activation_slope, gate_derivatives, gate_slopes, linearise
+from decomp.core.rules import Activation, Rules, activation_slope, gate_derivatives, gate_slopes, linearise
 from decomp.models.recomputed import RECORDING, RecomputedAttention
 from decomp.models.routing import frozen_mixture
 from decomp.models.running import running
 from decomp.models.sites import AttentionSite, BranchSite, MixtureSite, MLPSite, StageSite
 
 
+def in_one_kernel(activation: Activation) -> Activation:
+    """Return the same function in a form that PyTorch computes, and differentiates, at once where it has one.
+
+    It differs by rounding, which the slopes and intercepts of the frozen network are free to.
+    """
+    return GELUTanh() if isinstance(activation, NewGELUActivation) else activation
+
+
 class Tape:
     """A store for the values that hooks keep of one forward pass, reduced at once to what is needed."""
 
-    def __init__(self, model: PreTrainedModel, rules: Rules, for_gradients: bool) -> None:
+    def __init__(self, model: PreTrainedModel, rules: Rules, for_gradients: bool, bias: bool = True) -> None:
         self.model, self.rules, self.for_gradients = model, rules, for_gradients
+        # Gradients have no use for intercepts.
+        self.bias = bias and not for_gradients
         self.states: list[Float[Tensor, "T D"]] = []
         """The inputs of the blocks with hooks, and the output of the last block."""
         self.norms: dict[nn.Module, FrozenNorm] = {}
@@ -59,18 +70,17 @@ class Tape:
     def keep_mlp(self, site: MLPSite, branch: Branch, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Freeze an MLP at its pre-activations, as soon as its neurons have been computed."""
         mlp: Any = branch.operator
+        activation = in_one_kernel(site.activation)
         up = site.up.of(self.projected[site.up.module])
         if site.gate is not None:
             gate = site.gate.of(self.projected[site.gate.module])
-            offset, slopes = None, gate_slopes(site.activation, up, gate, self.rules.gate)
-            derivatives = gate_derivatives(site.activation, up, gate) if self.for_gradients else ()
+            offset, slopes = None, gate_slopes(activation, up, gate, self.rules.gate)
+            derivatives = gate_derivatives(activation, up, gate) if self.for_gradients else ()
         else:
-            slope, intercept = linearise(site.activation, up, self.rules.activation)
-            # Gradients have no use for intercepts.
-            needed = not self.for_gradients and bool(intercept.any())
-            offset = mlp.output(intercept, with_bias=False) if needed else None
+            slope, intercept = linearise(activation, up, self.rules.activation)
+            offset = mlp.output(intercept, with_bias=False) if self.bias and bool(intercept.any()) else None
             slopes = (slope,)
-            derivatives = (activation_slope(site.activation, up),) if self.for_gradients else ()
+            derivatives = (activation_slope(activation, up),) if self.for_gradients else ()
         for projection in (site.up, site.gate):
             if projection is not None:
                 self.projected.pop(projection.module, None)

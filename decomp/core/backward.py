@@ -16,7 +16,7 @@ from torch import Tensor
 from decomp.core.network import Network
 from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
 from decomp.core.operators import FrozenNorm
-from decomp.core.readout_rows import ReadoutRows
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 from decomp.io.amounts import format_bytes
 
 Verb = Literal["pull", "differentiate"]
@@ -26,29 +26,34 @@ GROUP_ROWS = 1024
 
 
 def through_norm(
-    norm: FrozenNorm | None, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
+    norm: FrozenNorm | None, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None
 ) -> Float[Tensor, "rows D"]:
     """Return readouts of a norm's output turned into readouts of its input."""
     if norm is None:
         return g
-    return norm.pull(g, at) if verb == "pull" else norm.differentiate(g, at)
+    return norm.pull(g, at, shares) if verb == "pull" else norm.differentiate(g, at)
 
 
 def through_branch(
-    branch: FrozenBranch, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"] | None
+    branch: FrozenBranch,
+    verb: Verb,
+    g: Float[Tensor, "rows D"],
+    at: ReadoutRows,
+    x: Float[Tensor, "T D"] | None,
+    shares: BiasShares | None,
 ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
     """Return readouts of a branch's output turned into readouts of the stream it reads, and which rows these are.
 
     `x`: the operator's real input, which `differentiate` needs.
     """
-    g = through_norm(branch.norm_out, verb, g, at)
+    g = through_norm(branch.norm_out, verb, g, at, shares)
     if verb == "pull":
-        inner = branch.operator.pull(g, at)
+        inner = branch.operator.pull(g, at, shares)
     else:
         assert x is not None
         inner = branch.operator.differentiate(g, at, x)
     below = at.all_positions() if branch.operator.mixes_positions else at
-    return through_norm(branch.norm_in, verb, inner, below), below
+    return through_norm(branch.norm_in, verb, inner, below, shares), below
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,16 @@ class StageInputs:
     inputs: tuple[Float[Tensor, "T D"] | None, ...]
 
     def back(
-        self, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows
+        self, verb: Verb, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None
     ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
-        """Return readouts of the stream after the stage as readouts of the one before, and which rows these
-        are.
-        """
-        g = through_norm(self.stage.norm, verb, g, at)
+        """Return readouts of the stream after the stage as readouts of the one before, and which rows these are."""
+        g = through_norm(self.stage.norm, verb, g, at, shares)
         mixes = any(branch.operator.mixes_positions for branch in self.stage.branches)
         below = at.all_positions() if mixes else at
         total = g.new_zeros(len(below.positions), g.shape[1]) if below is not at else torch.zeros_like(g)
         total[slice(None) if below is at else below.last] += g
         for branch, x in zip(self.stage.branches, self.inputs, strict=True):
-            inner, rows = through_branch(branch, verb, g, at, x)
+            inner, rows = through_branch(branch, verb, g, at, x, shares)
             total[slice(None) if rows.own == below.own else below.last] += inner
         return total, below
 
@@ -135,30 +138,36 @@ class Backward:
             inputs = [(None,) * len(stage.branches) for stage in stages]
         self.stages = [StageInputs(*pair) for pair in zip(stages, inputs, strict=True)]
 
-    def __call__(self, g: Float[Tensor, "N E"], targets: Sequence[int]) -> Float[Tensor, "N P D"]:
+    def __call__(
+        self, g: Float[Tensor, "N E"], targets: Sequence[int], shares: BiasShares | None = None
+    ) -> Float[Tensor, "N P D"]:
         """Return readouts of the targets' hidden states turned into readouts of the embeddings up to the last target.
 
         The result is zero after a readout's own target. Under the verb `pull`, its scalar product with a source's
-        embedding is the readout of that source's contribution.
+        embedding is the readout of that source's contribution, and the readout of the bias is added to `shares`.
         """
-        rows, at = self.back(g, ReadoutRows(tuple(targets), True, g.device))
+        rows, at = self.back(g, ReadoutRows(tuple(targets), True, g.device), shares)
         return at.pad(rows) if not at.own else self.at_targets(rows, at)
 
-    def of_states(self, g: Float[Tensor, "P E"]) -> Float[Tensor, "P D"]:
+    def of_states(self, g: Float[Tensor, "P E"], shares: BiasShares | None = None) -> Float[Tensor, "P D"]:
         """Return one readout of several hidden states, a row of `g` each, turned into a readout of the embeddings.
 
         It is the sum of the readouts of the single states, and costs as much as that of the last state alone.
         """
-        rows, _ = self.back(g, ReadoutRows((len(g) - 1,), False, g.device))
+        rows, _ = self.back(g, ReadoutRows((len(g) - 1,), False, g.device), shares)
         return rows
 
-    def back(self, rows: Float[Tensor, "rows E"], at: ReadoutRows) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
+    def back(
+        self, rows: Float[Tensor, "rows E"], at: ReadoutRows, shares: BiasShares | None
+    ) -> tuple[Float[Tensor, "rows_below D"], ReadoutRows]:
         """Return readouts of hidden states turned into readouts of the embeddings, and which rows these are."""
         if self.point.project_out is not None:
+            if shares is not None:
+                shares.add(rows, self.point.project_out.bias, at)
             rows = rows @ self.point.project_out.weight.T
-        rows = through_norm(self.point.final_norm, self.verb, rows, at)
+        rows = through_norm(self.point.final_norm, self.verb, rows, at, shares)
         for stage in reversed(self.stages):
-            rows, at = stage.back(self.verb, rows, at)
+            rows, at = stage.back(self.verb, rows, at, shares)
         return rows, at
 
     def at_targets(self, rows: Float[Tensor, "N D"], at: ReadoutRows) -> Float[Tensor, "N P D"]:

@@ -142,10 +142,12 @@ class Model(Protocol):
         rules: Rules = ...,
         output_layers: bool = ...,
         embedding: Float[Tensor, "T D"] | None = ...,
+        bias: bool = ...,
     ) -> OperatingPoint:
         """Return the operating point of one text: all that is frozen at its forward pass.
 
-        With an `embedding`, the pass starts from it in place of the tokens' own.
+        With an `embedding`, the pass starts from it in place of the tokens' own. Without `bias`, the intercepts of
+        activations are not kept: the bias alone needs them.
         """
         ...
 

@@ -79,3 +79,31 @@ class ReadoutRows:
         padded = rows.new_zeros(heads, len(self.targets), 1 if self.own else self.stop, parts.shape[-1])
         padded.permute(1, 2, 0, 3)[self.index] = parts
         return padded
+
+
+@dataclass(frozen=True)
+class BiasShares:
+    """What the biases on the way add to some readouts, summed up as these are taken back."""
+
+    total: Float[Tensor, " N"]
+    readouts: Int[Tensor, " rows"] | None = None
+    """Which of these readouts each single row is of, where rows stand alone (at an expert)."""
+
+    @classmethod
+    def none_yet(cls, count: int, like: Tensor) -> "BiasShares":
+        """Return the shares of so many readouts before any bias is met."""
+        return cls(like.new_zeros(count, dtype=torch.promote_types(like.dtype, torch.float32)))
+
+    def add(
+        self, g: Float[Tensor, "rows D"], bias: Float[Tensor, "T D"] | Float[Tensor, " D"] | None, at: ReadoutRows
+    ) -> None:
+        """Add what readouts g of a map's output read of its bias, one for all positions or one for each."""
+        if bias is not None:
+            g, bias = g.to(self.total.dtype), bias.to(self.total.dtype)
+            parts = g @ bias if bias.ndim == 1 else torch.linalg.vecdot(g, at.of_positions(bias))
+            readouts = at.index[0] if self.readouts is None else self.readouts
+            self.total.index_add_(0, readouts, parts)
+
+    def of(self, readouts: Int[Tensor, " rows"]) -> "BiasShares":
+        """Return the same shares for single rows, which belong to these readouts."""
+        return BiasShares(self.total, readouts)

@@ -39,10 +39,18 @@ class Rules:
 
 def activation_slope(activation: Activation, a: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:
     """Return φ'(a), the derivative of an elementwise activation."""
+    return value_and_slope(activation, a)[1]
+
+
+def value_and_slope(
+    activation: Activation, a: Float[Tensor, "T F"]
+) -> tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]]:
+    """Return φ(a) and φ'(a) of an elementwise activation."""
     with torch.enable_grad():
         a = a.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(activation(a).sum(), a)
-    return slope
+        value = activation(a)
+        (slope,) = torch.autograd.grad(value.sum(), a)
+    return value.detach(), slope
 
 
 def linearise(
@@ -56,8 +64,8 @@ def linearise(
     if rule == "secant":
         slope = secant_slope(activation, a)
         return slope, torch.zeros_like(slope)
-    tangent = activation_slope(activation, a)
-    return tangent, activation(a).detach() - tangent * a
+    value, tangent = value_and_slope(activation, a)
+    return tangent, torch.addcmul(value, tangent, a, value=-1)
 
 
 def secant_slope(activation: Activation, a: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:

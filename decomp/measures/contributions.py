@@ -17,6 +17,7 @@ from decomp.core.engine import Chunk, bytes_held, propagate
 from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Pairs
+from decomp.core.readout_rows import BiasShares
 from decomp.measures.readout import LINEAR, FirstOrder, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
@@ -77,7 +78,7 @@ def scored(
     # A change of soft-capped logits is not linear in what is taken away; a share in them is refused where it is read.
     uncapped = additive or model.unembedding().softcap is None
     linear = measure in READOUTS or (request.function in LINEAR and uncapped)
-    for group in recorded_together(model, texts, request):
+    for group in recorded_together(model, texts, request, wants_bias(request, additive)):
         if linear and all(pull_pays(text, request) for text, _ in group):
             yield from ([pulled_scores(model, *each, request, measure, additive)] for each in group)
         else:
@@ -108,45 +109,68 @@ def pulled_scores(
     backward = Backward(model.network(), point, "pull", request.memory)
     dtype = torch.promote_types(model.dtype, torch.float32)
     scores = point.hidden.new_zeros(len(point) - 1, len(point), dtype=dtype)
+    bias = scores.new_zeros(len(scores)) if wants_bias(request, additive) else None
     pull = pull_together if one_span(text, request) else pull_each
-    for targets, pulled in pull(backward, readout.linear, text.targets, request.memory):
+    for targets, pulled in pull(backward, readout.linear, text.targets, request.memory, bias):
         shares = torch.einsum("npd,pd->np", pulled.to(dtype), point.embedding[: pulled.shape[1]].to(dtype))
         scores[targets.start : targets.stop, : pulled.shape[1]] = shares
-    extra = {}
-    if additive or request.extra:
-        *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
-        every = torch.arange(len(point) - 1, device=model.device)
-        extra["<bias>"] = readout.product(bias[:-1], every)
+    extra = {} if bias is None else {"<bias>": bias}
     if additive and readout.head_bias is not None:
         extra["<head_bias>"] = readout.head_bias
-    # The vocabulary of a long text's other targets would cost as much as the way back.
-    first = text.targets.start
-    log2_prob = next_log2_prob(readout.hidden[first:], readout.next_ids[first:], model.unembedding())
-    known = torch.cat([log2_prob.new_zeros(first), log2_prob])
     sums, count = summed_by_source(scores, text.partition), text.partition.count
-    return Scores(measure, text.targets, count, known, sums, extra)
+    return Scores(measure, text.targets, count, predicted_log2_prob(readout, text, request), sums, extra)
 
 
-def pull_each(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
-    """Yield groups of targets with the readout of each target, pulled back to the embeddings."""
+def wants_bias(request: Request, additive: bool) -> bool:
+    """Return whether the bias is scored."""
+    return additive or request.extra
+
+
+def predicted_log2_prob(readout: Readout, text: Text, request: Request) -> Float[Tensor, "T-1"]:
+    """Return the log2 probability of the next token of the targets that are scored, in bits, and zero of all others.
+
+    The logits of all targets of a long text would cost as much as the way back.
+    """
+    asked = slice(text.targets.start, text.targets.stop if request.span == 1 else None)
+    found = next_log2_prob(readout.hidden[asked], readout.next_ids[asked], readout.unembedding)
+    known = found.new_zeros(len(readout.hidden))
+    known[asked] = found
+    return known
+
+
+def pull_each(
+    backward: Backward,
+    linear: Float[Tensor, "N E"],
+    targets: range,
+    memory: int,
+    bias: Float[Tensor, " N"] | None,
+) -> Iterator[Pulled]:
+    """Yield groups of targets with the readout of each target, pulled back; write its readout of the bias to `bias`."""
     for group in backward.groups(targets, memory - backward.bytes_held()):
-        yield group, backward(linear[group.start : group.stop], group)
+        part = slice(group.start, group.stop)
+        yield group, backward(linear[part], group, None if bias is None else BiasShares(bias[part]))
 
 
-def pull_together(backward: Backward, linear: Float[Tensor, "N E"], targets: range, memory: int) -> Iterator[Pulled]:
+def pull_together(
+    backward: Backward,
+    linear: Float[Tensor, "N E"],
+    targets: range,
+    memory: int,
+    bias: Float[Tensor, " N"] | None,
+) -> Iterator[Pulled]:
     """Yield the first target of a span with the sum of all its targets' readouts, pulled back together."""
-    last = range(targets.stop - 1, targets.stop)
+    last, first = range(targets.stop - 1, targets.stop), slice(targets.start, targets.start + 1)
     for _ in backward.groups(last, memory - backward.bytes_held()):  # ValueError where memory is too small
         states = linear[: targets.stop].clone()
         states[: targets.start] = 0
-        yield targets[:1], backward.of_states(states)[None]
+        yield targets[:1], backward.of_states(states, None if bias is None else BiasShares(bias[first]))[None]
 
 
-def recorded_together(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Recorded]]:
+def recorded_together(model: Model, texts: Sequence[Text], request: Request, bias: bool) -> Iterator[list[Recorded]]:
     """Yield texts with their operating points, as many at a time as fit into half of the memory."""
     group: list[Recorded] = []
     for text in texts:
-        point = model.record(text.ids, rules=request.rules)
+        point = model.record(text.ids, rules=request.rules, bias=bias)
         if (
             group
             and bytes_held(model.folded(request.gate_rule), [point, *(p for _, p in group)], request.memory)
@@ -166,7 +190,7 @@ def score_group(
     length, partitions = max(sources_reached(text, request) for text in texts), [text.partition for text in texts]
     oldest = [oldest_kept(text, request).to(model.device) for text in texts]
     readouts = [readout_of(text, point, request, model, measure) for text, point in group]
-    worths, extra = [r.product if additive else r.change for r in readouts], additive or request.extra
+    worths, extra = [r.product if additive else r.change for r in readouts], wants_bias(request, additive)
     dtype = torch.promote_types(model.dtype, torch.float32)
     # One row more than there are predictions: the last target has sources too, and predicts nothing.
     scores = [p.hidden.new_zeros(len(p), text.partition.count, dtype=dtype) for text, p in group]

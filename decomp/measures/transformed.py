@@ -36,7 +36,8 @@ class AttentionStep:
 
     def weights(self, targets: range) -> Float[Tensor, "H targets T"]:
         """Return the attention weights of a range of targets on all positions."""
-        return self.branch.attention.rows(targets.start, targets.stop)
+        weights = self.branch.attention.rows(targets.start, targets.stop)
+        return torch.nn.functional.pad(weights, (0, len(self.inputs) - weights.shape[-1]))
 
     @cached_property
     def values(self) -> Float[Tensor, "T H V"]:

@@ -1,11 +1,16 @@
 """Gradients of each target, truncated at it, against autograd."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from decomp.core.backward import GROUP_ROWS, Backward, rows_of
+from decomp.core.operators import attention
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 from decomp.core.rules import Rules
+from decomp.models import recomputed
 from tests.core.test_exactness import plain_blocks, starting_at
 from tests.variants import EVERY, FAMILIES, make_pair, random_ids
 
@@ -104,6 +109,51 @@ def test_one_readout_of_several_states_is_the_sum_of_those_of_each(variant):
     states[:4] = 0
     together = backward.of_states(states)
     assert_close(together, backward(states[4:], range(4, 9)).sum(0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["opt-pre-norm-projected", *FAMILIES])
+def test_a_long_text_goes_through_attention_in_strips(variant, monkeypatch):
+    """Each on the positions up to its last target alone."""
+    _, model = make_pair(variant)
+    ids, targets = random_ids(13), [12, 4]
+
+    def results():
+        point = model.record(ids)
+        g = torch.ones(len(targets), point.hidden.shape[1], dtype=torch.float64)
+        *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
+        return point.hidden, Backward(model.network(), point, "pull", 0)(g, targets), bias
+
+    at_once = results()
+    monkeypatch.setattr(recomputed, "STRIP_TARGETS", 5)
+    monkeypatch.setattr(attention, "TARGET_BLOCK", 5)
+    for whole, in_strips in zip(at_once, results(), strict=True):
+        assert_close(in_strips, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_biases_of_experts_are_read_where_a_row_visits_them():
+    _, model = make_pair("mixtral")
+    point = model.record(random_ids(7))
+    frozen = next(branch.mixture for block in point.blocks for branch in block[1].branches)
+
+    def biased(expert):
+        output = replace(expert.mlp.output, bias=torch.randn(point.embedding.shape[1], dtype=torch.float64))
+        return replace(expert, mlp=replace(expert.mlp, output=output))
+
+    frozen = replace(frozen, experts=tuple(map(biased, frozen.experts)))
+    at = ReadoutRows((6, 3), False, torch.device("cpu"))
+    g = torch.randn(len(at.positions), point.embedding.shape[1], dtype=torch.float64)
+    shares = BiasShares.none_yet(2, g)
+    frozen.pull(g, at, shares)
+    read = (g * frozen.carry(torch.zeros_like(point.embedding), with_bias=True)[at.positions]).sum(1)
+    assert_close(shares.total, torch.stack([read[:7].sum(), read[7:].sum()]), rtol=1e-12, atol=1e-12)
+
+
+def test_without_the_bias_no_intercepts_are_kept():
+    _, model = make_pair("gpt2")
+    kept, left_out = (model.record(random_ids(7), bias=bias) for bias in (True, False))
+    assert left_out.nbytes < kept.nbytes
+    assert_close(left_out.hidden, kept.hidden, rtol=0, atol=0)
+    assert all(block[1].branches[0].mlp.offset is None for block in left_out.blocks)
 
 
 @pytest.mark.parametrize("variant", ["opt-post-norm", *FAMILIES])

@@ -1,5 +1,6 @@
 """ΔLP and additive shares under every attributed function, against their definitions on whole decompositions."""
 
+import math
 from itertools import product
 
 import pytest
@@ -72,6 +73,23 @@ def test_decomposed_logit_sums_to_the_function(variant, function, kept):
         result = model.decompose(text.ids, decomposition_length=kept)
         expected = torch.einsum("ike,ie->ik", result.dense()[:-1], model.lm_head.weight[text.ids[1:]])
         assert_close(scores.scores, expected.detach(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["tangent", "secant"])
+@pytest.mark.parametrize(
+    "variant", ["opt-pre-norm-projected", *(n.replace("gemma2", "gemma2-uncapped") for n in FAMILIES)]
+)
+def test_what_is_pulled_back_sums_to_the_logit(variant, rule):
+    """The bias is read on the way, not what is missing from the logit."""
+    plain, model = map(with_head_bias, make_pair(variant))
+    text = Text(random_ids(11), range(8, 9))
+    assert contributions.pull_pays(text, Request())
+    scores = one("decomposed_logit", model, text, activation_rule=rule)
+    with torch.no_grad():
+        logits = plain(text.ids[None]).logits[0, 8]
+    total = scores.scores.sum(1) + sum(scores.extra.values())
+    assert_close(total[8], logits[text.ids[9]], rtol=0, atol=1e-10)
+    assert_close(scores.log2_prob[8], logits.log_softmax(0)[text.ids[9]] / math.log(2), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("function", ["logit", "contrast_logit", "contrast_log2_prob"])

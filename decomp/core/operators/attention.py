@@ -1,5 +1,6 @@
 """Attention frozen at one text: the attention weights are constants, so that the output is linear in the input."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -8,17 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.network import Attention
-from decomp.core.readout_rows import ReadoutRows
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 
 TARGET_BLOCK = 256
 """The number of targets whose attention weights are held in memory at a time."""
 
 
+def strips(length: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield the bounds [first, last) of successive targets of a text, `step` of them at a time."""
+    return ((first, min(first + step, length)) for first in range(0, length, step))
+
+
 class AttentionRows(Protocol):
     """The attention weights of one layer on one text, as the model's own function computes them."""
 
-    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
-        """Return the attention weights of the targets [first, last) on all positions, for every head."""
+    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets last"]:
+        """Return the attention weights of the targets [first, last) on the positions before `last`, for every head."""
         ...
 
     def to_inputs(self, g: Float[Tensor, "N H P stop"], at: ReadoutRows) -> Float[Tensor, "N stop D"]:
@@ -42,8 +48,8 @@ class KeptRows:
     rows: AttentionRows
     weights: Float[Tensor, "H T T"]
 
-    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets T"]:
-        return self.weights[:, first:last]
+    def __call__(self, first: int, last: int) -> Float[Tensor, "H targets last"]:
+        return self.weights[:, first:last, :last]
 
     def to_inputs(self, g: Float[Tensor, "N H P stop"], at: ReadoutRows) -> Float[Tensor, "N stop D"]:
         return self.rows.to_inputs(g, at)
@@ -66,7 +72,7 @@ class FrozenAttention:
         """Return Σ_h Σ_j A^h[i, j] · x[j] W_V^h W_O^h for every target i, with the biases of both maps or without."""
         length, heads = len(x), self.attention.heads
         values = self.values(x, with_bias=with_bias)
-        blocks = [self.rows(i, min(i + TARGET_BLOCK, length)) @ values for i in range(0, length, TARGET_BLOCK)]
+        blocks = [self.rows(first, last) @ values[:, :last] for first, last in strips(length, TARGET_BLOCK)]
         mixed = torch.cat(blocks, 1).transpose(0, 1).reshape(length, heads * values.shape[-1])
         return self.attention.output(mixed, with_bias=with_bias)
 
@@ -75,9 +81,13 @@ class FrozenAttention:
         values = self.attention.value(x, with_bias=with_bias).view(len(x), self.attention.kv_heads, -1)
         return values.transpose(0, 1).repeat_interleave(self.attention.heads // self.attention.kv_heads, 0)
 
-    def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows_below D"]:
+    def pull(
+        self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
+    ) -> Float[Tensor, "rows_below D"]:
         """Return readouts g of the output turned into readouts of the input, at every position up to their target."""
-        return self.through_values(at.pad_heads(g @ self.attention.output.weight.T, self.attention.heads), at)
+        if shares is not None:
+            shares.add(g, self.attention.output.bias, at)
+        return self.through_values(at.pad_heads(g @ self.attention.output.weight.T, self.attention.heads), at, shares)
 
     def differentiate(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
@@ -88,14 +98,32 @@ class FrozenAttention:
         to_weights = (dz.flatten(1, 2) @ values.mT).view(*dz.shape[:3], at.stop).transpose(0, 1)
         return self.through_values(dz, at) + self.rows.to_inputs(to_weights, at)[below.index]
 
-    def through_values(self, dz: Float[Tensor, "H N P V"], at: ReadoutRows) -> Float[Tensor, "rows_below D"]:
+    def through_values(
+        self, dz: Float[Tensor, "H N P V"], at: ReadoutRows, shares: BiasShares | None = None
+    ) -> Float[Tensor, "rows_below D"]:
         """Return readouts dz of every head's mixed values turned into readouts of the attention's input."""
         kv_heads, below = self.attention.kv_heads, at.all_positions()
-        weights = self.rows(0, at.stop)[..., : at.stop]
-        # (H, N, 1, T) or (H, 1, T, T): a readout has its target's row of weights, or all rows shared with the others.
-        weights = weights[:, at.last_positions].unsqueeze(2) if at.own else weights.unsqueeze(1)
-        dv = (weights.mT @ dz).unflatten(0, (kv_heads, -1)).sum(1)
-        return dv.permute(1, 2, 0, 3)[below.index].flatten(1) @ self.attention.value.weight.T
+        to_values = (self.own_rows_back if at.own else self.shared_rows_back)(dz, at)
+        dv = to_values.unflatten(0, (kv_heads, -1)).sum(1).permute(1, 2, 0, 3)[below.index].flatten(1)
+        if shares is not None:
+            shares.add(dv, self.attention.value.bias, below)
+        return dv @ self.attention.value.weight.T
+
+    def own_rows_back(self, dz: Float[Tensor, "H N 1 V"], at: ReadoutRows) -> Float[Tensor, "H N stop V"]:
+        """Return readouts of mixed values turned into readouts of values, by the attention weights of each target."""
+        first = min(at.targets)
+        weights = self.rows(first, at.stop)[:, at.last_positions - first]
+        return weights[..., None] * dz
+
+    def shared_rows_back(self, dz: Float[Tensor, "H N stop V"], at: ReadoutRows) -> Float[Tensor, "H N stop V"]:
+        """Return readouts of mixed values at all positions turned into readouts of values, in strips of targets."""
+        to_values = torch.zeros_like(dz)
+        for first, last in strips(at.stop, TARGET_BLOCK):
+            # With the readouts side by side, the weights are not copied for each of them.
+            beside = dz[:, :, first:last].transpose(1, 2).flatten(2)
+            carried = self.rows(first, last).mT @ beside
+            to_values[:, :, :last] += carried.unflatten(2, (dz.shape[1], -1)).transpose(1, 2)
+        return to_values
 
     def holding_rows(self, length: int) -> "FrozenAttention":
         """Return the same operator with its attention weights, of a text of this length, held in memory."""

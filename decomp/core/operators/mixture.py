@@ -9,9 +9,10 @@ from torch import Tensor
 
 from decomp.core.network import Mixture
 from decomp.core.operators.mlp import FrozenMLP
-from decomp.core.readout_rows import ReadoutRows
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 
-Back = Callable[[FrozenMLP, Float[Tensor, "rows D"], ReadoutRows], Float[Tensor, "rows D"]]
+Back = Callable[[FrozenMLP, Float[Tensor, "n D"], ReadoutRows, Int[Tensor, " n"]], Float[Tensor, "n D"]]
+"""What takes readouts back through an expert: its rows, where they are to it, and which of all rows they are."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,22 @@ class FrozenMixture:
             y = y.index_add(0, rows, expert.carry(x[rows], with_bias=with_bias))
         return y
 
-    def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
-        """Return readouts g of the output turned into readouts of the input at the same position."""
-        return self.through_experts(g, at, FrozenMLP.pull)
+    def pull(
+        self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
+    ) -> Float[Tensor, "rows D"]:
+        """Return what readouts g of the output read of the input."""
+
+        def back(expert: FrozenMLP, own: Tensor, places: ReadoutRows, rows: Int[Tensor, " n"]) -> Tensor:
+            return expert.pull(own, places, None if shares is None else shares.of(at.index[0][rows]))
+
+        return self.through_experts(g, at, back)
 
     def differentiate(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
     ) -> Float[Tensor, "rows D"]:
         """Return gradients with respect to the real input x, through the experts and through the router's weights."""
         assert self.router is not None
-        inner = self.through_experts(g, at, lambda expert, own, places: expert.differentiate(own, places, x))
+        inner = self.through_experts(g, at, lambda expert, own, places, _: expert.differentiate(own, places, x))
         return inner + self.router.differentiate(g, at)
 
     def through_experts(self, g: Float[Tensor, "rows D"], at: ReadoutRows, back: Back) -> Float[Tensor, "rows D"]:
@@ -86,7 +93,7 @@ class FrozenMixture:
         for _, expert, rows, places in self.visits(at.positions):
             # To an expert its visitors are positions, and every row stands alone.
             own = ReadoutRows(places.tolist(), True, at.device)
-            total.index_add_(0, rows, back(expert, g[rows], own))
+            total.index_add_(0, rows, back(expert, g[rows], own, rows))
         return total
 
     def holding_rows(self, length: int) -> "FrozenMixture":

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.network import MLP
-from decomp.core.readout_rows import ReadoutRows
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,14 @@ class FrozenMLP:
         y = self.mlp.output(neurons, with_bias=with_bias)
         return y + self.offset if with_bias and self.offset is not None else y
 
-    def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
-        """Return readouts g of the output turned into readouts of the input, Σ_p ((g W_outᵀ) ⊙ slope_p) W_pᵀ."""
-        return self.through_neurons(g, at, self.slopes)
+    def pull(
+        self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
+    ) -> Float[Tensor, "rows D"]:
+        """Return what readouts g of the output read of the input: Σ_p ((g W_outᵀ) ⊙ slope_p) W_pᵀ."""
+        if shares is not None:
+            shares.add(g, self.mlp.output.bias, at)
+            shares.add(g, self.offset, at)
+        return self.through_neurons(g, at, self.slopes, shares)
 
     def differentiate(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, x: Float[Tensor, "T D"]
@@ -42,14 +47,20 @@ class FrozenMLP:
         return self.through_neurons(g, at, self.derivatives)
 
     def through_neurons(
-        self, g: Float[Tensor, "rows D"], at: ReadoutRows, slopes: Sequence[Float[Tensor, "T F"]]
+        self,
+        g: Float[Tensor, "rows D"],
+        at: ReadoutRows,
+        slopes: Sequence[Float[Tensor, "T F"]],
+        shares: BiasShares | None = None,
     ) -> Float[Tensor, "rows D"]:
         """Return readouts g of the output turned into readouts of the input, for neurons with the given slopes."""
         to_neurons = g @ self.mlp.output.weight.T
         parts = []
         for number, (weights, slope) in enumerate(zip(self.mlp.inputs, slopes, strict=False), 1):
-            own = to_neurons if number == len(slopes) else to_neurons.clone()
-            parts.append(at.scale_(own, slope) @ weights.weight.T)
+            own = at.scale_(to_neurons if number == len(slopes) else to_neurons.clone(), slope)
+            if shares is not None:
+                shares.add(own, weights.bias, at)
+            parts.append(own @ weights.weight.T)
         return sum_of(parts)
 
     def holding_rows(self, length: int) -> "FrozenMLP":

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.network import Norm
-from decomp.core.readout_rows import ReadoutRows
+from decomp.core.readout_rows import BiasShares, ReadoutRows
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,12 @@ class FrozenNorm:
         """Return γ ⊙ (x − mean(x)) · inverse_std at every position, and with the bias β added."""
         return self.norm.scale(self.norm.standardise(x, self.inverse_std), with_bias=with_bias)
 
-    def pull(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
+    def pull(
+        self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
+    ) -> Float[Tensor, "rows D"]:
         """Return readouts g of the norm's output turned into readouts of its input, with 1/σ as a constant."""
+        if shares is not None:
+            shares.add(g, self.norm.bias, at)
         return self.norm.transpose(g) * at.of_positions(self.inverse_std)[:, None]
 
     def differentiate(self, g: Float[Tensor, "rows D"], at: ReadoutRows) -> Float[Tensor, "rows D"]:
