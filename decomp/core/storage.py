@@ -503,13 +503,10 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
     if header is None:
         say_unknown(path.parent)
     about = {} if header is None else header["about"]
-    unembedding = unembedding or unembedding_beside(path.parent, about)
-    head = None if unembedding is None else pt_unembedding(unembedding, about)
-    check_ids(path, ids, head)
-    if head is not None and head.weight.shape[1:] != hidden.shape[1:]:
-        raise ValueError(f"{unembedding} has {head.weight.shape[-1]} dimensions, {path} {hidden.shape[-1]}")
-    targets, sources = Pairs(Partition.tokens(len(ids)), len(d)).indices()
     tokens = None if header is None else header.get("tokens")
+    head = pt_head(path, unembedding or unembedding_beside(path.parent, about), about, hidden.shape[-1])
+    check_ids(path, ids, head)
+    targets, sources = Pairs(Partition.tokens(len(ids)), len(d)).indices()
     return {
         "input_ids": ids,
         "decomposition_length": len(d),
@@ -521,6 +518,16 @@ def read_pt_files(path: Path, unembedding: Path | None) -> dict[str, Any]:
         "tokens": None if tokens is None else tuple(tokens),
         "about": about,
     }
+
+
+def pt_head(path: Path, unembedding: Path | None, about: Mapping[str, str], width: int) -> Unembedding | None:
+    """Return the head of a decomposition in `.pt` files, None without a file of it. ValueError for another width."""
+    if unembedding is None:
+        return None
+    head = pt_unembedding(unembedding, about)
+    if head.weight.shape[1] != width:
+        raise ValueError(f"{unembedding} has {head.weight.shape[-1]} dimensions, {path} {width}")
+    return head
 
 
 def check_pt(path: Path, d: Tensor, ids: Tensor, hidden: Tensor) -> None:

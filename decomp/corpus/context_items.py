@@ -95,36 +95,47 @@ def records_of(source: Path | Sequence[Mapping[str, Any]]) -> list[Record]:
 
 def context_item(record: Record, number: int) -> ContextItem:
     """Return the context item in one row. ValueError, with its file and line, for a malformed one."""
+    form, given = context_of(record)
+    messages: tuple[Message, ...] = ()
+    if form == "messages":
+        messages = tuple(message_of(each, count, record.place) for count, each in enumerate(given, 1))
+        segments = tuple(segment for message in messages for segment in message.segments)
+    elif form == "examples":
+        segments = example_segments(record, given)
+    else:
+        segments = tuple(segment_of(each, f"segment {count}", record.place) for count, each in enumerate(given, 1))
+    check_names(segments, record.place)
+    name, between = record.values.get("id"), "\n\n" if form == "examples" else "\n"
+    name = str(number if name is None else name)
+    answer, evidence = optional_text(record, "answer"), evidence_of(record, segments)
+    return ContextItem(record.place, number, name, segments, between, answer, messages, evidence)
+
+
+def context_of(record: Record) -> tuple[str, Sequence[Any]]:
+    """Return which of `FORMS` a row's context has, and its list. ValueError for several forms, and for no list."""
     forms = [form for form in FORMS if record.values.get(form) is not None]
     if len(forms) > 1:
         raise ValueError(f"{record.place} has {' and '.join(forms)}: give one of them")
     given = record.values[forms[0]]
     if not isinstance(given, Sequence) or isinstance(given, str) or not len(given):
         raise ValueError(f"{record.place}: {forms[0]} must be a list of objects, it is {shown(given)}")
-    place = record.place
-    name = record.values.get("id")
-    messages: tuple[Message, ...] = ()
-    if forms[0] == "messages":
-        messages = tuple(message_of(each, count, place) for count, each in enumerate(given, 1))
-        segments = tuple(segment for message in messages for segment in message.segments)
-    elif forms[0] == "examples":
-        segments = example_segments(record, given)
-    else:
-        segments = tuple(segment_of(each, f"segment {count}", place) for count, each in enumerate(given, 1))
-    check_names(segments, place)
-    evidence = "" if record.values.get("evidence") is None else text_in(record.values, "evidence", place)
-    if evidence and evidence not in (names := [segment.name for segment in segments if segment.ranked]):
-        raise ValueError(f"{place}: the evidence {evidence!r} is no ranked segment: choose among {', '.join(names)}")
-    return ContextItem(
-        place,
-        number,
-        str(number if name is None else name),
-        segments,
-        "\n\n" if forms[0] == "examples" else "\n",
-        None if record.values.get("answer") is None else text_in(record.values, "answer", place),
-        messages,
-        evidence,
-    )
+    return forms[0], given
+
+
+def evidence_of(record: Record, segments: Sequence[Segment]) -> str:
+    """Return the name of the segment that decides, or an empty text. ValueError for one that is not ranked."""
+    evidence = optional_text(record, "evidence") or ""
+    names = [segment.name for segment in segments if segment.ranked]
+    if evidence and evidence not in names:
+        raise ValueError(
+            f"{record.place}: the evidence {evidence!r} is no ranked segment: choose among {', '.join(names)}"
+        )
+    return evidence
+
+
+def optional_text(record: Record, key: str) -> str | None:
+    """Return the text in a column of a row; None where it is missing. ValueError for a blank or other value."""
+    return None if record.values.get(key) is None else text_in(record.values, key, record.place)
 
 
 def segment_of(given: Any, name: str, place: str) -> Segment:

@@ -92,31 +92,33 @@ def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
     """
     template, subject = template_of(record), text_of(record, "subject")
     begin, filled = template.index("{}"), template.replace("{}", subject)
-    objects = [spaced(filled, text_of(record, name)) for name in REQUIRED[1:]]
-    prompt = objects[0][0]
-    true, false = (encode(tokenizer, text) for _, text in objects)
+    prompt, _ = spaced(filled, text_of(record, REQUIRED[1]))
+    shared, true, false = objects_of(record, filled, tokenizer)
+    encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    in_subject = [start < begin + len(subject) and stop > begin for start, stop in encoded["offset_mapping"]]
+    front = [] if bos is None else [bos]
+    ids = [*front, *encoded["input_ids"], *shared]
+    tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
+    roles = ("bos",) * len(front) + roles_of(in_subject + [False] * len(shared))
+    return Fact(torch.tensor(ids), tokens, roles, true, false, bos is not None, record.place)
+
+
+def objects_of(record: Record, filled: str, tokenizer: Tokenizer) -> tuple[list[int], Object, Object]:
+    """Return the tokens that both objects begin with, and the rest of the true and of the false object.
+
+    `filled` is the text that the objects follow. ValueError, with the place, for objects that do not differ.
+    """
+    true, false = (encode(tokenizer, spaced(filled, text_of(record, name))[1]) for name in REQUIRED[1:])
     shared = common_start(true, false)
     if shared == min(len(true), len(false)):
         raise ValueError(
             f"{record.place}: target_true {record.values['target_true']!r} and target_false "
             f"{record.values['target_false']!r} must differ, neither one the beginning of the other"
         )
-    encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    in_subject = [start < begin + len(subject) and stop > begin for start, stop in encoded["offset_mapping"]]
-    front = [] if bos is None else [bos]
-    ids = [*front, *encoded["input_ids"], *true[:shared]]
     rest_of_true, rest_of_false = (
-        Object(tuple(rest), tuple(tokenizer.convert_ids_to_tokens(rest))) for rest in (true[shared:], false[shared:])
+        Object(tuple(ids), tuple(tokenizer.convert_ids_to_tokens(ids))) for ids in (true[shared:], false[shared:])
     )
-    return Fact(
-        torch.tensor(ids),
-        tuple(tokenizer.convert_ids_to_tokens(ids)),
-        ("bos",) * len(front) + roles_of(in_subject + [False] * shared),
-        rest_of_true,
-        rest_of_false,
-        bos is not None,
-        record.place,
-    )
+    return true[:shared], rest_of_true, rest_of_false
 
 
 def read_facts(

@@ -43,13 +43,23 @@ def prob(
     return (pick(logits, token) - logits.logsumexp(-1)).exp()
 
 
+def contrasted(
+    function: AttributedFunction,
+    logits: Float[Tensor, "*batch V"],
+    token: Int[Tensor, "*batch"],
+    foil: Int[Tensor, "*batch"] | None,
+) -> Float[Tensor, "*batch"]:
+    """Return a function of the predicted token minus the same of the foil. ValueError without a foil."""
+    if foil is None:
+        raise ValueError(NO_FOIL)
+    return function(logits, token, None) - function(logits, foil, None)
+
+
 def contrast_logit(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
     """Return the difference of logits z[y] − z[foil] (Yin & Neubig 2022). ValueError without a foil."""
-    if foil is None:
-        raise ValueError(NO_FOIL)
-    return pick(logits, token) - pick(logits, foil)
+    return contrasted(logit, logits, token, foil)
 
 
 def contrast_log2_prob(
@@ -63,9 +73,7 @@ def contrast_prob(
     logits: Float[Tensor, "*batch V"], token: Int[Tensor, "*batch"], foil: Int[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch"]:
     """Return the difference of probabilities softmax(z)[y] − softmax(z)[foil]. ValueError without a foil."""
-    if foil is None:
-        raise ValueError(NO_FOIL)
-    return prob(logits, token) - prob(logits, foil)
+    return contrasted(prob, logits, token, foil)
 
 
 FUNCTIONS: dict[str, AttributedFunction] = {

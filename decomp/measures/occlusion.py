@@ -19,6 +19,9 @@ HIDDEN = ("mask", "key")
 WORKING_SET = 2**26
 """The bytes of a batch beyond which fresh pages of memory cost more time than larger matrix products save."""
 
+Losses = tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, " pairs"]]
+"""The targets and the sources of some pairs, and what each target loses without the source."""
+
 
 def hidden_without(
     model: Model, ids: Int[Tensor, " T"], removed: Bool[Tensor, "B T"], replacement: str | int
@@ -89,21 +92,26 @@ def occlusion(model: Model, texts: Sequence[Text], request: Request) -> Iterator
 
 def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
     """Return the scores of one text; as many sources are removed at a time, each alone, as fit into the memory."""
+    (hidden,) = model.hidden_without(text.ids[None])
+    log2_prob = next_log2_prob(hidden[:-1], text.ids[1:], model.unembedding())
+    scores = log2_prob.new_zeros(len(text.ids) - 1, text.partition.count)
+    if text.targets:
+        for targets, sources, lost in losses(model, text, hidden, request):
+            scores[targets, sources] = lost.to(scores.dtype)
+    return Scores("occlusion", text.targets, kept_count(text, request), log2_prob, scores, {})
+
+
+def losses(model: Model, text: Text, hidden: Float[Tensor, "T E"], request: Request) -> Iterator[Losses]:
+    """Yield what targets lose without sources, as many sources at a time as fit into the memory."""
     function, unembedding = find_function(request.function or "log2_prob"), model.unembedding()
-    length, oldest = kept_count(text, request), oldest_kept(text, request).to(model.device)
     ids, next_ids = text.ids[: text.targets.stop], text.ids[1 : text.targets.stop + 1]
     foils = None if text.foils is None else text.foils[: len(next_ids)]
-    (hidden,) = model.hidden_without(text.ids[None])
-    log2_prob = next_log2_prob(hidden[:-1], text.ids[1:], unembedding)
-    scores = log2_prob.new_zeros(len(text.ids) - 1, text.partition.count)
-    if not text.targets:
-        return Scores("occlusion", text.targets, length, log2_prob, scores, {})
 
     def values(hidden: Tensor, empty: Tensor, targets: Tensor) -> Tensor:
         chosen = None if foils is None else foils[targets]
         return function_values(hidden, empty, next_ids[targets], chosen, unembedding, function, request.memory // 2)
 
-    places = torch.arange(len(ids), device=ids.device)
+    oldest, places = oldest_kept(text, request).to(model.device), torch.arange(len(ids), device=ids.device)
     plain = values(hidden[: len(ids)], torch.zeros_like(places, dtype=torch.bool), places)
     asked = sources_asked(text, oldest)
     step = texts_at_once(model.network(), len(ids), hidden.element_size(), request.memory // 2)
@@ -113,6 +121,4 @@ def occlusion_of(model: Model, text: Text, request: Request) -> Scores:
         without, empty = hidden_without(model, ids, labels == sources, request.occlusion.replacement)
         kept = (sources < begun) & (places >= text.targets.start) & (sources >= oldest[: len(ids)])
         source, target = kept.nonzero().unbind(1)
-        lost = plain[target] - values(without[kept], empty[kept], target)
-        scores[target, sources[source, 0]] = lost.to(scores.dtype)
-    return Scores("occlusion", text.targets, length, log2_prob, scores, {})
+        yield target, sources[source, 0], plain[target] - values(without[kept], empty[kept], target)

@@ -132,30 +132,32 @@ def check_item(place: str, item: Any) -> None:
 
 def tokenise(place: str, item: Mapping[str, Any], tokenizer: Tokenizer, first: Sequence[int]) -> PromptPair:
     """Return an item as token ids, with the ids `first` in front of each prompt; errors are those of `read_prompts`."""
-
-    def shown(tokens: Sequence[int]) -> str:
-        return " ".join(tokenizer.convert_ids_to_tokens(tokens))
-
-    def one_token(name: str, text: str) -> int:
-        ids = encode(tokenizer, text)
-        if len(ids) != 1:
-            raise ValueError(
-                f"{place}: {name} must be of one token each, {text!r} is {len(ids)} ({shown(ids)}); "
-                "most begin with a space"
-            )
-        return ids[0]
-
-    def answers(name: str) -> Int[Tensor, " answers"]:
-        return torch.tensor([one_token(name, text) for text in item[name]], dtype=torch.long)
-
     clean, corrupt = (encode(tokenizer, item[side]) for side in ("clean", "corrupt"))
     if len(clean) != len(corrupt):
         raise ValueError(
             f"{place}: clean has {len(clean)} tokens, corrupt {len(corrupt)}, they must be as many: "
-            f"{shown(clean)} | {shown(corrupt)}"
+            f"{shown(clean, tokenizer)} | {shown(corrupt, tokenizer)}"
         )
     if not clean:
         raise ValueError(f"{place}: the prompts have no tokens")
-    return PromptPair(
-        torch.tensor([*first, *clean]), torch.tensor([*first, *corrupt]), answers("answers"), answers("wrong_answers")
+    right, wrong = (
+        torch.tensor([one_token(f"{place}: {name}", text, tokenizer) for text in item[name]], dtype=torch.long)
+        for name in ("answers", "wrong_answers")
     )
+    return PromptPair(torch.tensor([*first, *clean]), torch.tensor([*first, *corrupt]), right, wrong)
+
+
+def one_token(what: str, text: str, tokenizer: Tokenizer) -> int:
+    """Return the id of a text that is one token. ValueError, which names `what` it is for, for another text."""
+    ids = encode(tokenizer, text)
+    if len(ids) != 1:
+        raise ValueError(
+            f"{what} must be of one token each, {text!r} is {len(ids)} ({shown(ids, tokenizer)}); "
+            "most begin with a space"
+        )
+    return ids[0]
+
+
+def shown(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Return the strings of tokens side by side, for the message of an error."""
+    return " ".join(tokenizer.convert_ids_to_tokens(ids))

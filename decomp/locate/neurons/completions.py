@@ -108,26 +108,32 @@ def changing_neurons(model: Model, rows: int, change: Change, neurons: str = "ac
         # Some models have rows and tokens in one axis here.
         return change(layer, values.reshape(rows, -1, values.shape[-1])).reshape(values.shape)
 
-    def replace(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (changed(layer, args[0]),)
-
-    def replace_before(layer: int, columns: slice | Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        joint = output.clone()
-        joint[..., columns] = changed(layer, output[..., columns])
-        return joint
-
-    if neurons == "activation":
-        handles = [
-            module.register_forward_pre_hook(partial(replace, layer))
-            for layer, module in enumerate(model.neuron_modules())
-        ]
-    else:
-        handles = [
-            place.module.register_forward_hook(partial(replace_before, layer, place.columns))
-            for layer, place in enumerate(model.pre_activations())
-        ]
+    hook = hook_after if neurons == "activation" else hook_before
+    handles = hook(model, changed)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def hook_after(model: Model, changed: Change) -> list[Any]:
+    """Hook the inputs of the last map of every MLP, and return the hooks' handles."""
+
+    def replace(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (changed(layer, args[0]),)
+
+    modules = enumerate(model.neuron_modules())
+    return [module.register_forward_pre_hook(partial(replace, layer)) for layer, module in modules]
+
+
+def hook_before(model: Model, changed: Change) -> list[Any]:
+    """Hook the inputs of the activation function of every MLP, and return the hooks' handles."""
+
+    def replace(layer: int, columns: slice | Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        joint = output.clone()
+        joint[..., columns] = changed(layer, output[..., columns])
+        return joint
+
+    places = enumerate(model.pre_activations())
+    return [place.module.register_forward_hook(partial(replace, layer, place.columns)) for layer, place in places]
