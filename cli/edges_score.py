@@ -30,7 +30,7 @@ from decomp.locate.conventions import EDGES
     ),
     click.option(
         "--mask-value",
-        type=float,
+        type=click.FloatRange(0, 1),
         help="Take gradients with every edge ablated this far; 0: edge attribution patching.",
     ),
     click.option(

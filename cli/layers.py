@@ -50,7 +50,12 @@ from decomp.cli import kinds, layout, options
 @layout.section(
     "Means over items",
     click.option("--aggregate", "aggregated", is_flag=True, help="Means over items by role and layer, with intervals."),
-    options.share("--confidence", 0.95, "Confidence level of intervals."),
+    options.option(
+        "--confidence",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.95,
+        help="Confidence level of intervals.",
+    ),
     options.seed_of("the bootstrap"),
 )
 @options.locate_options(options.plot)
@@ -68,6 +73,8 @@ def command(**values: Any) -> None:
     from decomp.report.plots import check_picture, heat_map, save_picture
 
     check_outputs(values, check_picture)
+    needed = "is of the intervals of --aggregate: give that too, or leave it out"
+    options.refuse_unless(values["aggregated"], needed, "confidence")
     from decomp.locate.layers.readings import LayerRequest  # imports torch
     from decomp.locate.layers.rows import Means, MeanSummary
     from decomp.locate.layers.table import layers_work, open_facts

@@ -62,6 +62,15 @@ def share_of_work(value: "str | Shard") -> "Shard":
         raise click.BadParameter(str(error)) from error
 
 
+def refuse_unless(holds: bool, needed: str, *names: str) -> None:
+    """Raise UsageError for those of the parameters `names` that were given on the command line, unless `holds`."""
+    context = click.get_current_context()
+    for parameter in () if holds else context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise click.UsageError(f"{max(parameter.opts, key=len)} {needed}")
+
+
 def option(*names: str, help: str, default: Any = None, **settings: Any) -> Callable[[F], F]:
     """Return an option whose help says its default, if it has one."""
     return click.option(*names, default=default, show_default=default not in (None, ()), help=help, **settings)
@@ -394,6 +403,10 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
     if text is not None and not text.strip():
         raise click.UsageError("--text has no text: give some")
     if text is not None and model is None and path is not None:
+        refuse_unless(False, "is of INPUT_FILE: leave it out with --text", "input_format", "text_field", "id_field")
+        continues = values["max_new_tokens"] is not None
+        refuse_unless(continues, "is of --max-new-tokens: give that too, or leave it out", "sample")
+        refuse_unless(values["sample"], "is of --sample: give that too, or leave it out", "temperature")
         check_name(path.as_posix())
         return text, path.as_posix()
     if text is not None and path is not None:
@@ -402,6 +415,7 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
         raise click.UsageError("missing argument: expected INPUT_FILE MODEL, or --text TEXT MODEL")
     if values["max_new_tokens"] is not None:
         raise click.UsageError("--max-new-tokens continues a --text: give one")
+    refuse_unless(False, "is of what continues a --text: leave it out", "sample", "temperature")
     kinds.check_there(path)
     kinds.refuse_run(path)
     return path, model

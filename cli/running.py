@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from decomp.cli.common import begun, command_line, hush_libraries, made_now, open_model, say, table
-from decomp.cli.options import RUN_OPTIONS
+from decomp.cli.options import RUN_OPTIONS, refuse_unless
 from decomp.cli.pool import open_pool
 from decomp.cli.progress import announced, progress, say_wrote
 from decomp.io.files import check_output_folder
@@ -100,6 +100,8 @@ def check_output_options(values: Values, inputs: Iterable[Path | str | None], *o
     """
     run = values["run_folder"]
     check_run_options(run, values["shard"], values["engine"], values["overwrite"])
+    is_pool, needed = values["engine"] == "ray", "is of --engine ray: give that too, or leave it out"
+    refuse_unless(is_pool, needed, "num_workers", "ray_address")
     if run is not None:
         check_output_folder(run)
         inputs = (*inputs, run / MANIFEST, run / "parts", run / "journal", run / FOLDER)

@@ -73,8 +73,7 @@ def score_for_a_person(job: ScoreJob, values: Mapping[str, Any]) -> None:
 def goes_to_a_person(values: Mapping[str, Any]) -> bool:
     """Return whether a text's scores go to a terminal and no format is given."""
     unsaid = values["output"] is None and values["format_name"] is None
-    groups = values["sources"] not in (None, values["unit"])
-    return values["text"] is not None and unsaid and not groups and on_terminal()
+    return values["text"] is not None and unsaid and on_terminal()
 
 
 def on_terminal() -> bool:

@@ -477,6 +477,8 @@ def articles_of(
         source = source.to_dict("records")
     if are_rows(source):
         return articles_of_rows(source, form)
+    if form != InputFormat():
+        raise ValueError("a text has no columns: leave out text_field and id_field, or give rows or a Path")
     if isinstance(source, str):
         refuse_file_name(source)
     texts = [source] if isinstance(source, str) else source

@@ -53,6 +53,7 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
         [('cats', 'The cat sat.'), ('dogs', 'A dog barked.')]
     """
     path = Path(path)
+    check_fields(path, form)
     if path.is_dir() and (saved := dataset_files(path)) is not None:
         articles = [article for file in saved for article in read_file(file, form)]
     elif path.is_dir():
@@ -65,6 +66,23 @@ def read_articles(path: str | Path, form: InputFormat = AS_THE_NAME_SAYS) -> lis
     return articles
 
 
+def check_fields(path: Path, form: InputFormat) -> None:
+    """Raise ValueError where columns are named, and a file, or all files of a folder, are text without columns."""
+    if (form.text_field, form.id_field) == (AS_THE_NAME_SAYS.text_field, AS_THE_NAME_SAYS.id_field):
+        return
+    files = path.iterdir() if path.is_dir() else [path]
+    if not any(input_suffix(file, form) in SUFFIXES for file in files):
+        raise ValueError(
+            f"{path} has no columns: leave out --text-field and --id-field (text_field=, id_field=), or give a table, "
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
+
+
+def input_suffix(path: Path, form: InputFormat) -> str:
+    """Return the suffix that says how a file is read: its own, or that of the given format."""
+    return suffix_of(path) if form.name is None else f".{form.name}"
+
+
 def corpus_name(path: Path) -> str:
     """Return the short name of a corpus: its file's name without suffixes, or `stdin`."""
     return "stdin" if str(path) == STDIN else Path(path.name.removesuffix(".gz")).stem
@@ -72,7 +90,7 @@ def corpus_name(path: Path) -> str:
 
 def read_file(path: Path, form: InputFormat, default_id: str = "") -> list[Article]:
     """Return the articles of one file; those without an id of their own get `default_id`."""
-    suffix = suffix_of(path) if form.name is None else f".{form.name}"
+    suffix = input_suffix(path, form)
     if suffix in COLUMNAR and str(path) == STDIN:
         raise ValueError(f"{suffix[1:].title()} can't be read from standard input: give the file")
     if suffix == ".conllu":

@@ -199,8 +199,6 @@ def test_refusals(run):
     assert "more than the memory of 1 KiB: give more (--memory)" in refused(
         run("edges", PROMPTS, MODEL, "--mask-value", 0, "--memory", "1KiB")
     )
-    assert "the loss of " in (line := refused(run("edges", PROMPTS, MODEL, "--mask-value", 1e38)))
-    assert "pronouns.json, prompt 0 is nan, no finite number" in line
     assert "exactly one of the two" in refused(run("edges", PROMPTS, MODEL))
     assert "exactly one of the two" in refused(
         run("edges", PROMPTS, MODEL, "--mask-value", 0, "--integrated-gradient-samples", 2)

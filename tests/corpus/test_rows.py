@@ -94,3 +94,11 @@ def test_ids_in_a_file(run, done, tokenizer):
         run("score", "ids.jsonl", MODEL, *command, "--words", "words.tsv")
     )
     assert articles_of_rows([{"ids": [3, 4]}], InputFormat(None, "ids"))[0].ids == (3, 4)
+
+
+def test_texts_have_no_columns(tmp_path):
+    with pytest.raises(ValueError, match="a text has no columns: leave out text_field and id_field, or give rows"):
+        decomp.score("A text.", MODEL, text_field="body")
+    (tmp_path / "a.txt").write_text("A text.")
+    with pytest.raises(ValueError, match=r"a\.txt has no columns: leave out --text-field and --id-field"):
+        decomp.score(tmp_path / "a.txt", MODEL, id_field="name")

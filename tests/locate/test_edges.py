@@ -439,8 +439,8 @@ def test_other_precisions(dtype):
         ({"samples": 1, "answer_function": "best"}, "unknown answer function 'best': choose one of avg_diff"),
         ({"samples": 1, "ablation": "noise"}, "unknown ablation 'noise': choose one of resample, zero, mean"),
         ({"samples": 1, "side": "clean"}, "resampling the clean prompts' own outputs changes nothing"),
-        ({"mask_value": math.nan}, "mask value must be a finite number, not nan"),
-        ({"mask_value": 1e300}, "the loss of prompt 0 is nan, no finite number"),
+        ({"mask_value": math.nan}, r"mask value must be from 0 \(as it is\) to 1 \(ablated\), not nan"),
+        ({"mask_value": 2.0}, r"mask value must be from 0 \(as it is\) to 1 \(ablated\), not 2.0"),
         ({"mask_value": 0.0, "side": "both"}, "only means are over both prompts of a pair, resample is not"),
         ({"mask_value": 0.0, "answer_function": "kl"}, "the divergence from the clean prediction is flat there"),
         ({"method": "eap_ig", "samples": 1, "answer_function": "kl"}, "the divergence from the clean .* is flat there"),
@@ -457,6 +457,14 @@ def test_bad_requests(options, message):
     _, decomposed = small_pair("opt")
     with pytest.raises(ValueError, match=message):
         score_edges(decomposed, make_prompts(), EdgeRequest(**options))
+
+
+def test_losses_that_are_no_numbers():
+    _, decomposed = small_pair("opt")
+    with torch.no_grad():
+        decomposed.get_output_embeddings().weight[5] = math.inf
+    with pytest.raises(ValueError, match="the loss of prompt 0 is nan, no finite number"):
+        score_edges(decomposed, make_prompts(), EdgeRequest(mask_value=0.0))
 
 
 def test_prompts_that_do_not_fit_the_request():

@@ -1,6 +1,5 @@
 """Scoring every edge of the computation graph by gradients (Syed et al. 2023; Hanna et al. 2024)."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +74,8 @@ class EdgeRequest(Setting):
             return
         if (self.mask_value is None) == (self.samples is None):
             raise ValueError("give a mask value or a number of integrated gradient samples, exactly one of the two")
-        if self.mask_value is not None and not math.isfinite(self.mask_value):
-            raise ValueError(f"the mask value must be a finite number, not {self.mask_value}")
+        if self.mask_value is not None and not 0 <= self.mask_value <= 1:
+            raise ValueError(f"the mask value must be from 0 (as it is) to 1 (ablated), not {self.mask_value}")
         if self.samples is not None and self.samples < 1:
             raise ValueError(f"the number of integrated gradient samples must be at least 1, not {self.samples}")
         if self.method != "mask_gradient" and self.samples is None:
