@@ -7,22 +7,22 @@ forward, one row for every (target, source); readouts of few targets are pulled 
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.ablation import next_log2_prob
 from decomp.core.backward import Backward, rows_of
-from decomp.core.decomposition import remainder_of
-from decomp.core.engine import Chunk, bytes_held, propagate
+from decomp.core.engine import bytes_held, propagate
 from decomp.core.model import Model
 from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Pairs
 from decomp.core.readout_rows import BiasShares
+from decomp.measures.carried import CarriedScores
 from decomp.measures.readout import LINEAR, FirstOrder, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 from decomp.measures.strongest import strongest
-from decomp.measures.units import kept_count, oldest_kept, sources_reached, summed_by_source
+from decomp.measures.units import sources_reached, summed_by_source
 
 Recorded = tuple[Text, OperatingPoint]
 Pulled = tuple[range, Float[Tensor, "N P D"]]
@@ -186,53 +186,14 @@ def score_group(
     model: Model, group: list[Recorded], request: Request, measure: str, additive: bool
 ) -> Iterator[list[Scores]]:
     """Yield each text's scores from contributions: shares in the function (`additive`), or its change without them."""
+    carried, with_rest = [], wants_bias(request, additive)
+    for text, point in group:
+        readout = readout_of(text, point, request, model, measure)
+        carried.append(CarriedScores.empty(text, point, readout, request, additive, with_rest))
     texts, points = zip(*group, strict=True)
     length, partitions = max(sources_reached(text, request) for text in texts), [text.partition for text in texts]
-    oldest = [oldest_kept(text, request).to(model.device) for text in texts]
-    readouts = [readout_of(text, point, request, model, measure) for text, point in group]
-    worths, extra = [r.product if additive else r.change for r in readouts], wants_bias(request, additive)
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    # One row more than there are predictions: the last target has sources too, and predicts nothing.
-    scores = [p.hidden.new_zeros(len(p), text.partition.count, dtype=dtype) for text, p in group]
-    kept = [torch.zeros_like(p.hidden) for p in points] if extra else []
     folded = model.folded(request.gate_rule)
     for chunk in propagate(folded, points, length, request.memory, partitions=partitions):
-        targets, sources, rows = recent(chunk, oldest[chunk.text])
-        if extra:
-            kept[chunk.text].index_add_(0, targets, rows)
-        # Targets rise along the rows.
-        asked = texts[chunk.text].targets
-        wanted = torch.tensor([asked.start, asked.stop], device=targets.device)
-        scored = slice(*torch.searchsorted(targets, wanted).tolist())
-        if scored.start < scored.stop:
-            i, k = targets[scored], sources[scored]
-            scores[chunk.text][i, k] = worths[chunk.text](rows[scored], i)
-    for number, ((text, point), readout) in enumerate(zip(group, readouts, strict=True)):
-        every = torch.arange(len(point) - 1, device=model.device)
-        covered = int((oldest[number] == 0).sum())
-        vectors = extra_vectors(point, kept[number], covered) if extra else {}
-        shares = {name: worths[number](vector[:-1], every) for name, vector in vectors.items()}
-        if additive and readout.head_bias is not None:
-            shares["<head_bias>"] = readout.head_bias
-        count = kept_count(text, request)
-        if additive and count >= text.partition.count:
-            shares.pop("<remainder>")
-        yield [Scores(measure, text.targets, count, readout.log2_prob, scores[number][:-1], shares)]
-
-
-def recent(
-    chunk: Chunk, oldest: Int[Tensor, " T"]
-) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, "pairs E"]]:
-    """Return target, source and contribution of those pairs of a chunk whose source counts for its target."""
-    targets, sources = chunk.pairs()
-    counts = sources >= oldest[targets]
-    if counts.all():
-        return targets, sources, chunk.rows
-    return targets[counts], sources[counts], chunk.rows[counts]
-
-
-def extra_vectors(point: OperatingPoint, kept: Float[Tensor, "T E"], covered: int) -> dict[str, Float[Tensor, "T E"]]:
-    """Return the bias and the sum over older sources, by name; the latter is zero for the first `covered` targets."""
-    *_, bias = point.carry(torch.zeros_like(point.embedding), with_bias=True)
-    *_, total = point.carry(point.embedding, with_bias=False)
-    return {"<bias>": bias, "<remainder>": remainder_of(total, kept, covered)}
+        carried[chunk.text].add(chunk)
+    for each in carried:
+        yield [each.result(measure, request)]
