@@ -39,6 +39,12 @@ class DecomposedModel(Passes):
         limits the bytes of buffers, the result aside. `sources` gives a number for each token, of shape (T,): tokens
         of one number are one source; by default each token is one. ValueError for ids or labels of another shape, for
         hidden states that are not finite, and for a length below 1.
+
+            >>> import decomp
+            >>> model, tokenizer = decomp.load_model("demo-opt")
+            >>> ids = tokenizer("The cat sat.", return_tensors="pt").input_ids
+            >>> model.decompose(ids, decomposition_length=2).sources(3)  # the two most recent sources of position 3
+            range(2, 4)
         """
         if input_ids.shape[:-1].numel() != 1:
             raise ValueError(

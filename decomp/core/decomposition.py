@@ -38,6 +38,13 @@ class Decomposition:
 
     For every target i, `hidden[i] = Σ_k contributions(i)[k] + bias[i] + remainder()[i]`. Targets are positions in
     `input_ids`; sources are positions too, or numbers of the groups of tokens in `partition`.
+
+        >>> import decomp
+        >>> result = decomp.decompose("The cat sat.", "demo-opt")
+        >>> result.sources(3), result.contributions(3).shape  # the sources of " sat", which predicts "."
+        (range(0, 4), torch.Size([4, 192]))
+        >>> result.completeness_gap() < 1e-4
+        True
     """
 
     input_ids: Int[Tensor, " T"]

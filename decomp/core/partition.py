@@ -31,6 +31,9 @@ class Partition:
         """Return the partition in which positions of equal labels are one source; labels are integers of shape (T,).
 
         ValueError for labels of another shape or type, and for none at all.
+
+            >>> Partition.of([7, 7, 5, 7]).labels.tolist()
+            [0, 0, 1, 0]
         """
         if isinstance(labels, Partition):
             return labels

@@ -64,6 +64,9 @@ def cut_windows(
     (the token after each unit, such as a word), windows end where a unit does; with `span`, a unit is predicted in the
     first window that holds it and the `span` − 1 units after it. ValueError for a stride that would skip tokens, and
     for a unit that fits into no window.
+
+        >>> [(window.start, window.stop, window.first_scored) for window in cut_windows(0, length=10, positions=7)]
+        [(0, 6, 0), (3, 9, 6), (6, 10, 9)]
     """
     capacity = positions - has_bos
     stride = max(1, positions // 2) if stride is None else stride

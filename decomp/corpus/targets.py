@@ -34,6 +34,9 @@ def parse_target(given: object) -> Target | None:
     """Return the target named by `last`, a position, or a span such as 10:14 (positions 10 to 13); None for `all`.
 
     ValueError for anything else.
+
+        >>> parse_target("10:14").span(length=100)
+        range(10, 14)
     """
     text = str(given)
     if text in (LAST, ALL):

@@ -37,6 +37,9 @@ def agreement(first: Float[np.ndarray, " sources"], second: Float[np.ndarray, " 
 
     None where there are no ranks to compare: for fewer than two sources, and for scores that are all equal. ValueError
     where scipy is not installed.
+
+        >>> agreement(np.array([3.0, 2.0, 1.0]), np.array([5.0, 9.0, 1.0])).spearman
+        0.5
     """
     try:
         from scipy.stats import kendalltau, spearmanr

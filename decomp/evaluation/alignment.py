@@ -43,6 +43,9 @@ def alignment(scores: Float[np.ndarray, " tokens"], evidence: Bool[np.ndarray, "
     """Return the metrics of how well scores single out the evidence; they keep their sign, the highest come first.
 
     Equal scores count by the expectation over their random order. ValueError where no token is evidence.
+
+        >>> alignment(np.array([0.25, 0.5, -0.25]), np.array([True, False, False]))
+        Alignment(dot_product=0.25, probes_needed=1.0, reciprocal_rank=0.5)
     """
     if not evidence.any():
         raise ValueError("alignment needs at least one token that is evidence")

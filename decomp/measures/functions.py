@@ -87,7 +87,13 @@ FUNCTIONS: dict[str, AttributedFunction] = {
 
 
 def find_function(name: str) -> AttributedFunction:
-    """Return the attributed function of a name. ValueError, with the known names, for an unknown one."""
+    """Return the attributed function of a name. ValueError, with the known names, for an unknown one.
+
+        >>> import torch
+    >>> logits, token, foil = torch.tensor([[2.0, 1.0, 1.0]]), torch.tensor([0]), torch.tensor([1])
+        >>> find_function("contrast_logit")(logits, token, foil)
+        tensor([1.])
+    """
     if name not in FUNCTIONS:
         raise ValueError(f"unknown function {name!r}: {suggested(name, FUNCTIONS)}")
     return FUNCTIONS[name]

@@ -280,6 +280,9 @@ def find_measure(name: str) -> Measure:
     """Return the measure of a name, which is one of the package, registered, or offered by an installed package.
 
     ValueError, with the known names, for an unknown one, and for an installed package that does not register it.
+
+        >>> find_measure("delta_lp").default
+        'log2_prob'
     """
     if name not in SCORES:
         found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
