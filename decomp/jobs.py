@@ -193,8 +193,8 @@ class Scoring:
         """Return the account of how the table is made; `given` are the settings that were given to the command."""
         settings = all_settings(open_scoring, given, self.model, self.scorer.request)
         names = [measure.name for measure in self.scorer.measures]
-        asked = target_names(settings["targets"])
-        options = {**settings, "word_list": settings["words"], "measures": names, "targets": asked}
+        targets = target_names(settings["targets"])
+        options = {**settings, "word_list": settings["words"], "measures": names, "targets": targets}
         made = account(command, self.model.about(), {n: v for n, v in options.items() if n != "words"})
         return {**made, **contents(self.articles, self.windows)}
 
@@ -238,16 +238,9 @@ def open_scoring(
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
     wanted = parse_targets(targets)
-    if fields and words is None:
-        raise ValueError("--field (fields=) names columns of the list of words: give --words (words=)")
-    articles = list(articles) if words is None else with_words(words, list(articles), fields)
+    articles = with_annotations(articles, words, fields)
     chosen, request = find_measures(measures), replace(request_from(options), strongest=strongest)
-    for measure in chosen:
-        measure.check_strongest(request)
-        measure.function_of(request)
-    check_foils(request.function, given=False)
-    if strongest is not None and ALL in target_names(targets):
-        raise ValueError("--strongest (strongest=) is for single targets and spans: give --target (targets=)")
+    check_measures(chosen, request, targets)
     check_units(chosen, request, unit, wanted, corrected)
     check_groups(chosen, request, sources, unit)
     if corrected:
@@ -265,6 +258,26 @@ def open_scoring(
     front = Front(unit, spans, ids, entropy, boundaries, sources, annotation_kinds(articles))
     scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
+
+
+def with_annotations(articles: Sequence[Article], words: Path | None, fields: Fields) -> list[Article]:
+    """Return articles with the words of a list and their annotations, as they are without a list.
+
+    ValueError for names of columns without a list, and for a list that does not fit the articles.
+    """
+    if fields and words is None:
+        raise ValueError("--field (fields=) names columns of the list of words: give --words (words=)")
+    return list(articles) if words is None else with_words(words, list(articles), fields)
+
+
+def check_measures(measures: Sequence[Measure], request: Request, targets: int | str | Sequence[int | str]) -> None:
+    """Raise ValueError for measures that don't take the request's function, or its number of strongest sources."""
+    for measure in measures:
+        measure.check_strongest(request)
+        measure.function_of(request)
+    check_foils(request.function, given=False)
+    if request.strongest is not None and ALL in target_names(targets):
+        raise ValueError("--strongest (strongest=) is for single targets and spans: give --target (targets=)")
 
 
 def check_units(
@@ -443,15 +456,15 @@ class Evaluating(Generic[T]):
 
 def open_faithfulness(
     articles: Sequence[Article],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = "delta_lp",
+    model: Model,
+    measures: str | Sequence[str],
     *,
-    count: int | None = None,
-    removals: Sequence[str] = ("mask", "unk"),
-    drop_in: str = "log2_prob",
-    draws: int = 5,
-    seed: int = 0,
-    batch_size: int | None = None,
+    count: int | None,
+    removals: Sequence[str],
+    drop_in: str,
+    draws: int,
+    seed: int,
+    batch_size: int | None,
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of faithfulness on predicted tokens; the settings are those of `decomp.faithfulness`."""
@@ -473,11 +486,11 @@ def open_faithfulness(
 
 def open_agreement(
     articles: Sequence[Article],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = ("delta_lp", "attention", "gradient_norm", "input_x_gradient"),
+    model: Model,
+    measures: str | Sequence[str],
     *,
-    seed: int = 0,
-    batch_size: int | None = None,
+    seed: int,
+    batch_size: int | None,
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of agreement between measures on windows; the settings are those of `decomp.agreement`."""
@@ -492,13 +505,13 @@ def open_agreement(
 
 def open_alignment(
     items: Sequence[Path],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = (),
+    model: Model,
+    measures: str | Sequence[str],
     *,
-    limit: int | None = None,
-    fields: Fields = None,
-    seed: int = 0,
-    batch_size: int = 16,
+    limit: int | None,
+    fields: Fields,
+    seed: int,
+    batch_size: int,
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of alignment with evidence on items; the settings are those of `decomp.alignment`."""
@@ -516,7 +529,7 @@ def open_alignment(
 
 
 @dataclass(frozen=True)
-class Asking:
+class ContextScoring:
     """Tokenised contexts with their answers, with the model and the measures that score them."""
 
     model: DecomposedModel
@@ -555,7 +568,7 @@ def open_contexts(
     device: str | None = None,
     revision: str | None = None,
     **options: Any,
-) -> Asking:
+) -> ContextScoring:
     """Return contexts and answers as tokens, with the measures that score them; `decomp.context` has the settings.
 
     ValueError for settings that are unknown or don't go together, and for items that can't be scored.
@@ -573,7 +586,7 @@ def open_contexts(
     positions = decomposed.max_length()
     tokenised = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
     scorer = ContextScorer(chosen, request.resolved(decomposed, tokenizer), refine, refine_top)
-    return Asking(decomposed, tokenizer, tokenised, scorer)
+    return ContextScoring(decomposed, tokenizer, tokenised, scorer)
 
 
 def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[Tensor, " new"]:
@@ -586,12 +599,12 @@ def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[T
 
 def open_context_evaluation(
     items: Sequence[ContextItem],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = ("delta_lp", "first_order", "input_x_gradient", "attention"),
+    model: Model,
+    measures: str | Sequence[str],
     *,
+    seed: int,
     max_new_tokens: int = 64,
     bos: bool | None = None,
-    seed: int = 0,
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of segment rankings on items; the settings are those of `decomp.evaluate_context`."""
@@ -599,14 +612,14 @@ def open_context_evaluation(
     for measure in chosen:
         measure.check_sources(request)
     given: dict[str, Any] = {**settings, "max_new_tokens": max_new_tokens, "bos": bos}
-    asking = open_contexts(items, model, **given)
+    opened = open_contexts(items, model, **given)
     begun = begins_with_bos(settings) if bos is None else bos
-    judge = ContextRows(chosen, asking.scorer.request, asking.tokenizer, begun, seed)
+    judge = ContextRows(chosen, opened.scorer.request, opened.tokenizer, begun, seed)
     summary = MeanTable(contexts.COLUMNS, seed, dict)
-    work = replace(asking.work(), compute=judge.block, computed=contexts.COMPUTED, summary=summary)
-    made = asking.about("evaluate context", {**given, "seed": seed})
+    work = replace(opened.work(), compute=judge.block, computed=contexts.COMPUTED, summary=summary)
+    made = opened.about("evaluate context", {**given, "seed": seed})
     made["options"]["measures"] = [measure.name for measure in chosen]
-    return Evaluating(asking.model, work, asking.contents(), made)
+    return Evaluating(opened.model, work, opened.contents(), made)
 
 
 PLACEMENT = ("dtype", "device", "revision")

@@ -49,7 +49,7 @@ class Front:
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the table: those in front, then the long table's own."""
-        asked = {
+        has = {
             "article_id": self.article_ids,
             "span": self.spans,
             **dict.fromkeys((*Place._fields, *self.annotations), True),
@@ -58,12 +58,12 @@ class Front:
             "source_word": True,
             SOURCE_LENGTH: self.has_groups,
         }
-        return (*(name for name, is_asked in asked.items() if is_asked), *COLUMNS)
+        return (*(name for name, is_there in has.items() if is_there), *COLUMNS)
 
     def blocks(self, model: Model, window: TokenisedWindow, results: Iterable[Scores]) -> Iterator[Block]:
         """Yield the rows of one window, a block for each result."""
         units = window.in_words() if self.unit == "word" else window
-        asked, count = self.asked(model, window), len(units.tokens)
+        more, count = self.from_distributions(model, window), len(units.tokens)
         known: dict[str, Column] = {}
         if self.article_ids:
             known["article_id"] = constant(window.article.id, count)
@@ -72,11 +72,11 @@ class Front:
         known |= place_columns(units.places)
         known |= {name: self.annotation(name, kind, units) for name, kind in self.annotations.items()}
         if self.entropy:
-            known["entropy"] = of_predicted(asked["entropy"], count)
+            known["entropy"] = of_predicted(more["entropy"], count)
         groups = groups_of(window, partition_of(window, self.sources, self.unit), self.unit)
         for result in results:
             if self.boundaries is not None:
-                corrected = result.log2_prob + asked["correction"][: len(result.log2_prob)]
+                corrected = result.log2_prob + more["correction"][: len(result.log2_prob)]
                 known["corrected_log2_prob"] = of_predicted(corrected, count)
             yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]}, groups)
 
@@ -89,7 +89,7 @@ class Front:
         return builder.column()
 
     @torch.no_grad()
-    def asked(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
+    def from_distributions(self, model: Model, window: TokenisedWindow) -> dict[str, Float[Tensor, " targets"]]:
         """Return entropy and correction of log2 probability of every predicted unit, in bits, from one more pass.
 
         Each is there if its column is.
@@ -100,14 +100,14 @@ class Front:
         words = window.word_of_tokens() if self.unit == "word" else torch.arange(len(window.ids))
         words = words.to(hidden.device)
         before = torch.searchsorted(words, torch.arange(1, int(words[-1]) + 1, device=words.device)) - 1
-        asked = {}
+        found = {}
         if self.entropy:
-            asked["entropy"] = next_entropy(hidden[before], unembedding)
+            found["entropy"] = next_entropy(hidden[before], unembedding)
         if self.boundaries is not None:
             boundary = next_log2_mass(hidden, unembedding, self.boundaries.to(hidden.device))
             correction = boundary_correction(boundary, words, int(window.window.has_bos))[1:]
-            asked["correction"] = correction.unfold(0, min(window.span, len(correction)), 1).sum(-1)
-        return asked
+            found["correction"] = correction.unfold(0, min(window.span, len(correction)), 1).sum(-1)
+        return found
 
 
 def groups_of(window: TokenisedWindow, partition: Partition | None, unit: Unit = "token") -> Groups | None:
