@@ -264,31 +264,44 @@ def work_through(run: Run, shard: Shard, job: Job[T], values: Values) -> None:
     An interruption ends with a line on how to go on, and exit code 130, or 143 for SIGTERM; items that failed with exit
     code 1.
     """
-    quiet, units, to_do = values["quiet"], run.units(shard), run.left(shard)
-    own, failed = sum(map(len, run.share(shard))), list[Outcome]()
+    to_do, own = run.left(shard), sum(map(len, run.share(shard)))
     if len(to_do) < own:
-        say(f"{own - len(to_do)} of {own} {run.what}s are done, {len(to_do)} to do", quiet)
-    if not units:
+        say(f"{own - len(to_do)} of {own} {run.what}s are done, {len(to_do)} to do", values["quiet"])
+    if not to_do:
         return
+    with explained_interruptions(run):
+        failed = failures_of(run, shard, job, values)
+    if failed:
+        raise click.ClickException(
+            f"{sum(len(o.items) for o in failed)} of {own} {run.what}s failed, the first with: {failed[0].error}\n"
+            f"The same command tries them again; decomp status {run.folder} lists them."
+        )
+
+
+def failures_of(run: Run, shard: Shard, job: Job[T], values: Values) -> list[Outcome]:
+    """Compute and keep what is left of one shard, and return the outcomes that failed."""
+    failed = list[Outcome]()
+    with engine_of(job, values) as (work, means):
+        journal = journal_of(run, shard, **means)
+        with progress_over(run.what, [run.items[n] for n in run.left(shard)], values["quiet"]) as advance:
+            for outcome in work(run.units(shard)):
+                keep(run, outcome, journal)
+                advance(run.items[number] for number in outcome.items)
+                failed += [outcome] if outcome.error is not None else []
+    return failed
+
+
+@contextmanager
+def explained_interruptions(run: Run) -> Iterator[None]:
+    """Print how to go on with a run that is interrupted or told to end; Ctrl-C exits with 130."""
     try:
-        with engine_of(job, values) as (work, means):
-            journal = journal_of(run, shard, **means)
-            with progress_over(run.what, [run.items[number] for number in to_do], quiet) as advance:
-                for outcome in work(units):
-                    keep(run, outcome, journal)
-                    advance(run.items[number] for number in outcome.items)
-                    failed += [outcome] if outcome.error is not None else []
+        yield
     except (KeyboardInterrupt, SystemExit) as stop:
         done = f"{len(run.done())} of {len(run.items)} {run.what}s are done and kept"
         click.echo(f"\nStopped: {done}. The same command goes on from here.", err=True)
         if isinstance(stop, KeyboardInterrupt):
             raise click.exceptions.Exit(130) from None
         raise
-    if failed:
-        raise click.ClickException(
-            f"{sum(len(o.items) for o in failed)} of {own} {run.what}s failed, the first with: {failed[0].error}\n"
-            f"The same command tries them again; decomp status {run.folder} lists them."
-        )
 
 
 @contextmanager

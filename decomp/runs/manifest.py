@@ -75,13 +75,8 @@ def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
 
     ValueError for another request than the run's, with the difference, or a folder that holds something else.
     """
-    folder = wanted.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError as error:
-        raise CannotWriteError(f"can't make the folder {folder}: {error.strerror}") from error
-    path = folder / MANIFEST
+    folder, path = wanted.folder, wanted.folder / MANIFEST
+    there = files_in(folder)
     if overwrite and path.exists():
         wanted.remove()
     elif there and not path.exists():
@@ -99,3 +94,15 @@ def start_or_resume(wanted: Run, overwrite: bool = False) -> Run:
     run.store.tidy(folder)
     run.check()
     return run
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, made if it is not there, but for hidden ones.
+
+    CannotWriteError, a ValueError, for a folder that can't be made or read.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise CannotWriteError(f"can't make the folder {folder}: {error.strerror}") from error

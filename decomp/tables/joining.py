@@ -13,7 +13,7 @@ import pyarrow.parquet
 from jaxtyping import Int
 
 from decomp.io.names import suggested
-from decomp.tables.blocks import Block, Column, Texts, length, missing, none_of, plain, without
+from decomp.tables.blocks import Block, Column, Row, Texts, length, missing, none_of, plain, without
 from decomp.tables.parquet import column_of
 
 SHOWN = 5
@@ -108,14 +108,7 @@ def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = Non
         raise ValueError("the table to be joined has no rows")
     of_theirs = list(zip(*(key_values(theirs, key.theirs, ours, key.ours, 0) for key in keys), strict=True))
     of_ours = list(zip(*(key_values(ours, key.ours, ours, key.ours, key.shift) for key in keys), strict=True))
-    place = {key: number for number, key in enumerate(of_ours)}
-    if len(place) < len(of_ours):
-        twice = next(key for number, key in enumerate(of_ours) if place[key] != number)
-        raise ValueError(
-            f"{' and '.join(key.ours for key in keys)} {', '.join(map(str, twice))} is in several rows here: add a "
-            "key, and join a table of one measure and model"
-        )
-    rows = np.array([place.get(key, -1) for key in of_theirs])
+    rows = rows_with(of_theirs, of_ours, " and ".join(key.ours for key in keys))
     differing = different_words(theirs, ours, rows, word)
     lost = list(dict.fromkeys(key for key, row in zip(of_theirs, rows, strict=True) if row < 0))
     added = {f"{CLASH}{name}" if name in theirs else name: picked(column, rows) for name, column in ours.items()}
@@ -129,6 +122,21 @@ def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = Non
     )
     refuse_most(found)
     return found
+
+
+def rows_with(theirs: Sequence[Row], ours: Sequence[Row], names: str) -> Int[np.ndarray, " rows"]:
+    """Return the row of ours with each of their keys, −1 where there is none.
+
+    ValueError, with the `names` of the keys' columns, for one that several rows of ours share.
+    """
+    place = {key: number for number, key in enumerate(ours)}
+    if len(place) < len(ours):
+        twice = next(key for number, key in enumerate(ours) if place[key] != number)
+        raise ValueError(
+            f"{names} {', '.join(map(str, twice))} is in several rows here: add a key, and join a table of one "
+            "measure and model"
+        )
+    return np.array([place.get(key, -1) for key in theirs])
 
 
 def refuse_most(found: Joined) -> None:
