@@ -20,6 +20,7 @@ RUNS = {
 
 
 def random_pairs(count: int, length: int, vocab: int) -> list[PromptPair]:
+    """Return prompt pairs of random tokens."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(size: int) -> torch.Tensor:

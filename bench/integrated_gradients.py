@@ -19,6 +19,7 @@ BASELINE = 5
 
 
 def ours(model: DecomposedModel, ids: Tensor, steps: int) -> Tensor:
+    """Return our integrated gradients of every target."""
     request = Request(gradients=GradientOptions(steps=steps, baseline=BASELINE))
     ((scores,),) = SCORES["integrated_gradients"](model, [Text(ids, range(len(ids) - 1))], request)
     return scores.scores

@@ -19,12 +19,14 @@ def reached(source: int, length: int, kept: int) -> slice:
 
 
 def normalised(row: Tensor, targets: slice, norm: FrozenNorm | None) -> Tensor:
+    """Return contributions through the linear part of a frozen norm, if there is one."""
     if norm is None:
         return row
     return norm.norm.scale(norm.norm.standardise(row, norm.inverse_std[targets]), with_bias=False)
 
 
 def branch_output(row: Tensor, targets: slice, branch: FrozenBranch, weights: Tensor | None) -> Tensor:
+    """Return what a branch makes of the contributions of one source: attention with its weights, or an MLP."""
     inner = normalised(row, targets, branch.norm_in)
     if weights is not None:
         values = branch.attention.values(inner, with_bias=False)
@@ -39,6 +41,7 @@ def branch_output(row: Tensor, targets: slice, branch: FrozenBranch, weights: Te
 
 
 def step(row: Tensor, targets: slice, stage: FrozenStage, weights: list[Tensor | None]) -> Tensor:
+    """Return the contributions of one source after a stage: added to the outputs of its branches, normalised."""
     outputs = [branch_output(row, targets, *pair) for pair in zip(stage.branches, weights, strict=True)]
     return normalised(row + sum(outputs), targets, stage.norm)
 

@@ -31,12 +31,12 @@ def command(items: Path, limit: int | None, **values: Any) -> None:
     ITEMS is JSONL: objects with "segments" (a list of {"name", "text"}), or "messages" ({"role", "content"}; the
     content may be a list of segments), which the tokenizer's chat template writes, or "examples" ({"input", "output"})
     with a "question"; if you like an "id", and an "answer", which the model writes where there is none. A segment
-    with "ranked": false, what is asked for example, is shown and not ranked.
+    with "ranked": false, such as a question, is shown and not ranked.
 
-    For each item, the whole answer and each of its sentences: per segment ΔLP (the bits of log2 probability that the
-    answer loses without the segment's contribution), its rank, the log2 probability with and without. What begins
-    the sequence, the template and the answer's own tokens are sources of their own, without a rank. On a terminal the
-    segments are shown in order of rank, unless --format is given.
+    Writes one row for each segment and part of an answer (the whole, its sentences): ΔLP (the bits of log2 probability
+    that it loses without the segment's contribution), the segment's rank, the log2 probability with and without it.
+    The beginning of sequence, the template and the answer's own tokens are sources of their own, without a rank. On a
+    terminal the segments are shown in order of rank, unless --format is given.
     """
     from decomp.cli.common import hush_libraries, made_now
     from decomp.cli.running import Job, check_output_options, deliver, device_here

@@ -40,7 +40,7 @@ NO_SETTINGS = {
 def command(items: Path | None, limit: int | None, **values: Any) -> None:
     """Score every token of a prompt for a target against a foil.
 
-    What each token does for the one and against the other (Yin & Neubig 2022).
+    Scores say what each token does for the one and against the other (Yin & Neubig 2022).
 
     ITEMS is a table (.csv, .tsv, .jsonl, .parquet, .arrow) with the columns prompt, target, foil, and if you like
     item, phenomenon, evidence; or a BLiMP file as it is. A single item is --prompt, --target and --foil. A space is

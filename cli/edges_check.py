@@ -42,9 +42,9 @@ from decomp.cli.edges import behaviour_options, prompts_file
 def command(**values: Any) -> None:
     """Keep the n best edges of EDGES, ablate all others.
 
-    How much of the clean behaviour remains? EDGES is a table that `decomp edges` wrote with the same model,
-    beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept, the
-    loss L, and its share of the way from all edges ablated (0) to none (1).
+    The rows say how much of the clean behaviour remains. EDGES is a table that `decomp edges` wrote with the same
+    model, beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept,
+    the loss L, and its share of the way from all edges ablated (0) to none (1).
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, with_table
     from decomp.cli.running import deliver

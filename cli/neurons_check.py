@@ -37,9 +37,9 @@ from decomp.cli.neurons import items_file, kind_of_neurons
 def command(**values: Any) -> None:
     """Suppress or double the NEURONS that were found for ITEMS.
 
-    Where they predict the target: what becomes of its log2 P? NEURONS is a table that `decomp neurons` wrote for
-    the same items and model. Beside the found ones: as many random neurons of the same layers, and the found ones
-    on unrelated items. Changes are in bits.
+    The rows say how log2 P of the target changes, in bits, when neurons change where they predict it. NEURONS is a
+    table that `decomp neurons` wrote for the same items and model. For comparison as many random neurons of the same
+    layers are changed, and the found ones on unrelated items.
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, with_table
     from decomp.cli.running import deliver

@@ -1,4 +1,4 @@
-"""The page itself: texts and tables packed into one HTML document that needs no network and runs no other script."""
+"""The HTML document of a page: texts and tables packed into one file that needs no network and runs no other script."""
 
 import base64
 import hashlib
@@ -19,22 +19,22 @@ from decomp.report.readable import one_line, visible
 from decomp.report.texts import ShownText
 
 SCRIPTS = ("payload", "units", "colours", "text", "panel", "matrix", "distance", "tables", "exports", "main")
-"""Files of the page's script, in order."""
+"""The files of the page's script, in order."""
 STRONGEST = 3
-"""Sources that are shown per word where no script runs."""
+"""The number of sources that are listed for each word where scripts don't run."""
 PARAGRAPH = 120
-"""Tokens after which a paragraph ends with its sentence."""
+"""The number of tokens after which a paragraph ends with the next sentence."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows."""
+    """The content of a page: its title, texts, measures, and tabs of other tables."""
 
     title: str
     texts: Sequence[ShownText]
     measures: Sequence[str]
     about: Mapping[str, Any] = field(default_factory=dict)
-    """How the table was made."""
+    """The account of how the table was made."""
     tabs: Sequence[Tab] = ()
 
 
@@ -45,7 +45,7 @@ def write_page(page: Page, path: Path, overwrite: bool = False) -> None:
 
 
 def check_page(path: Path, inputs: Sequence[Path | str | None] = (), overwrite: bool = False) -> None:
-    """Raise ValueError for a file that a page can't be written to: of another suffix, there already, an input."""
+    """Raise ValueError for a page's file that has no suffix of HTML, exists already, or is one of the inputs."""
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"{path} must end in .html: a report is a page for a browser")
     check_outputs([path], inputs, overwrite)
@@ -70,7 +70,7 @@ def document(page: Page) -> str:
 
 
 def part(name: str) -> str:
-    """Return one of the page's own files."""
+    """Return the content of one of the package's files for pages."""
     return resources.files("decomp.report.page").joinpath(name).read_text("utf-8")
 
 
@@ -81,7 +81,7 @@ def compact(code: str) -> str:
 
 
 def filled(template: str, **values: str) -> str:
-    """Return a template with its places, `{{name}}`, filled; what is filled in is not looked at again."""
+    """Return a template with each `{{name}}` replaced by its value; values are not searched for names."""
     before, *rest = template.split("{{")
     filled_in = [before]
     for piece in rest:
@@ -91,12 +91,12 @@ def filled(template: str, **values: str) -> str:
 
 
 def digest(content: str) -> str:
-    """Return what the Content-Security-Policy calls this content."""
+    """Return the digest of a script or style sheet as the Content-Security-Policy spells it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
 
 def payload(page: Page) -> str:
-    """Return all that the page shows, packed."""
+    """Return all content of the page as one packed text."""
     packing = Packing()
     most = steps_for(sum(text.scores.size for text in page.texts))
     about = {
@@ -111,7 +111,7 @@ def payload(page: Page) -> str:
 
 
 def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
-    """Return what the page knows of a text; its arrays are taken into the packing."""
+    """Return a text in the form that the page's script reads; its arrays are added to the packing."""
     scores, sizes = in_steps(text.scores, text.starts, most)
     back = np.repeat(text.targets, np.diff(text.starts)) - text.sources
     arrays = {
@@ -144,7 +144,7 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
 
 
 def paragraphs(text: ShownText) -> list[int]:
-    """Return the places that paragraphs begin at: segments, groups, lines, a sentence where one gets long."""
+    """Return the places at which paragraphs begin: segments, groups, lines, and sentences of a long paragraph."""
     starts, sentences = [0], text.sentences.tolist()
     for place in range(1, len(text.pieces)):
         new_line = "\n" in text.pieces[place - 1] and text.words[place] != text.words[place - 1]
@@ -155,7 +155,7 @@ def paragraphs(text: ShownText) -> list[int]:
 
 
 def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts that are known, their texts without what controls."""
+    """Return the facts that are known, with control characters in their texts replaced."""
     known = {name: value for name, value in facts.items() if value is not None and value == value}
     return {
         name: plain_facts(value)
@@ -170,7 +170,7 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_facts(name: str) -> dict[str, str]:
-    """Return what the page says of a measure: its name, what it is, its unit."""
+    """Return the facts about a measure that the page shows: its name, what it measures, its unit."""
     base, _, function = name.partition(":")
     measure = SCORES.get(base)
     unit, _, _ = (measure.unit if measure else "").partition(", or that of the function")
@@ -183,7 +183,7 @@ def measure_facts(name: str) -> dict[str, str]:
 
 
 def plain_text(page: Page) -> Iterator[str]:
-    """Yield the texts for where no script runs, a line for each word: its surprisal, its strongest sources."""
+    """Yield the texts for browsers without scripts, a line for each word: its surprisal, its strongest sources."""
     for text in page.texts:
         yield f"<h2>{html.escape(visible(text.name))}</h2><pre>"
         ends = dict(zip(text.targets.tolist(), range(len(text.targets)), strict=True))

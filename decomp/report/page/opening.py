@@ -1,4 +1,4 @@
-"""From files to pages: long tables, runs, stored decompositions, and tables of layers, neurons and edges."""
+"""Pages from files: long tables, runs, stored decompositions, and tables of layers, neurons and edges."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +21,10 @@ from decomp.tables.table import Table
 
 
 def open_page(paths: Sequence[Path], title: str | None = None, articles: Sequence[int] = ()) -> Page:
-    """Return the page of files: long tables and runs (merged), or stored decompositions; and tables as tabs.
+    """Return the page of files: long tables and runs (merged), or stored decompositions; and other tables as tabs.
 
-    `articles` are those that are shown, by default all. ValueError for what can't be read, what does not belong
-    together, and more text than a page shows.
+    `articles` are the articles that are shown, by default all. ValueError for files that can't be read or don't belong
+    together, and for more text than a page shows.
     """
     if not paths:
         raise ValueError("a report needs something to show: give a table, a run's folder or a decomposition")
@@ -43,7 +43,7 @@ def open_page(paths: Sequence[Path], title: str | None = None, articles: Sequenc
 
 
 def is_tab(path: Path) -> bool:
-    """Tell whether a file is a table of layers, neurons or edges."""
+    """Return whether a file is a table of layers, neurons or edges."""
     if path.is_dir() or path.suffix == STORED:
         return False
     columns = columns_of(path)
@@ -51,7 +51,7 @@ def is_tab(path: Path) -> bool:
 
 
 def opened_tabs(paths: Iterable[Path]) -> list[Tab]:
-    """Return tables of layers, neurons and edges."""
+    """Return tables of layers, neurons and edges as tabs of a page."""
     return [open_tab(path) for path in paths]
 
 
@@ -79,7 +79,7 @@ def decompositions_page(
 def underlined(page: Page, items: Sequence[Item]) -> Page:
     """Return the page of a contrast table with the evidence of its items underlined.
 
-    ValueError where the table has an item that is not among them.
+    ValueError where the table has an item that is not among `items`.
     """
     named = {f"item {item.name}": item for item in items}
     if unknown := [text.name for text in page.texts if text.name not in named]:
@@ -88,7 +88,9 @@ def underlined(page: Page, items: Sequence[Item]) -> Page:
 
 
 def evidence_of(text: ShownText, item: Item) -> list[int]:
-    """Return the places that share a character with the evidence, wherever it stands in the text as a word."""
+    """Return the places of the evidence: those that share a character with it, wherever it stands in the text as a
+    word.
+    """
     if not item.evidence:
         return []
     whole = "".join(text.pieces)
@@ -103,13 +105,13 @@ def evidence_of(text: ShownText, item: Item) -> list[int]:
 
 
 def with_predictions(page: Page, likely: Mapping[int, Sequence[tuple[str, float]]]) -> Page:
-    """Return the page of one text with the likeliest tokens at each position, `likely`, and their probabilities."""
+    """Return the page of one text with the likeliest tokens at each position and their probabilities."""
     (text,) = page.texts
     predictions = [likely.get(position, ()) for position in text.positions[text.targets].tolist()]
     return replace(page, texts=[replace(text, predictions=predictions)])
 
 
 def with_gap(page: Page, gap: float) -> Page:
-    """Return the page of one text with its decomposition's completeness gap."""
+    """Return the page of one text with the completeness gap of its decomposition."""
     (text,) = page.texts
     return replace(page, texts=[replace(text, completeness_gap=gap)])

@@ -1,4 +1,4 @@
-"""Numbers for the page: scores in whole steps of each target's strongest, arrays in one deflated, base64 text."""
+"""Numbers packed for the page: scores in steps of each target's strongest, arrays in one deflated, base64 text."""
 
 import base64
 import json
@@ -11,21 +11,21 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 STEPS = {100_000: 32_767, 240_000: 127}
-"""Up to so many scores, a target's strongest has so many steps."""
+"""The number of steps of a target's strongest score, for pages of at most so many scores."""
 FEWEST_STEPS = 63
-"""Of more: a page of 2,000 tokens, 50 sources each and three measures stays below 500 kB."""
+"""The number of steps on larger pages: 2,000 tokens with 50 sources each and three measures stay below 500 kB."""
 TYPES = {"int8": "i1", "int16": "<i2", "int32": "<i4", "float32": "<f4"}
-"""Kinds of arrays, all of which the browser has too."""
+"""Types of arrays that the browser has, too."""
 
 
 @dataclass
 class Packing:
-    """Arrays, one behind the other, each where its own kind of number may begin."""
+    """Arrays in one sequence of bytes, each beginning where its type may begin."""
 
     content: bytearray = field(default_factory=bytearray)
 
     def add(self, values: Shaped[np.ndarray, "..."], kind: str) -> list[Any]:
-        """Take in an array; return what finds it again: kind, first byte, length."""
+        """Add an array, and return its type, first byte, and length, by which the page finds it."""
         self.content += b"\0" * (-len(self.content) % 8)
         place = [kind, len(self.content), int(np.size(values))]
         self.content += np.ascontiguousarray(values, dtype=TYPES[kind]).tobytes()
@@ -57,12 +57,12 @@ def strongest_of(
 
 
 def steps_for(count: int) -> int:
-    """Return how many steps a target's strongest score has on a page of so many scores."""
+    """Return the number of steps of a target's strongest score on a page of so many scores."""
     return next((steps for most, steps in STEPS.items() if count <= most), FEWEST_STEPS)
 
 
 def packed(about: Mapping[str, Any], arrays: Sequence[int] | bytes | bytearray) -> str:
-    """Return what the page unpacks: the length of a JSON text, that text, the arrays; deflated, in base64."""
+    """Return JSON and arrays as one text, deflated, in base64: the length of the JSON text, that text, the arrays."""
     head = json.dumps(about, ensure_ascii=True, separators=(",", ":")).encode()
     head += b" " * (-(len(head) + 8) % 8)
     content = len(head).to_bytes(8, "little") + head + bytes(arrays)

@@ -1,4 +1,4 @@
-"""What a model would have said: its likeliest tokens at every position of a text."""
+"""The likeliest tokens of a model at every position of a text."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ LIKELIEST = 5
 def likely_tokens(
     model: Model, windows: Sequence[TokenisedWindow], tokenizer: Tokenizer, count: int = LIKELIEST
 ) -> dict[int, list[tuple[str, float]]]:
-    """Return per predicted position of an article the likeliest tokens, readable, and their probabilities."""
+    """Return the likeliest tokens with their probabilities, as labels, for each predicted position of an article."""
     found: dict[int, list[tuple[str, float]]] = {}
     for window in windows:
         hidden = model.record(window.ids.to(model.device)).hidden[:-1]
@@ -35,6 +35,6 @@ def likely_tokens(
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
-    """Return tokens by themselves as labels."""
+    """Return tokens as labels, each decoded by itself."""
     spelling = "byte-level" if any(token.startswith(("Ġ", "Ċ")) for token in tokens) else None
     return [one_line(pieces_of([token], spelling)[0]) for token in tokens]

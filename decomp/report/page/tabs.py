@@ -10,32 +10,32 @@ from decomp.report.readable import pieces_of, spelling_of, visible
 from decomp.tables.files import TableFile, columns_of
 
 MOST_ROWS = 500
-"""Rows that a tab shows: those with the largest absolute scores."""
+"""The number of rows that a tab shows: those with the largest absolute scores."""
 MOST_READ = 2_000_000
 KINDS = {
     "layers": ({"component", "layer", "measure"}, ("score", "mean")),
     "neurons": ({"layer", "neuron", "score"}, ("score",)),
     "edges": ({"source", "destination", "input", "score"}, ("score",)),
 }
-"""The columns by which a table is known, and the one that holds its scores."""
+"""The kinds of tables: columns by which each is told, and the columns that may hold its scores."""
 
 
 @dataclass(frozen=True)
 class Tab:
-    """A table, its strongest rows first."""
+    """A table as a tab of the page, with its strongest rows first."""
 
     title: str
     kind: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     total: int
-    """Rows that the table has."""
+    """The number of rows of the whole table."""
     score: str
     cells: Sequence[tuple[str, int, float]] = ()
-    """Of layers: row of the heat map (component, role), layer, mean score."""
+    """The cells of a heat map of layers: row (component, role), layer, mean score."""
 
     def packed(self) -> dict[str, Any]:
-        """Return what the page knows of it."""
+        """Return the tab in the form that the page's script reads."""
         return {
             "title": visible(self.title),
             "kind": self.kind,
@@ -48,12 +48,14 @@ class Tab:
 
 
 def kind_of(columns: Sequence[str]) -> str | None:
-    """Return which table has these columns: "layers", "neurons" or "edges"; None for another."""
+    """Return the kind of the table with these columns: "layers", "neurons" or "edges"; None for another."""
     return next((kind for kind, (needed, _) in KINDS.items() if needed <= set(columns)), None)
 
 
 def open_tab(path: Path) -> Tab:
-    """Return a table of `decomp layers`, `neurons` or `edges`. ValueError for another, and for one without rows."""
+    """Return a table of `decomp layers`, `neurons` or `edges` as a tab. ValueError for another, and for one without
+    rows.
+    """
     columns = columns_of(path)
     kind = kind_of(columns)
     if kind is None:
@@ -70,7 +72,7 @@ def open_tab(path: Path) -> Tab:
 
 
 def with_readable_tokens(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Return the columns, tokens as a person reads them."""
+    """Return the columns' values, with tokens spelled as a person reads them."""
     readable = list(values)
     if "token" in columns:
         place = columns.index("token")
@@ -81,7 +83,7 @@ def with_readable_tokens(columns: Sequence[str], values: Sequence[Sequence[Any]]
 
 
 def cells_of(columns: Sequence[str], rows: Sequence[Sequence[Any]], score: str) -> list[tuple[str, int, float]]:
-    """Return the mean score of each layer by component and role; nothing for tables without roles."""
+    """Return the mean score of each layer by component and role; empty for tables without roles."""
     if "role" not in columns:
         return []
     layer, value = columns.index("layer"), columns.index(score)
