@@ -137,7 +137,7 @@ class Architecture(PreTrainedModel):
     def modules_of(self, component: str) -> list[nn.Module]:
         """Return one module of each block: that of its `attention` or `mlp` with the output added to the stream.
 
-        For the component `block` it is the block itself.
+        For the component `residual` it is the block itself.
         """
         if component == "residual":
             return list(self.blocks())

@@ -13,6 +13,7 @@ class Family:
     model_type: str
     """The architecture's name in configs."""
     name: str
+    """The family's name for readers."""
     model_class: str
     """The decomposed class, as `module:Class`, which is imported when a model of the family is loaded."""
     examples: tuple[str, ...]
@@ -22,6 +23,7 @@ class Family:
     rules: str
     """The options that choose the rules by which frozen parts are made linear."""
     positions: str
+    """The kind of positional encoding, in words."""
     verified: str
     """The reference that the tests compare the family with, in words."""
     traits: tuple[str, ...]

@@ -17,7 +17,9 @@ class Projection:
     """A linear map whose output is part of a module's output: all columns, a slice, or columns by number."""
 
     module: nn.Module
+    """The module whose output holds that of the map."""
     columns: "slice | Int[Tensor, ' outputs']" = field(default_factory=lambda: slice(None))
+    """The columns of the module's output that are the map's, as a slice or as numbers."""
 
     def affine(self) -> Affine:
         """Return the map's weights and bias: views, or copies for columns by number."""
@@ -41,12 +43,19 @@ class AttentionSite:
     """The places of the weights of one self-attention: the modules that hold its projections."""
 
     module: Any
+    """The attention module."""
     query: Projection
+    """The map to queries."""
     key: Projection
+    """The map to keys."""
     value: Projection
+    """The map to values."""
     output: nn.Module
+    """The module of the output projection."""
     heads: int
+    """The number of heads."""
     kv_heads: int
+    """The number of heads that have keys and values of their own."""
 
     kind = "attention"
 
@@ -69,9 +78,13 @@ class MLPSite:
     """The places of the weights of one MLP: `down(φ(up(x)))`, or with a gate `down(φ(gate(x)) ⊙ up(x))`."""
 
     up: Projection
+    """The map to the neurons; of a gated MLP, the factor that the gate multiplies."""
     down: nn.Module
+    """The module of the output projection."""
     activation: Callable[[Tensor], Tensor]
+    """The activation function φ."""
     gate: Projection | None = None
+    """The map to the gate, which the activation function is applied to; None for a plain MLP."""
 
     kind = "mlp"
 
@@ -108,7 +121,9 @@ class MixtureSite:
     module: nn.Module
     """The module that holds both the router and the experts."""
     router: nn.Module
+    """The module that chooses experts for each position, and their weights."""
     experts: Any
+    """The module that holds the weights of all experts."""
 
     kind = "mlp"
 
@@ -139,8 +154,11 @@ class BranchSite:
     """The places of the weights of one branch `norm_out(body(norm_in(x)))`; either norm may be missing."""
 
     body: AttentionSite | MLPSite | MixtureSite
+    """The attention, MLP or mixture."""
     norm_in: nn.Module | None = None
+    """The norm before it; None where there is none."""
     norm_out: nn.Module | None = None
+    """The norm after it, before the sum with the residual stream; None where there is none."""
 
     @property
     def last(self) -> nn.Module:
@@ -167,7 +185,9 @@ class StageSite:
     """The places of the weights of one stage: branches that read one residual stream, and the norm after their sum."""
 
     branches: tuple[BranchSite, ...]
+    """The branches, which all read the same residual stream."""
     norm: nn.Module | None = None
+    """The norm after the residual sum; None where there is none."""
 
     @classmethod
     def of(

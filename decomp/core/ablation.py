@@ -18,8 +18,11 @@ class Unembedding:
     """The language-model head: logits z = `hidden @ weight.T + bias`, soft-capped to `softcap · tanh(z / softcap)`."""
 
     weight: Float[Tensor, "V E"]
+    """The matrix from final hidden states to logits, one row for each vocabulary entry."""
     bias: Float[Tensor, " V"] | None = None
+    """The bias of the logits; None where the head has none."""
     softcap: float | None = None
+    """The bound of the logits' absolute values; None where they are not soft-capped."""
 
     def logits(self, hidden: Float[Tensor, "T E"], vocab: slice = slice(None)) -> Float[Tensor, "T V"]:
         """Return the logits of the vocabulary, or of the entries in the slice `vocab`."""

@@ -29,9 +29,13 @@ class Norm:
     """The parameters γ and β of a LayerNorm, or γ of an RMSNorm, for which `centred` is False."""
 
     weight: Float[Tensor, " D"] | None
+    """γ; None for a norm that does not scale."""
     bias: Float[Tensor, " D"] | None
+    """β; None for a norm that does not shift."""
     eps: float
+    """The number added to the variance, or to the mean square of an RMSNorm."""
     centred: bool = True
+    """Whether the mean is subtracted: True for a LayerNorm, False for an RMSNorm."""
 
     def inverse_std(self, hidden: Float[Tensor, "T D"]) -> Float[Tensor, " T"]:
         """Return 1/σ of each hidden state, the norm's only non-linear part; computed in float32 at least."""
@@ -77,9 +81,13 @@ class Attention:
     """
 
     value: Affine
+    """The map from the input to the values of all heads, side by side."""
     output: Affine
+    """The map from the mixed values of all heads to the output."""
     heads: int
+    """The number of heads."""
     kv_heads: int
+    """The number of different values, which groups of heads share."""
 
     @property
     def width(self) -> int:
@@ -124,7 +132,9 @@ class MLP:
     """
 
     inputs: tuple[Affine, ...]
+    """The input projections: one of a plain MLP; `up`, then `gate` of a gated one."""
     output: Affine
+    """The map from the neurons to the output."""
 
     def without_gate(self) -> "MLP":
         """Return the MLP with its first input projection alone."""

@@ -76,8 +76,11 @@ class OperatingPoint:
     embedding: Float[Tensor, "T D"]
     """The input of the first block."""
     blocks: tuple[FrozenBlock, ...]
+    """The blocks, each a sequence of frozen stages."""
     final_norm: FrozenNorm | None
+    """The norm after the last block, frozen; None where there is none."""
     project_out: Affine | None
+    """The map from the hidden width to the unembedding's; None where there is none."""
     hidden: Float[Tensor, "T E"]
     """The final hidden states, after the final norm and projection."""
     hidden_layers: tuple[Float[Tensor, "T D"], ...] = ()

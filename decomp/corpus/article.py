@@ -16,7 +16,9 @@ class Article:
     """
 
     text: str
+    """The text."""
     id: str = ""
+    """The id in the input file, or an empty string."""
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
     """The spans of sentences, lines, paragraphs and named segments that the input file itself marks."""
     ids: tuple[int, ...] | None = field(default=None, repr=False)

@@ -23,7 +23,9 @@ class Segment:
     """A named part of a context, which is one source of the answer: a passage, a message, a worked example."""
 
     name: str
+    """The name, which no other segment of the item has."""
     text: str
+    """The text."""
     ranked: bool = True
     """Whether the segment takes part in the ranking of sources; a question or an instruction need not."""
 
@@ -33,7 +35,9 @@ class Message:
     """One turn of a chat, whose text is divided into one or more segments."""
 
     role: str
+    """The role in the chat: `system`, `user`, `assistant` …"""
     segments: tuple[Segment, ...]
+    """The segments that the text consists of."""
 
     @property
     def content(self) -> str:
@@ -50,7 +54,9 @@ class ContextItem:
     number: int
     """The item's row in its table, counted from 0."""
     name: str
+    """The item's id, or its number where it has none."""
     segments: tuple[Segment, ...]
+    """The segments of the context, in order."""
     between: str = "\n"
     """The text between two neighbouring segments."""
     answer: str | None = None

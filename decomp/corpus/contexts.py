@@ -37,11 +37,15 @@ class TokenisedContext:
     """The tokens of a context and its answer, with the source that each token belongs to."""
 
     item: ContextItem
+    """The context item."""
     rendered: Rendered
+    """The text of the context, with the spans of its segments."""
     ids: Int[Tensor, " T"]
+    """The token ids of the context and then of the answer."""
     begin: int
     """The index in `ids` of the answer's first token."""
     has_bos: bool
+    """Whether the first token is the beginning-of-sequence token."""
     segments: tuple[Segment, ...]
     """The segments that are sources here: those of the item, or parts of them."""
     spans: tuple[Span, ...]

@@ -23,10 +23,15 @@ class Item:
     number: int
     """The item's row in its table, counted from 0."""
     name: str
+    """The item's name, or its number where it has none."""
     phenomenon: str
+    """The phenomenon that the item tests, or the name of its table."""
     prompt: str
+    """The text that target and foil may follow."""
     target: str
+    """The word that is expected."""
     foil: str
+    """The word that is contrasted with it."""
     evidence: str = ""
     """The word of the prompt that decides between target and foil; empty where that is not known."""
 

@@ -16,13 +16,17 @@ class Window:
     """The tokens [start, stop) of an article, which fit into the model's positions, and which of them are predicted."""
 
     article: int
+    """The number of the article in the corpus, from 0."""
     number: int
     """The window's number in its article, counted from 0."""
     start: int
+    """The position in the article of the window's first token, the beginning of sequence aside."""
     stop: int
+    """The position in the article after the window's last token."""
     first_scored: int
     """The position in the article of the first token predicted here; the windows before predict earlier tokens."""
     has_bos: bool
+    """Whether the beginning-of-sequence token stands in front."""
 
     def position(self, index: int) -> int:
         """Return the position in the article of the window's token `index`; −1 for the beginning-of-sequence token."""

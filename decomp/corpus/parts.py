@@ -16,9 +16,13 @@ class Parts:
     """The parts of a text that its input file marks; an empty tuple for a kind that is to be found in the text."""
 
     sentences: tuple[Span, ...] = ()
+    """The spans of sentences."""
     lines: tuple[Span, ...] = ()
+    """The spans of lines."""
     paragraphs: tuple[Span, ...] = ()
+    """The spans of paragraphs."""
     segments: tuple[Span, ...] = ()
+    """The spans of named segments."""
     names: tuple[str, ...] = ()
     """The names of `segments`, one each."""
 

@@ -17,6 +17,7 @@ class Target:
     first: int | None
     """The position of the first of them in the article; None for the article's last token."""
     count: int = 1
+    """The number of tokens."""
 
     def __str__(self) -> str:
         """Return the target as --target takes it: `last`, a position, or a span of positions such as 10:14."""

@@ -40,8 +40,11 @@ class TokenisedArticle:
     number: int
     """The article's number in the corpus, counted from 0."""
     id: str
+    """The article's id in the input file, or an empty string."""
     text: str
+    """The text of the article."""
     ids: Int[Tensor, " A"]
+    """The token ids of the whole article."""
     places: Places
     """The word and the span of characters of each token."""
     words: Int32[np.ndarray, "words 2"]

@@ -26,11 +26,15 @@ class TokenisedWindow:
     """A window of an article with its token ids, their strings, and their places in the text."""
 
     window: Window
+    """The window's place in its article, and which tokens it predicts."""
     ids: Int[Tensor, " T"]
+    """The token ids."""
     tokens: tuple[str, ...]
     """The strings by which the vocabulary names the tokens (for byte-level ones `Ġthe`)."""
     places: Sequence[Place]
+    """The word and the span of characters of each unit."""
     article: TokenisedArticle = field(repr=False)
+    """The tokenised article that the window is of."""
     span: int = 1
     """The number of units (tokens or words) that are predicted together, by the chain rule."""
 

@@ -28,6 +28,7 @@ class Agreement(NamedTuple):
     """The rank correlations of two measures' scores of the same sources, from −1 to 1."""
 
     spearman: float
+    """Spearman's rank correlation."""
     kendall: float
     """Kendall's tau-b, which allows for ties."""
 

@@ -46,9 +46,11 @@ class Perturbation:
     replacements: Mapping[str, str | int]
     """The replacement of a source, by the name of the way of removing: `mask`, or the id of a token."""
     function: AttributedFunction
+    """The attributed function whose loss is measured."""
     draws: int = 5
     """The number of random rankings of each target's sources."""
     seed: int = 0
+    """The seed of random rankings and of bootstrap intervals."""
 
 
 def choose_targets(

@@ -35,11 +35,17 @@ class Fact:
     """A fact as tokens: a prompt (with the tokens that both objects begin with), and the rest of either object."""
 
     ids: Int[Tensor, " T"]
+    """The token ids of the prompt, with those that both objects begin with."""
     tokens: tuple[str, ...]
+    """The strings of these tokens."""
     roles: tuple[str, ...]
+    """The role of each token with respect to the subject."""
     true: Object
+    """The rest of the true object."""
     false: Object
+    """The rest of the false object."""
     has_bos: bool
+    """Whether the first token is the beginning-of-sequence token."""
     place: str = ""
     """The file and line of the fact, for messages of errors: `facts.jsonl, line 3`."""
 

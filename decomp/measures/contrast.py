@@ -50,11 +50,15 @@ class Contrast:
     """A contrast item with the texts to score: one text whose target has a foil, or one each for target and foil."""
 
     item: TokenisedItem
+    """The contrast item as tokens."""
     texts: tuple[Text, ...]
+    """The texts to score: one whose target has a foil, or one for the target and one for the foil."""
     context: int
     """The number of tokens, from the first, that the texts of target and foil share."""
     target: tuple[int, ...]
+    """The ids of the target's tokens that are predicted."""
     foil: tuple[int, ...]
+    """The ids of the foil's tokens that are predicted."""
 
     def on(self, device: torch.device) -> "Contrast":
         """Return the contrast with its texts on a device."""

@@ -107,6 +107,7 @@ class Embedded:
     text: Text
     request: Request
     hidden: Float[Tensor, "T E"]
+    """The final hidden states of the text."""
     state: Float[Tensor, "T D"]
     """The input of the first block."""
     inputs: Float[Tensor, "T E"]

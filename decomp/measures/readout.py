@@ -24,10 +24,15 @@ class Readout:
     """An attributed function of the next token (and foil) of each target, as a function of its final hidden state."""
 
     function: str
+    """The name of the attributed function, such as `log2_prob`."""
     unembedding: Unembedding
+    """The language-model head, by which logits are computed."""
     hidden: Float[Tensor, "N E"]
+    """The final hidden state of each target that predicts a token."""
     next_ids: Int[Tensor, " N"]
+    """The id of the token that follows each target."""
     foils: Int[Tensor, " N"] | None = None
+    """The ids of the foils, for contrastive functions; None for others."""
 
     @classmethod
     def of(cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding) -> "Readout":

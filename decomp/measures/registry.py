@@ -29,14 +29,19 @@ class Measure:
     """A measure: a name, what is said of it, and the function that computes it, imported at the first call."""
 
     name: str
+    """The name, by which commands and tables know the measure."""
     implementation: str | ScoreFunction
     """The function that computes the measure, or its name `module:function` under `decomp.measures`."""
     line: str
+    """A description in one line."""
     citation: str
+    """The source in the literature."""
     unit: str
+    """The unit of the scores."""
     functions: tuple[str, ...] = ()
     """The attributed functions that the measure takes; empty where it explains no number, as attention."""
     default: str | None = None
+    """The attributed function of requests that name none; None for a measure that takes none."""
     advice: str = ""
     """The advice in the error for a function that the measure does not take."""
     together: Literal["sum", "targets", "sources"] | None = None

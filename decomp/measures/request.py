@@ -29,9 +29,11 @@ class GradientOptions:
     reduce: Literal["sum", "norm"] = "sum"
     """The reduction of a source's gradient over the embedding's width: its signed sum, or its norm."""
     norm: Literal["l1", "l2"] = "l2"
+    """The norm by which a gradient becomes one number, for the reduction `norm`."""
     steps: int = 20
     """The number of points on the path from baseline to input."""
     quadrature: str = "gauss-legendre"
+    """The rule of integration, a name in `decomp.measures.quadrature`."""
     baseline: str | int = "auto"
     """The baseline: `zero`, `mean` (of all token embeddings), the id or name of a token, or `auto`.
 
@@ -54,7 +56,9 @@ class AttentionOptions:
     """The options of attention measures: layers and heads, each by itself or together."""
 
     layers: Literal["last", "mean", "each"] = "last"
+    """The layers to score: the last one, the mean over layers, or each by itself."""
     heads: Literal["mean", "each"] = "mean"
+    """The heads to score: the mean over heads, or each by itself."""
     final_norm: bool = False
     """Whether value zeroing compares outputs of the last layer after the final norm and projection."""
 
@@ -76,9 +80,13 @@ class Request:
     """The options by which measures are computed, the same for all measures of a table."""
 
     decomposition_length: int | None = None
+    """The number of most recent sources kept for each target, the target included; None for all."""
     activation_rule: "ActivationRule" = "tangent"
+    """The rule by which activations of plain MLPs are made linear: `tangent` or `secant`."""
     gate_rule: "GateRule" = "half"
+    """The rule for gated MLPs: `half` of the product goes to either factor, or gates are `frozen`."""
     memory: int = 2**30
+    """The bytes of memory for all that is held beside the model."""
     extra: bool = False
     """Whether to score `<bias>` and `<remainder>`, too."""
     function: str | None = None
@@ -95,8 +103,11 @@ class Request:
     own: bool = False
     """Whether to score `<own>`, the earlier tokens of a predicted word or span itself, whatever `extra` says."""
     gradients: GradientOptions = field(default_factory=GradientOptions)
+    """The options of gradient measures."""
     attention: AttentionOptions = field(default_factory=AttentionOptions)
+    """The options of attention measures."""
     occlusion: OcclusionOptions = field(default_factory=OcclusionOptions)
+    """The options of occlusion."""
 
     @property
     def rules(self) -> "Rules":
@@ -153,7 +164,9 @@ class Text:
     """A text to be scored: its token ids, its targets (whose next tokens are predicted), and its sources."""
 
     ids: "Int[Tensor, ' T']"
+    """The token ids of the text."""
     targets: range
+    """The positions whose next token's prediction is scored."""
     foils: "Int[Tensor, 'T-1'] | None" = None
     """For each target, the token id that contrastive functions compare the next token with; None without foils."""
     words: "Int[Tensor, ' T'] | None" = None

@@ -12,8 +12,11 @@ class Scores:
     """The scores of one measure for one text: of every source, for every predicted token."""
 
     measure: str
+    """The name of the measure, as tables show it."""
     targets: range
+    """The positions whose next token's prediction is scored; others are not scored."""
     decomposition_length: int
+    """The number of most recent sources that are kept for each target."""
     log2_prob: Float[Tensor, "T-1"]
     """The log2 probability of the next token, in bits."""
     scores: Float[Tensor, "T-1 S"]

@@ -21,8 +21,11 @@ class AttentionStep:
     """The attention of one block on one text, with the residual stream that it reads."""
 
     layer: int
+    """The number of the block, from 0."""
     stage: FrozenStage
+    """The frozen stage that holds the attention."""
     inputs: Float[Tensor, "T D"]
+    """The residual stream that the stage reads."""
 
     @property
     def branch(self) -> FrozenBranch:

@@ -91,8 +91,11 @@ class Setting:
     """The behaviour that edges are scored for, and the ablation of their sources."""
 
     grad_function: str = "logit"
+    """The value of each token that the loss is computed from, a name in `GRAD_FUNCTIONS`."""
     answer_function: str = "avg_diff"
+    """The loss, a name in `ANSWER_FUNCTIONS`, or `kl`."""
     ablation: Ablation = "resample"
+    """The output that an ablated source has instead of its own."""
     side: Side = "corrupt"
     """The side of the pairs that ablated outputs are computed on; `both` for means over clean and corrupt prompts."""
     memory: int = 2**30

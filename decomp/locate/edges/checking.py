@@ -32,11 +32,13 @@ class Kept:
     """
 
     ranking: str
+    """The name of the ranking: `score`, or `random` with a number."""
     edges: int
     """The number of edges to keep that was asked for."""
     kept: int
     """The number of edges kept, which is smaller where dead ends were pruned."""
     loss: float
+    """The mean loss L over prompts with the kept edges alone."""
     remaining: float
     """(L(all ablated) − L) / (L(all ablated) − L(clean)), which is 1 where the kept edges carry the whole behaviour."""
 

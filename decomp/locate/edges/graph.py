@@ -35,6 +35,7 @@ class Stage:
     upstream: slice
     """The numbers of the sources that the destinations read."""
     sources: slice
+    """The numbers of the sources whose outputs the stage makes."""
     projections: tuple[Affine, ...] = ()
     """The maps of an attention to queries, keys and values; empty for other stages."""
 
@@ -54,7 +55,9 @@ class Graph:
     """
 
     sources: tuple[str, ...]
+    """The names of the sources."""
     destinations: tuple[tuple[str, str], ...]
+    """The node and the input (such as `query`) of each destination."""
     stages: tuple[Stage, ...]
     """The stages in the order of the forward pass; the logits are the last."""
 

@@ -23,9 +23,13 @@ class PromptPair:
     """A clean prompt and a corrupt prompt of as many tokens, with the tokens of right and of wrong answers."""
 
     clean: Int[Tensor, " T"]
+    """The token ids of the clean prompt."""
     corrupt: Int[Tensor, " T"]
+    """The token ids of the corrupt prompt."""
     answers: Int[Tensor, " answers"]
+    """The ids of the right answers."""
     wrong_answers: Int[Tensor, " wrong"]
+    """The ids of the wrong answers."""
     batch: str | None = None
     """The name of the batch that the pair belongs to, for means over given batches; None without batches."""
     place: str = ""

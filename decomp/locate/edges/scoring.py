@@ -44,13 +44,17 @@ class EdgeRequest(Setting):
     """
 
     method: Method = "mask_gradient"
+    """The method: `mask_gradient`, `eap_ig`, `eap_ig_activations` or `both_ends`."""
     mask_value: float | None = None
+    """The single mask value at which `mask_gradient` takes gradients; None for the nodes of a quadrature."""
     samples: int | None = None
+    """The number of nodes of the quadrature; None for the method's default."""
     quadrature: str | None = None
     """The name of the rule for the nodes; None for the method's own, in `QUADRATURE`."""
     over_prompts: OverPrompts = "mean"
     """The way to combine prompts: their mean, their sum, or the sum over given batches of the means in them."""
     over_samples: Literal["mean", "sum"] = "mean"
+    """The way to combine samples: their mean, or their sum."""
 
     def check(self, prompts: Sequence[PromptPair] = ()) -> None:
         """Raise ValueError for unknown names, for options that exclude each other, and for prompts that do not fit."""
@@ -119,9 +123,11 @@ class EdgeScores:
     """The scores ∂L/∂m_uv of all edges (u, v) with masks m_uv, of the loss L, combined over prompts and samples."""
 
     graph: Graph
+    """The computation graph whose edges are scored."""
     scores: Float[Tensor, "U V"]
     """The score by source and destination; zero where there is no edge."""
     clean_loss: float
+    """The loss L of the clean prompts."""
     ablated_loss: float
     """The loss L with every edge ablated."""
     complete: bool
@@ -147,8 +153,11 @@ class Pass:
     """One forward and backward pass of a method, with the differences that its gradients are multiplied with."""
 
     ids: Int[Tensor, "B T"]
+    """The token ids of the prompts of the pass."""
     patch: UniformMask
+    """The intervention, which keeps outputs and gives gradients."""
     weight: float
+    """The factor of this pass's gradients."""
     current: Outputs | None = None
     """The outputs that the difference to the ablated outputs is taken from; None for those of this pass itself."""
     end: float | None = None

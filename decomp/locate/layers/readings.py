@@ -27,8 +27,11 @@ class LayerRequest:
     """The options by which layers are scored: measures, attributed function, components, reductions."""
 
     measures: tuple[str, ...] = ("gradient_x_activation",)
+    """The measures: `gradient_x_activation`, `direct`."""
     components: tuple[str, ...] = ("mlp",)
+    """The components whose outputs are scored by gradients: `mlp`, `attention`, `residual`."""
     function: str = "contrast_logit"
+    """The attributed function, such as `contrast_logit`: the true object against the false one."""
     multi_token: Literal["first", "sum"] = "first"
     """The treatment of objects of several tokens: the first that differs, or the sum over all from there on.
 
@@ -37,6 +40,7 @@ class LayerRequest:
     reduce: Literal["sum", "absolute", "norm"] = "sum"
     """The reduction of gradient ⊙ activation over the hidden width: signed sum, its absolute value, or the norm."""
     norm: Literal["l1", "l2"] = "l2"
+    """The norm, for the reduction `norm`."""
     memory: int = 2**30
     """The bytes of memory for all that is held beside the model."""
 
@@ -81,12 +85,17 @@ class Reading:
     """A text whose last position predicts a token of an object; functions of facts are signed sums over such texts."""
 
     ids: Int[Tensor, " T"]
+    """The token ids of the text."""
     token: int
+    """The id of the token that is predicted."""
     foil: int
+    """The id of the token that it is contrasted with."""
     sign: int = 1
+    """The sign of this text's part in the function: −1 for the false object in a difference."""
     true: bool = True
     """Whether the tokens after the prompt are those of the true object."""
     place: str = ""
+    """The file and line of the fact, for messages of errors."""
 
     @property
     def last(self) -> int:

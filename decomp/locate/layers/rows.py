@@ -23,32 +23,46 @@ class LayerRow(NamedTuple):
     item: int
     """The item's row in its file, counted from 0."""
     measure: str
+    """The name of the measure."""
     component: str
+    """The component: `mlp`, `attention`, `residual`, `embedding` or `bias`."""
     layer: int | None
     """The layer's number, from 0; None for `embedding` and `bias`."""
     position: int
     """The token's position in the prompt; −1 for the beginning-of-sequence token."""
     token: str
+    """The string of the token."""
     role: str
+    """The role of the token with respect to the subject."""
     function: str
+    """The name of the attributed function."""
     value: float
     """The value of the attributed function for the fact, the true object against the false one."""
     score: float
+    """The score, in the unit of the function for direct shares."""
 
 
 class MeanRow(NamedTuple):
     """A row of the table of means: a component's mean score at tokens of one role, with a bootstrap interval."""
 
     measure: str
+    """The name of the measure."""
     component: str
+    """The component: `mlp`, `attention`, `residual`, `embedding` or `bias`."""
     layer: int | None
+    """The layer's number, from 0; None for `embedding` and `bias`."""
     role: str
+    """The role of the tokens."""
     items: int
+    """The number of items that the mean is over."""
     mean: float
     """The mean over items of each item's mean over its tokens of the role."""
     low: float
+    """The lower end of the bootstrap interval."""
     high: float
+    """The upper end of the bootstrap interval."""
     seed: int
+    """The seed of the bootstrap."""
 
 
 def gradient_rows(item: int, fact: Fact, scores: LayerScores, request: LayerRequest) -> Iterator[LayerRow]:

@@ -28,7 +28,9 @@ class LayerScores:
     """
 
     value: Float[Tensor, ""]
+    """The value of the attributed function."""
     components: dict[str, Float[Tensor, "L T"]]
+    """The scores of each component, by layer and token."""
 
 
 def apply(
@@ -126,8 +128,11 @@ class DirectShares:
     """The direct shares of one fact: those of embedding, components and bias, which add up to the function's value."""
 
     value: Float[Tensor, ""]
+    """The value of the attributed function."""
     components: dict[str, Float[Tensor, " L"]]
+    """The share of each component's output in each layer."""
     embedding: Float[Tensor, ""]
+    """The share of the embedding."""
     bias: Float[Tensor, ""]
     """The share of the biases of norms, of `project_out` and of the head; those of sublayers are in their outputs."""
 

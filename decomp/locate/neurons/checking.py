@@ -41,11 +41,13 @@ class CheckRow(NamedTuple):
     fact: str
     """The fact whose neurons were changed."""
     level: str
+    """The level of edits that the neurons were found at; empty for prompts."""
     factor: float
     """The factor that the neurons were multiplied by."""
     group: str
     """The kind of row: `found` neurons; as many `random` ones of the same layers; found ones on `unrelated` items."""
     neurons: int
+    """The number of neurons that were changed."""
     cases: int
     """The number of random draws, or of unrelated items, that the row is a mean over; else 1."""
     log2_prob: float
@@ -99,6 +101,7 @@ class Check:
     """The input of a check: neurons that were found, and the items that they are checked on."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
+    """The neurons found for each fact and level, as a mask by layer and neuron."""
     items: Sequence[Item]
     """The items of the facts that have neurons."""
     unrelated: Sequence[Item] | None
@@ -188,10 +191,15 @@ class Interventions:
     """A function of items: the changes of their completions when found, random and unrelated neurons are multiplied."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
+    """The neurons found for each fact and level."""
     random: Mapping[Key, Sequence[Bool[Tensor, "L F"]]]
+    """The random sets of neurons to compare with, for each fact and level."""
     factors: Sequence[float]
+    """The factors that neurons are multiplied by."""
     memory: int
+    """The bytes of memory for all that is held beside the model."""
     neurons: str = "activation"
+    """The kind of neurons: `activation`, or `pre-activation`."""
     own_file: bool = True
     """Whether unrelated items are those of other facts in the same file."""
 

@@ -26,9 +26,13 @@ class Found:
     """The result for one item: the scores of all neurons, those found, and the share of prompts that found each."""
 
     item: Item
+    """The item."""
     scores: NeuronScores
+    """The scores of all neurons."""
     kept: Bool[Tensor, "L F"]
+    """The neurons found, as a mask by layer and neuron."""
     shared: Float[Tensor, "L F"]
+    """The fraction of the fact's prompts that have found each neuron."""
 
 
 def find_neurons(

@@ -33,14 +33,19 @@ class Item:
     number: int
     """The item's row in its file, counted from 0."""
     place: str
+    """The file and line of the item, for messages of errors."""
     fact: str
     """The name of the fact, which prompts for the same fact share; the item's number where none is given."""
     level: str
     """The level of an edit that was asked for (`cut` has the one it came to); empty for prompts."""
     cut: Cut
+    """The edit, cut into the context and the changed text."""
     target: Completion
+    """The completion by the target, whose probability is attributed."""
     foil: Completion | None
+    """The completion by the foil; None where there is none."""
     has_bos: bool
+    """Whether contexts begin with the beginning-of-sequence token."""
     tokens: tuple[str, ...]
     """The strings of the predicted tokens, of the target and then of the foil."""
     named: bool = True

@@ -18,20 +18,25 @@ class NeuronRow(NamedTuple):
     item: int
     """The item's row in its file, counted from 0."""
     fact: str
+    """The name of the fact."""
     level: str
     """The level of an edit that was asked for: token, line, block, or its own mask; empty for prompts."""
     cut: str
     """The level that the edit was cut at, which is wider where the other leaves nothing new; empty for prompts."""
     layer: int
+    """The layer's number, from 0."""
     neuron: int
+    """The neuron's number in its layer, from 0."""
     position: int | None
     """The predicted token's position in its text, the BOS token not counted; None for the sum over all tokens."""
     token: str | None
+    """The string of the predicted token; None for the sum over all tokens."""
     found: bool
     """Whether the neuron's score is large enough, and enough of the fact's prompts have found it."""
     rank: int
     """The neuron's rank among all neurons by its score for the whole target, from 1."""
     score: float
+    """The neuron's score by integrated gradients, in the unit of the function."""
     share: float
     """The share of the fact's prompts that have found the neuron."""
     value: float
@@ -46,11 +51,17 @@ class CountRow(NamedTuple):
     """A row of the table of counts: how many neurons were found in one layer for one item."""
 
     item: int
+    """The item's row in its file, counted from 0."""
     fact: str
+    """The name of the fact."""
     level: str
+    """The level of an edit that was asked for; empty for prompts."""
     cut: str
+    """The level that the edit was cut at; empty for prompts."""
     layer: int
+    """The layer's number, from 0."""
     neurons: int
+    """The number of neurons found."""
 
 
 def found(scores: Float[Tensor, "L F"], threshold: float) -> Bool[Tensor, "L F"]:

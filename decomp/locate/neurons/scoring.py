@@ -32,7 +32,9 @@ class NeuronRequest:
     the function of the token predicted there; the scores are then added up.
     """
     steps: int = 20
+    """The number of steps of the rule of integration."""
     quadrature: str = "riemann"
+    """The rule of integration, a name in `decomp.locate.quadrature`."""
     threshold: float = 0.2
     """The fraction of an item's largest score that a neuron needs to be found."""
     share: float = 0.7
@@ -60,6 +62,7 @@ class NeuronScores:
     """The scores of all neurons at the positions that predict Y, each layer scaled by itself."""
 
     scores: Float[Tensor, "L Y F"]
+    """The score of every neuron, by layer, position and neuron."""
     value: Float[Tensor, ""]
     """The value F(w) of the attributed function with the neurons as they are; in bits for `log2_prob`."""
     without: Float[Tensor, " L"]

@@ -15,13 +15,21 @@ class Cut:
     """An edit of `before + old + after` to `before + new + after`, with `before`, `old` and `new` as token ids."""
 
     level: str
+    """The level that the edit was cut at."""
     before: str
+    """The text before the change."""
     old: str
+    """The text that was replaced."""
     new: str
+    """The text that replaced it."""
     after: str
+    """The text after the change."""
     before_ids: list[int]
+    """The token ids of `before`."""
     old_ids: list[int]
+    """The token ids of `old`."""
     new_ids: list[int]
+    """The token ids of `new`."""
 
     @property
     def masked(self) -> str:
