@@ -12,6 +12,8 @@ from decomp.models.sites import AttentionSite, MLPSite, Projection, StageSite
 
 
 class DecomposedGPT2Attention(GPT2Attention):
+    """GPT-2's attention, whose weights can be recomputed from recorded queries and keys."""
+
     def eager_attention(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
     ) -> tuple[Tensor, Tensor]:

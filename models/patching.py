@@ -32,15 +32,18 @@ class Hooks:
         return x.reshape(*self.rows, x.shape[-1])
 
     def embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments of the first block, with the patch's value for the hidden states."""
         hidden = args[0] if args else kwargs["hidden_states"]
         self.rows = hidden.shape[:-1]
         patched = self.patch.embedding(hidden)
         return ((patched, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": patched})
 
     def input(self, stage: int, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Return the patch's value for the input of a stage."""
         return (self.patch.input(stage, self.shaped(args[0])).view(args[0].shape),)
 
     def keep_stream(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Keep the input of a norm that an attention and an MLP share."""
         self.stream = args[0]
 
     def own_input(
@@ -65,20 +68,25 @@ class Hooks:
         return torch.cat(parts, -1)[..., order.argsort()]
 
     def output(self, stage: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        """Give the patch the output of a stage."""
         self.patch.output(stage, self.shaped(output))
 
     def mixed(self, stage: int, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Give the patch the mixed values of an attention, which its output projection reads."""
         self.patch.output(stage, self.shaped(args[0]))
 
     def last(self, stage: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Return the output of the last block with the patch's value for the hidden states after it."""
         if isinstance(output, tuple):
             return (self.patch.input(stage, output[0]), *output[1:])
         return self.patch.input(stage, output)
 
     def before(self, module: nn.Module, hook: Callable[..., Any], *bound: Any) -> None:
+        """Put a hook before a module's forward pass; `bound` are its first arguments."""
         self.handles.append(module.register_forward_pre_hook(partial(hook, *bound)))
 
     def after(self, module: nn.Module, hook: Callable[..., Any], *bound: Any) -> None:
+        """Put a hook after a module's forward pass; `bound` are its first arguments."""
         self.handles.append(module.register_forward_hook(partial(hook, *bound)))
 
     def attach(self, number: int, stage: StageSite) -> int:

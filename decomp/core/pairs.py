@@ -93,10 +93,12 @@ class Segment:
 
     @property
     def rows(self) -> slice:
+        """Return the rows of all pairs of the rectangle."""
         return slice(self.row, self.row + len(self.targets) * len(self.sources))
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return the number of targets and that of sources."""
         return len(self.targets), len(self.sources)
 
 
@@ -109,14 +111,17 @@ class Block:
 
     @cached_property
     def rows(self) -> slice:
+        """Return the rows of all segments, which follow one another."""
         return slice(self.segments[0].rows.start, self.segments[-1].rows.stop)
 
     @cached_property
     def targets(self) -> range:
+        """Return the targets of all segments."""
         return range(self.segments[0].targets.start, self.segments[-1].targets.stop)
 
     @cached_property
     def sources(self) -> range:
+        """Return the range of sources from the first to the last of any segment."""
         return range(self.segments[0].sources.start, max(s.sources.stop for s in self.segments))
 
     @property
@@ -144,14 +149,17 @@ class Panel:
 
     @property
     def segments(self) -> Iterator[Segment]:
+        """Yield the segments of all blocks, in order."""
         return (segment for block in self.blocks for segment in block.segments)
 
     @property
     def targets(self) -> range:
+        """Return the targets that any of the sources reaches."""
         return range(self.blocks[0].targets.start, self.blocks[-1].targets.stop)
 
     @property
     def rows(self) -> slice:
+        """Return the rows of all blocks, which follow one another."""
         return slice(self.blocks[0].rows.start, self.blocks[-1].rows.stop)
 
     def __len__(self) -> int:
@@ -222,6 +230,7 @@ def joined(stretches: Iterable[Stretch], max_rows: int) -> Iterator[tuple[Stretc
 
 
 def rows_of(run: tuple[Stretch, ...]) -> slice:
+    """Return the rows of consecutive stretches, from the first one's to the last one's."""
     return slice(run[0].rows.start, run[-1].rows.stop)
 
 

@@ -60,9 +60,8 @@ class CarriedScores:
         if self.kept is not None:
             self.kept.index_add_(0, targets, rows)
         # Targets rise along the rows.
-        asked = self.text.targets
-        wanted = torch.tensor([asked.start, asked.stop], device=targets.device)
-        scored = slice(*torch.searchsorted(targets, wanted).tolist())
+        bounds = torch.tensor([self.text.targets.start, self.text.targets.stop], device=targets.device)
+        scored = slice(*torch.searchsorted(targets, bounds).tolist())
         if scored.start < scored.stop:
             i, k = targets[scored], sources[scored]
             self.scores[i, k] = self.share(rows[scored], i)

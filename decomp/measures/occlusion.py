@@ -74,7 +74,7 @@ def texts_at_once(network: Network, length: int, itemsize: int, memory: int) -> 
     return max(1, min(memory, WORKING_SET) // each)
 
 
-def sources_asked(text: Text, oldest: Int[Tensor, " T"]) -> range:
+def scored_sources(text: Text, oldest: Int[Tensor, " T"]) -> range:
     """Return the range of sources that count for at least one of the text's targets."""
     return range(int(oldest[text.targets.start]), int(text.partition.begun[text.targets.stop - 1]))
 
@@ -113,11 +113,11 @@ def losses(model: Model, text: Text, hidden: Float[Tensor, "T E"], request: Requ
 
     oldest, places = oldest_kept(text, request).to(model.device), torch.arange(len(ids), device=ids.device)
     plain = values(hidden[: len(ids)], torch.zeros_like(places, dtype=torch.bool), places)
-    asked = sources_asked(text, oldest)
+    every = scored_sources(text, oldest)
     step = texts_at_once(model.network(), len(ids), hidden.element_size(), request.memory // 2)
     labels, begun = (each[: len(ids)].to(ids.device) for each in (text.partition.labels, text.partition.begun))
-    for first in range(asked.start, asked.stop, step):
-        sources = torch.arange(first, min(first + step, asked.stop), device=ids.device)[:, None]
+    for first in range(every.start, every.stop, step):
+        sources = torch.arange(first, min(first + step, every.stop), device=ids.device)[:, None]
         without, empty = hidden_without(model, ids, labels == sources, request.occlusion.replacement)
         kept = (sources < begun) & (places >= text.targets.start) & (sources >= oldest[: len(ids)])
         source, target = kept.nonzero().unbind(1)

@@ -161,7 +161,7 @@ class Pass:
     current: Outputs | None = None
     """The outputs that the difference to the ablated outputs is taken from; None for those of this pass itself."""
     end: float | None = None
-    """0 where this pass is the clean one, 1 where every edge is ablated in it, None otherwise."""
+    """0 where this pass is the clean one, 1 where every edge is ablated in it; None or another number for others."""
 
 
 def score_edges(
