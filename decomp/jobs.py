@@ -5,7 +5,7 @@ Everything that can be refused without the model is refused before it is loaded.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from inspect import signature
 from itertools import chain
@@ -146,14 +146,31 @@ def tokens_digest(texts: Iterable[Tensor]) -> str:
     return digest(ids.cpu().numpy().tobytes() for ids in texts)
 
 
+KEPT = tuple(field.name for field in fields(Reduction))
+"""Options that choose the rows of a table."""
+PLACEMENT = ("dtype", "device", "revision")
+"""Options of a model, which apply only where it is given by name."""
+
+
+def split(names: Sequence[str], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options with these names, and all others."""
+    named = {name: options[name] for name in names if name in options}
+    return named, {name: value for name, value in options.items() if name not in named}
+
+
 def all_settings(
-    function: Callable[..., Any], given: Mapping[str, Any], model: DecomposedModel, request: Request
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    model: DecomposedModel,
+    request: Request,
+    reduction: Reduction | None = None,
 ) -> dict[str, Any]:
-    """Return the settings of a function, with its defaults for those that are not given."""
+    """Return the settings of a function, with the defaults of those that are not given."""
     parameters = signature(function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    kept = {} if reduction is None else asdict(reduction)
     own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
-    settings = {**defaults, **option_values(request), **given, **own}
+    settings = {**defaults, **kept, **own, **option_values(request), **given, **own}
     if settings["baseline"] == "auto":
         settings["baseline"] = request.gradients.baseline
     if settings.get("bos") is None:
@@ -191,7 +208,7 @@ class Scoring:
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the account of how the table is made; `given` are the settings that were given to the command."""
-        settings = all_settings(open_scoring, given, self.model, self.scorer.request)
+        settings = all_settings(open_scoring, given, self.model, self.scorer.request, self.scorer.reduction)
         names = [measure.name for measure in self.scorer.measures]
         targets = target_names(settings["targets"])
         options = {**settings, "word_list": settings["words"], "measures": names, "targets": targets}
@@ -218,23 +235,18 @@ def open_scoring(
     sample: bool = False,
     temperature: float = 1.0,
     seed: int = 0,
-    top: int | None = None,
-    min_abs: float = 0.0,
-    min_distance: int | None = None,
-    max_distance: int | None = None,
-    digits: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    revision: str | None = None,
     **options: Any,
 ) -> Scoring:
     """Return articles cut into windows, with the measures that score them; the settings are those of `decomp.score`.
 
-    `options` are the fields of `Request` and its families. ValueError for settings that are unknown or don't go
-    together, an article or model that can't be read, and a text without room for `max_new_tokens`.
+    `options` are the fields of `Request` and its families, those of `Reduction`, and dtype, device and revision of the
+    model. ValueError for settings that are unknown or don't go together, an article or model that can't be read, and a
+    text without room for `max_new_tokens`.
     """
     check_least(max_new_tokens=max_new_tokens, strongest=strongest)
-    reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
+    kept, options = split(KEPT, options)
+    placement, options = split(PLACEMENT, options)
+    reduction = Reduction(**kept)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
     wanted = parse_targets(targets)
@@ -245,7 +257,7 @@ def open_scoring(
     check_groups(chosen, request, sources, unit)
     if corrected:
         check_white_space(articles)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    decomposed, tokenizer = open_model(model, **placement)
     bos = begins_with_bos(options) if bos is None else bos
     windows = open_windows(articles, decomposed, tokenizer, stride, bos, unit=unit, span=request.span)
     if max_new_tokens is not None:
@@ -361,7 +373,7 @@ class Contrasting:
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the account of how the table is made; `given` are the settings that were given."""
         measures, requests = zip(*self.contraster.requests, strict=True)
-        settings = all_settings(open_contrasting, given, self.model, requests[0])
+        settings = all_settings(open_contrasting, given, self.model, requests[0], self.contraster.reduction)
         options = {**settings, "function": given.get("function"), "measures": [measure.name for measure in measures]}
         return account(command, self.model.about(), options)
 
@@ -374,28 +386,22 @@ def open_contrasting(
     multi_token: MultiToken = "first",
     sources: Sources | None = None,
     bos: bool | None = None,
-    top: int | None = None,
-    min_abs: float = 0.0,
-    min_distance: int | None = None,
-    max_distance: int | None = None,
-    digits: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    revision: str | None = None,
     **options: Any,
 ) -> Contrasting:
     """Return tokenised items with the measures that score them; the settings are those of `decomp.contrast`.
 
     ValueError for settings that are unknown or don't go together, and for items that can't be scored.
     """
-    reduction = Reduction(top, min_abs, min_distance, max_distance, digits)
+    kept, options = split(KEPT, options)
+    placement, options = split(PLACEMENT, options)
+    reduction = Reduction(**kept)
     if multi_token not in ("first", "sum"):
         raise ValueError(f"multi_token must be first or sum, not {multi_token!r}")
     has_groups = sources is not None and not (isinstance(sources, str) and sources == "token")
     chosen, request = find_measures(measures or default_measures(multi_token, has_groups)), request_from(options)
     requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
     check_groups(chosen, request, sources)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    decomposed, tokenizer = open_model(model, **placement)
     requests = [(measure, request.resolved(decomposed, tokenizer)) for measure, request in requests]
     bos = begins_with_bos(options) if bos is None else bos
     contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos, sources)
@@ -564,9 +570,6 @@ def open_contexts(
     refine_top: int = 1,
     max_new_tokens: int = 64,
     bos: bool | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    revision: str | None = None,
     **options: Any,
 ) -> ContextScoring:
     """Return contexts and answers as tokens, with the measures that score them; `decomp.context` has the settings.
@@ -576,12 +579,13 @@ def open_contexts(
     check_least(refine_top=refine_top, max_new_tokens=max_new_tokens)
     if refine not in range(len(LEVELS)):
         raise ValueError(f"refine must be 0, 1 (sentences) or 2 (words too), not {refine!r}")
+    placement, options = split(PLACEMENT, options)
     chosen, request = find_measures(measures), request_from(options)
     if request.decomposition_length is not None or request.extra:
         raise ValueError("segments are all kept, and are all that is scored: leave out decomposition_length and extra")
     for measure in chosen:
         check_answer(measure, request)
-    decomposed, tokenizer = open_model(model, dtype, device, revision)
+    decomposed, tokenizer = open_model(model, **placement)
     bos, write = begins_with_bos(options) if bos is None else bos, partial(written, decomposed, max_new_tokens)
     positions = decomposed.max_length()
     tokenised = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
@@ -608,7 +612,7 @@ def open_context_evaluation(
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of segment rankings on items; the settings are those of `decomp.evaluate_context`."""
-    chosen, request = find_measures(measures), request_from({k: v for k, v in settings.items() if k not in PLACEMENT})
+    chosen, request = find_measures(measures), request_from(split(PLACEMENT, settings)[1])
     for measure in chosen:
         measure.check_sources(request)
     given: dict[str, Any] = {**settings, "max_new_tokens": max_new_tokens, "bos": bos}
@@ -620,7 +624,3 @@ def open_context_evaluation(
     made = opened.about("evaluate context", {**given, "seed": seed})
     made["options"]["measures"] = [measure.name for measure in chosen]
     return Evaluating(opened.model, work, opened.contents(), made)
-
-
-PLACEMENT = ("dtype", "device", "revision")
-"""Settings of a model that apply only where it is given by name."""
