@@ -32,7 +32,7 @@ def say(message: str, quiet: bool) -> None:
         click.echo(message, err=True)
 
 
-def hush_libraries() -> None:
+def silence_libraries() -> None:
     """Silence messages and progress bars of transformers and the hub that a person at a terminal does not need."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
@@ -46,7 +46,7 @@ def open_model(name: str, dtype: str, device: str, revision: str | None) -> "tup
     """Return a model and its tokenizer, loaded without messages of the libraries."""
     from decomp.models.loading import load_model
 
-    hush_libraries()
+    silence_libraries()
     return load_model(name, dtype=dtype, device=device, revision=revision)
 
 
@@ -158,7 +158,7 @@ def command_line(context: click.Context, without: Iterable[str], **other: str) -
     return ["decomp", *command_name(context).split(), *arguments, *given, *more]
 
 
-def begun(items: Iterable[T]) -> Iterator[T]:
+def first_computed(items: Iterable[T]) -> Iterator[T]:
     """Return the items with the first one already computed, so that a measure's refusal comes before any output."""
     items = iter(items)
     return chain(list(islice(items, 1)), items)

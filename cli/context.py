@@ -38,7 +38,7 @@ def command(items: Path, limit: int | None, **values: Any) -> None:
     The beginning of sequence, the template and the answer's own tokens are sources of their own, without a rank. On a
     terminal the segments are shown in order of rank, unless --format is given.
     """
-    from decomp.cli.common import hush_libraries, made_now
+    from decomp.cli.common import made_now, silence_libraries
     from decomp.cli.running import Job, check_output_options, deliver, device_here
     from decomp.corpus.context_items import read_context_items
     from decomp.jobs import open_contexts
@@ -46,7 +46,7 @@ def command(items: Path, limit: int | None, **values: Any) -> None:
     settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = read_context_items(items)[:limit]
     check_output_options(values, (items, values["model"]))
-    hush_libraries()
+    silence_libraries()
     opened = open_contexts(read, values["model"], device=device_here(values), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job = Job(opened.work(), opened.model, values["model"], made)
@@ -65,9 +65,9 @@ def goes_to_a_person(values: dict[str, Any]) -> bool:
 
 def show(job: Any) -> None:
     """Print the segments of each item in order of rank."""
-    from decomp.cli.running import watched
+    from decomp.cli.running import with_progress
     from decomp.report.contexts import lines_of
     from decomp.tables.table import Table
 
-    found = Table.from_blocks(job.work.columns, job.work.table(watched(job, quiet=False)), job.made)
+    found = Table.from_blocks(job.work.columns, job.work.table(with_progress(job, quiet=False)), job.made)
     click.echo("\n".join(lines_of(found)))

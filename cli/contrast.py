@@ -56,13 +56,13 @@ def command(items: Path | None, limit: int | None, **values: Any) -> None:
 
     check_output_options(values, (items, name))
     from decomp.api import items_of
-    from decomp.cli.common import hush_libraries, made_now, say
+    from decomp.cli.common import made_now, say, silence_libraries
     from decomp.jobs import open_contrasting
     from decomp.tables.contrasting import preferring
 
     settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = items_of(items or str(values["prompt"]), values["target"], values["foil"], limit, values["fields"])
-    hush_libraries()
+    silence_libraries()
     opened = open_contrasting(read, name, device=device_here(values), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job, preferred = Job(opened.work(values["batch_size"]), opened.model, name, made), set[int]()

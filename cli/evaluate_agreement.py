@@ -40,10 +40,10 @@ def command(input_file: Path, **values: Any) -> None:
     from decomp.cli.running import evaluate
     from decomp.cli.scoring import articles_of_input
 
-    evaluate("agreement", articles_of_input(input_file, values), [input_file], shown, values)
+    evaluate("agreement", articles_of_input(input_file, values), [input_file], result_lines, values)
 
 
-def shown(rows: "Iterable[Row]") -> Iterator[str]:
+def result_lines(rows: "Iterable[Row]") -> Iterator[str]:
     """Yield a line per pair of measures."""
     from decomp.cli.common import estimate, readable
 

@@ -40,10 +40,10 @@ def command(items: tuple[Path, ...], **values: Any) -> None:
     """
     from decomp.cli.running import evaluate
 
-    evaluate("alignment", items, items, shown, values)
+    evaluate("alignment", items, items, result_lines, values)
 
 
-def shown(rows: "Iterable[Row]") -> Iterator[str]:
+def result_lines(rows: "Iterable[Row]") -> Iterator[str]:
     """Yield a block of lines per phenomenon, a line per measure."""
     from decomp.cli.common import estimate, printable, readable
 

@@ -43,10 +43,10 @@ def command(items: Path, **values: Any) -> None:
     from decomp.corpus.context_items import read_context_items
 
     read = read_context_items(items)[: values.pop("limit")]
-    evaluate("context_evaluation", read, [items], shown, values)
+    evaluate("context_evaluation", read, [items], result_lines, values)
 
 
-def shown(rows: "Iterable[Row]") -> Iterator[str]:
+def result_lines(rows: "Iterable[Row]") -> Iterator[str]:
     """Yield a block of lines per removal, a line per measure."""
     from decomp.cli.common import estimate, readable
 

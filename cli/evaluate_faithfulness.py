@@ -55,11 +55,11 @@ def command(input_file: Path, **values: Any) -> None:
     from decomp.cli.running import evaluate
     from decomp.cli.scoring import articles_of_input
 
-    found = partial(shown, drop_in=values["drop_in"])
+    found = partial(result_lines, drop_in=values["drop_in"])
     evaluate("faithfulness", articles_of_input(input_file, values), [input_file], found, values)
 
 
-def shown(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:
+def result_lines(rows: "Iterable[Row]", drop_in: str) -> Iterator[str]:
     """Yield a line per measure: the AOPC of each removal and metric."""
     from decomp.cli.common import estimate, readable
 

@@ -202,13 +202,15 @@ RUN_OPTIONS = ("run_folder", "shard", "engine", "num_workers", "ray_address")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 
 
-def hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+def silence_warnings(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     """Silence the warnings of measures and inputs where --quiet is given: they are messages, too."""
     logging.getLogger("decomp").setLevel(logging.ERROR if value else logging.NOTSET)
     return value
 
 
-quiet = click.option("-q", "--quiet", is_flag=True, callback=hush, help="No progress bar, no messages but errors.")
+quiet = click.option(
+    "-q", "--quiet", is_flag=True, callback=silence_warnings, help="No progress bar, no messages but errors."
+)
 
 output = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Table to write.  [default: standard output]"

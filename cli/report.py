@@ -63,12 +63,12 @@ def command(
     check_inputs(inputs, text, bool(articles or items_file))
     check_page(output, [] if text is not None else [Path(name) for name in inputs], overwrite)
     from decomp.api import write_report  # imports torch
-    from decomp.cli.common import hush_libraries
+    from decomp.cli.common import silence_libraries
     from decomp.cli.progress import say_wrote
 
     shown: dict[str, Any] = {"title": title, "overwrite": overwrite}
     if text is not None:
-        hush_libraries()
+        silence_libraries()
         write_report(text, output, model=inputs[0], progress=False if quiet else None, **shown, **settings)
     else:
         write_report([Path(name) for name in inputs], output, articles=articles, items=items_file, **shown)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from decomp.cli.common import begun, command_line, hush_libraries, made_now, open_model, say, table
+from decomp.cli.common import command_line, first_computed, made_now, open_model, say, silence_libraries, table
 from decomp.cli.options import RUN_OPTIONS, refuse_unless
 from decomp.cli.pool import open_pool
 from decomp.cli.progress import announced, progress, say_wrote
@@ -126,7 +126,7 @@ def finished(job: Job[T], values: Values) -> Iterator[Block] | None:
     """
     work, folder = job.work, values["run_folder"]
     if folder is None:
-        return begun(work.table(watched(job, values["quiet"])))
+        return first_computed(work.table(with_progress(job, values["quiet"])))
     run = start_or_resume(run_of(job, folder), values["overwrite"])
     work_through(run, values["shard"], job, values)
     if not run.is_complete():
@@ -149,7 +149,7 @@ def evaluate(
     check_output_options(values, (*inputs, values["model"]))
     from decomp import jobs  # imports torch
 
-    hush_libraries()
+    silence_libraries()
     settings = {name: value for name, value in values.items() if name not in NO_SETTINGS}
     opened: Evaluating[Any] = getattr(jobs, f"open_{name}")(
         source, values["model"], device=device_here(values), **settings
@@ -239,7 +239,7 @@ def run_of(job: Job[T], folder: Path) -> Run:
     return Run(folder, job.made, work.what, work.plan, work.batches, work.unit_cost, store)
 
 
-def watched(job: Job[T], quiet: bool) -> Iterator[Block]:
+def with_progress(job: Job[T], quiet: bool) -> Iterator[Block]:
     """Yield the rows of all items, and show the progress."""
     work = job.work
     with progress_over(work.what, work.plan, quiet) as advance:

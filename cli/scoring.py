@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from decomp.cli.common import hush_libraries, made_now, say
+from decomp.cli.common import made_now, say, silence_libraries
 from decomp.cli.options import RUN_OPTIONS, input_of
 from decomp.cli.running import Job, check_output_options, device_here, sample_of, say_plan
 from decomp.corpus.article import Article
@@ -46,7 +46,7 @@ def open_job(values: Mapping[str, Any]) -> ScoreJob:
     check_output_options(values, (source if isinstance(source, Path) else None, values["word_list"], name))
     from decomp.jobs import contents, open_scoring  # imports torch
 
-    hush_libraries()
+    silence_libraries()
     settings = {option: value for option, value in values.items() if option not in NO_SETTINGS}
     scoring = open_scoring(articles, name, words=values["word_list"], device=device_here(values), **settings)
     if values["max_new_tokens"] is not None:

@@ -45,14 +45,14 @@ def write_delta_lp(values: Mapping[str, Any]) -> None:
     label, tokens_of = model_label(values["model"]), tokens_by(values["model"])
     stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
     # What can't be opened is refused before a file is begun.
-    shown = watched(chain([next(stored)], stored), len(paths), values["quiet"])
+    shown = with_progress(chain([next(stored)], stored), len(paths), values["quiet"])
     if is_text(values):
         write_text(shown, values)
     else:
         write_table(shown, reduction, values)
 
 
-def watched(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterator["StoredWindow"]:
+def with_progress(stored: Iterator["StoredWindow"], count: int, quiet: bool) -> Iterator["StoredWindow"]:
     """Yield the windows, and show the progress."""
     with progress("window", count, count, quiet) as shown:
         for each in stored:

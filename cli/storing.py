@@ -91,7 +91,7 @@ def job_of(storing: Storing, values: Mapping[str, Any], keep: Keep | None = None
 def run_of(storing: Storing, job: Job[Numbered]) -> Run:
     """Return the run that stores the decompositions."""
     work, files = job.work, storing.files
-    return Run(files.run_folder(), job.made, work.what, work.plan, work.batches, work.unit_cost, files.of_windows())
+    return Run(files.run_folder(), job.made, work.what, work.plan, work.batches, work.unit_cost, files.window_files())
 
 
 def store(storing: Storing, values: Mapping[str, Any]) -> None:

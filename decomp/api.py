@@ -42,7 +42,7 @@ from decomp.report.page.opening import (
     with_predictions,
 )
 from decomp.report.page.predictions import likely_tokens
-from decomp.runs.stored import placed
+from decomp.runs.stored import with_places
 from decomp.runs.tables import open_table_or_run
 from decomp.tables.table import Table
 
@@ -113,7 +113,7 @@ def score(
     """
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles_of(source, text_field, id_field), model, measures, **settings)
-    each = watched(scoring.blocks_by_window(batch_size), len(scoring.windows), "window", progress)
+    each = with_progress(scoring.blocks_by_window(batch_size), len(scoring.windows), "window", progress)
     made = scoring.about(
         "score", {**OF_FILES, "text_field": text_field, "id_field": id_field, "batch_size": batch_size, **settings}
     )
@@ -155,7 +155,7 @@ def contrast(
     check_least(limit=limit, batch_size=batch_size)
     contrasting = open_contrasting(items_of(prompt, target, foil, limit, fields), model, measures, **settings)
     each = contrasting.rows_by_item(batch_size)
-    items = watched(each, len(contrasting.contrasts), "item", progress)
+    items = with_progress(each, len(contrasting.contrasts), "item", progress)
     made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
     return Table.from_blocks(contrasting.contraster.columns, (item.rows for item in items), made)
 
@@ -193,7 +193,7 @@ def context(
     read = read_context_items(items)[:limit]
     opened = open_contexts(read, model, measures, **settings)
     work = opened.work()
-    blocks = watched(work.blocks(opened.model), len(work.items), "item", progress)
+    blocks = with_progress(work.blocks(opened.model), len(work.items), "item", progress)
     made = opened.about("context", {"limit": limit, **settings})
     return Table.from_blocks(work.columns, blocks, made)
 
@@ -240,7 +240,7 @@ def decompose(
     check_fit(sources, windows)
     ids, partition = windows[0].ids.to(decomposed.device), partition_of(windows[0], sources)
     result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, sources=partition, **options)
-    return placed(result, windows[0])
+    return with_places(result, windows[0])
 
 
 def faithfulness(
@@ -428,7 +428,7 @@ def text_page(
 ) -> Page:
     """Return the page of a scored text, with the model's likeliest tokens at each position."""
     scoring = open_scoring(articles_of(text), model, measures, **settings)
-    each = watched(scoring.blocks_by_window(), len(scoring.windows), "window", progress)
+    each = with_progress(scoring.blocks_by_window(), len(scoring.windows), "window", progress)
     made = scoring.about("report", {**OF_FILES, **settings})
     page = table_page(Table.from_blocks(scoring.columns, each, made), title or shortened(text))
     if settings.get("unit", "token") != "token" or settings.get("span", 1) != 1:
@@ -524,7 +524,7 @@ def items_of(
     return [Item("the contrast", 0, "0", "", prompt, target, foil)]
 
 
-def watched(items: Iterable[T], total: int, unit: str, progress: bool | None) -> Iterator[T]:
+def with_progress(items: Iterable[T], total: int, unit: str, progress: bool | None) -> Iterator[T]:
     """Yield the items, and advance a progress bar."""
     with bar_over(total, unit, progress) as bar:
         for item in items:

@@ -115,11 +115,11 @@ def account(command: str, model: Mapping[str, str], options: Mapping[str, Any]) 
         "model": dict(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "options": {name: plain(value) for name, value in options.items() if not is_unsaid(name, value)},
+        "options": {name: plain(value) for name, value in options.items() if not is_omitted(name, value)},
     }
 
 
-def is_unsaid(name: str, value: Any) -> bool:
+def is_omitted(name: str, value: Any) -> bool:
     """Return whether an option's value means the same as no option, and so is not recorded."""
     return any(name == own and (value is unsaid or value == unsaid) for own, unsaid in NOT_GIVEN)
 

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import decomp
-from decomp.api import someone_looks_on, watched
+from decomp.api import someone_looks_on, with_progress
 from decomp.tables.provenance import FREE, differences, plain, read_provenance
 from tests.commands import CORPUS, MODEL, table
 from tests.conftest import ROOT
@@ -257,7 +257,7 @@ def test_items_without_evidence(pair, tmp_path):
 
 def test_a_bar_is_shown_where_a_person_looks_on(capsys, monkeypatch):
     def bar(progress):
-        assert list(watched(iter("ab"), 2, "window", progress)) == ["a", "b"]
+        assert list(with_progress(iter("ab"), 2, "window", progress)) == ["a", "b"]
         return capsys.readouterr().err
 
     monkeypatch.setattr("decomp.api.BAR_DELAY", 0)

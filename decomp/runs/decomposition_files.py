@@ -26,7 +26,7 @@ from decomp.io.amounts import format_bytes
 from decomp.io.files import CannotWriteError, check_outputs, status_of_file
 from decomp.runs import run
 from decomp.runs.parts import WindowFiles
-from decomp.runs.stored import placed
+from decomp.runs.stored import with_places
 from decomp.tables.work import WorkItem
 
 
@@ -65,7 +65,7 @@ class DecompositionFiles:
         """Return the folder of the run that writes these files."""
         return self.folder / f"{self.corpus}_{self.model}{run.SUFFIX}"
 
-    def of_windows(self) -> WindowFiles:
+    def window_files(self) -> WindowFiles:
         """Return the files that a window must have to count as done."""
         # Any number will do: the last one in a name is the window's.
         return WindowFiles(tuple("{n}".join(path.name.rsplit("0", 1)) for path in self.paths(0)))
@@ -114,7 +114,7 @@ class DecompositionFiles:
 
     def write(self, number: int, result: Decomposition, window: TokenisedWindow) -> None:
         """Write a window's decomposition, with its tokens and their places. CannotWriteError where that fails."""
-        result = placed(result, window, model=self.model, corpus=self.corpus)
+        result = with_places(result, window, model=self.model, corpus=self.corpus)
         try:
             if self.is_pt:
                 save_pt(result, self.folder, self.identifier(number), self.model, dtype=self.dtype, overwrite=True)

@@ -29,7 +29,7 @@ DELTA_LP_COLUMNS = (*PLACE_COLUMNS, *COLUMNS)
 """Columns of the table of ΔLP from stored decompositions whose sources are tokens."""
 
 
-def placed(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
+def with_places(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
     """Return a decomposition with its tokens and their places in the text, and `about` as further facts about it."""
     place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
     partition = result.partition

@@ -72,12 +72,12 @@ class Front:
         known |= place_columns(units.places)
         known |= {name: self.annotation(name, kind, units) for name, kind in self.annotations.items()}
         if self.entropy:
-            known["entropy"] = of_predicted(more["entropy"], count)
+            known["entropy"] = unit_column(more["entropy"], count)
         groups = groups_of(window, partition_of(window, self.sources, self.unit), self.unit)
         for result in results:
             if self.boundaries is not None:
                 corrected = result.log2_prob + more["correction"][: len(result.log2_prob)]
-                known["corrected_log2_prob"] = of_predicted(corrected, count)
+                known["corrected_log2_prob"] = unit_column(corrected, count)
             yield scores_block(result, units.window, units.tokens, known, {"source_word": known["word"]}, groups)
 
     def annotation(self, name: str, kind: type, units: TokenisedWindow) -> Column:
@@ -128,7 +128,7 @@ def place_columns(places: Sequence[tuple[int | None, ...]]) -> dict[str, Column]
     return block_of(Place._fields, places)
 
 
-def of_predicted(values: Float[Tensor, " targets"], count: int) -> Float[np.ndarray, " T"]:
+def unit_column(values: Float[Tensor, " targets"], count: int) -> Float[np.ndarray, " T"]:
     """Return numbers of the predicted units as a column over all units: the first unit is never predicted."""
     given = array(values)
     column = np.full(count, np.nan, given.dtype)

@@ -75,15 +75,15 @@ class Predictors:
         for segment in segments(blocks):
             now = int(numbers(segment["article"])[0])
             if now != article and waiting:
-                yield self.of_article(concatenate(waiting))
+                yield self.article_predictors(concatenate(waiting))
                 waiting = []
                 before.clear()
             article = now
-            waiting.append(of_segment(segment, self.distal, before))
+            waiting.append(segment_predictors(segment, self.distal, before))
         if waiting:
-            yield self.of_article(concatenate(waiting))
+            yield self.article_predictors(concatenate(waiting))
 
-    def of_article(self, block: Block) -> Block:
+    def article_predictors(self, block: Block) -> Block:
         """Return the rows of one article with the predictors that need a word's neighbours or place in the article."""
         found = dict(block)
         words = np.array(texts(block["token"]), dtype=object)
@@ -169,7 +169,7 @@ def rows_of_targets(block: Block) -> Rows:
     )
 
 
-def of_segment(block: Block, distal: int, before: dict[tuple[int, str], Sources]) -> Block:
+def segment_predictors(block: Block, distal: int, before: dict[tuple[int, str], Sources]) -> Block:
     """Return one row per target: the spread of its scores, and how this differs from that of the target before.
 
     `block` holds whole targets of one article, window and measure. `before` has, by article and measure, the last

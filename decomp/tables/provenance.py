@@ -117,7 +117,7 @@ def check_same(table: Path, made: Made | None, expected: Made) -> None:
         logger.warning("%s does not say how it was made: that it fits is not checked", table)
         return
     known = {key: made.get(key) for key in expected}
-    if different := differences(known, expected, "in the table", "expected", only_asked=True):
+    if different := differences(known, expected, "in the table", "expected", only_expected=True):
         raise ValueError(f"{table} was made otherwise ({'; '.join(different)}): make it again, or ask the same")
 
 
@@ -159,27 +159,27 @@ def made_together(tables: Sequence[Made | None], done: Made) -> Made | None:
 
 
 def differences(
-    there: Made,
-    asked: Made,
-    of_there: str,
-    of_asked: str,
+    found: Made,
+    expected: Made,
+    of_found: str,
+    of_expected: str,
     prefix: str = "",
     *,
     free: frozenset[str] | set[str] = frozenset(),
-    only_asked: bool = False,
+    only_expected: bool = False,
 ) -> list[str]:
     """Return a line for each entry that differs, such as `options.stride: 10 in the run, 20 asked`.
 
-    Nested entries are compared one by one. Entries in `free` are skipped, and with `only_asked` also those that `asked`
-    lacks.
+    Nested entries are compared one by one. Entries in `free` are skipped, and with `only_expected` also those that
+    `expected` lacks.
     """
     lines = []
-    for key in sorted({*asked} if only_asked else {*there, *asked}):
-        old, new, name = there.get(key), plain(asked.get(key)), f"{prefix}{key}"
+    for key in sorted({*expected} if only_expected else {*found, *expected}):
+        old, new, name = found.get(key), plain(expected.get(key)), f"{prefix}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, of_there, of_asked, f"{name}.", free=free, only_asked=only_asked)
+            lines += differences(old, new, of_found, of_expected, f"{name}.", free=free, only_expected=only_expected)
         elif old != new and name not in free:
-            lines.append(f"{name}: {json.dumps(old)} {of_there}, {json.dumps(new)} {of_asked}")
+            lines.append(f"{name}: {json.dumps(old)} {of_found}, {json.dumps(new)} {of_expected}")
     return lines
 
 

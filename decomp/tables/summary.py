@@ -93,7 +93,7 @@ def share(score: Column, total: Float[np.ndarray, " targets"]) -> Float[np.ndarr
 def warn_of_thinned(tables: Sequence[tuple[Path, Made | None]]) -> None:
     """Warn of tables from which rows were left out when they were made: shares are of the remaining rows."""
     for path, made in tables:
-        asked = {**(made or {}).get("options", {}), **(made or {}).get("table", {})}
-        if done := {name: asked[name] for name in THINNING if asked.get(name)}:
+        options = {**(made or {}).get("options", {}), **(made or {}).get("table", {})}
+        if done := {name: options[name] for name in THINNING if options.get(name)}:
             thinned = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in done.items())
             logger.warning("%s was thinned out before (%s): shares are of the rows that are left", path, thinned)
