@@ -344,7 +344,7 @@ unit_options = section(
     targets,
     whole_number(
         "--strongest",
-        "ΔLP of so many sources of each --target, those with the largest first_order, and of all <others> together.",
+        "ΔLP of so many sources of each --target, those that a screen ranks first, and of all <others> together.",
     ),
     choice(
         "--unit",

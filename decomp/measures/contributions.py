@@ -18,7 +18,7 @@ from decomp.core.operating_point import OperatingPoint
 from decomp.core.pairs import Pairs
 from decomp.core.readout_rows import BiasShares
 from decomp.measures.carried import CarriedScores
-from decomp.measures.readout import LINEAR, FirstOrder, Readout
+from decomp.measures.readout import LINEAR, FirstOrder, FirstOrderLogit, Readout
 from decomp.measures.request import Request, Text
 from decomp.measures.result import Scores
 from decomp.measures.strongest import strongest
@@ -38,7 +38,7 @@ def delta_lp(model: Model, texts: Sequence[Text], request: Request) -> Iterator[
     """Yield F(z[i]) − F(z[i] − U n[i, k]) for every target i and source k, where n[i, k] is the contribution.
 
     For the function `log2_prob` this is ΔLP in bits (Oh & Schuler 2023). If only the strongest sources are asked for,
-    first-order scores find them, and all others are taken away together.
+    a screen finds them (see `screen`), and all others are taken away together.
     """
     if request.strongest is not None:
         return strongest(delta_lp, model, texts, request)
@@ -62,7 +62,20 @@ def first_order(model: Model, texts: Sequence[Text], request: Request) -> Iterat
     return scored(model, texts, request, "first_order", additive=False)
 
 
-READOUTS: dict[str, type[Readout]] = {"first_order": FirstOrder}
+def screen(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
+    """Yield first-order scores of the function, and of the next token's logit, for sources that may be the strongest.
+
+    Where a source decides a prediction alone, the prediction is certain and the slope of its log probability, or
+    probability, flat: the competitors of the model's own prediction are not those without the source. The logit
+    has no such slope. Each text takes one forward pass and two ways back, whatever its number of sources.
+    """
+    for group in recorded_together(model, texts, request, bias=False):
+        for text, point in group:
+            yield [pulled_scores(model, text, point, request, name, additive=False) for name in SCREENS]
+
+
+SCREENS = ("first_order", "first_order_logit")
+READOUTS: dict[str, type[Readout]] = {"first_order": FirstOrder, "first_order_logit": FirstOrderLogit}
 """The class of readouts of a measure, where it is not `Readout`."""
 
 

@@ -158,3 +158,16 @@ class FirstOrder(Readout):
     def change(self, vectors: Float[Tensor, "pairs E"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """Return the decrease of the function, to first order, when each vector is taken away from its target."""
         return self.product(vectors, targets)
+
+
+class FirstOrderLogit(FirstOrder):
+    """The logit of the next token, or its difference to the foil's, in place of the attributed function."""
+
+    @classmethod
+    def of(
+        cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding
+    ) -> "FirstOrder":
+        """Return the first-order logit for the targets of a text, less that of the foil for contrastive functions."""
+        assert function is not None
+        logit = "contrast_logit" if function.startswith("contrast") else "logit"
+        return super().of(text, hidden, logit, unembedding)

@@ -96,7 +96,7 @@ class Request:
     span: int = 1
     """The number of units (words, or tokens of texts without words) predicted together, by the chain rule."""
     strongest: int | None = None
-    """The number of sources to score one by one, those with the largest first-order scores; None for all.
+    """The number of sources to score one by one, those that the first-order screen ranks first; None for all.
 
     All other sources are then scored together.
     """

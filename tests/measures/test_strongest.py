@@ -5,6 +5,7 @@ import torch
 
 import decomp
 from decomp.core.ablation import ablated_log2_prob
+from decomp.measures.strongest import first_in_turn
 from decomp.models.base import DecomposedModel
 from decomp.tables.table import Table
 
@@ -32,16 +33,43 @@ def without(model: DecomposedModel, target: int, sources: list[int]) -> float:
 
 def test_the_strongest_have_their_own_scores_and_all_others_one_together(model: DecomposedModel) -> None:
     every = by_source(decomp.score(TEXT, model, targets="last"))
-    screen = by_source(decomp.score(TEXT, model, "first_order", targets="last"))
+    screens = [
+        by_source(decomp.score(TEXT, model, "first_order", targets="last", function=function))
+        for function in ("log2_prob", "logit")
+    ]
     found = by_source(decomp.score(TEXT, model, targets="last", strongest=3))
     others = found.pop("<others>")
     bos = found.pop(-1)
     assert bos == pytest.approx(every[-1], abs=1e-9)
-    ranked = sorted((k for k in screen if k != -1), key=lambda k: -abs(screen[k]))
+    rankings = [sorted((k for k in screen if k != -1), key=lambda k: -abs(screen[k])) for screen in screens]
+    ranked = list(dict.fromkeys(k for turn in zip(*rankings, strict=True) for k in turn))
     assert sorted(found) == sorted(ranked[:3])
     assert found == pytest.approx({k: every[k] for k in found}, abs=1e-9)
     target = len(every) - 1
     assert others == pytest.approx(without(model, target, [int(k) + 1 for k in ranked[3:]]), abs=1e-9)
+
+
+def test_a_source_that_decides_a_certain_prediction_is_found(model: DecomposedModel) -> None:
+    """The slope of log2 probability is flat there, so that eleven other sources seem to do more."""
+    text = (
+        "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once "
+        "or twice she had peeped into the book her sister was reading, but"
+    )
+    every = by_source(decomp.score(text, model, targets="last"))
+    decides = max((k for k in every if k != -1), key=lambda k: abs(every[k]))
+    slopes = by_source(decomp.score(text, model, "first_order", targets="last"))
+    assert abs(every[decides]) > 10
+    assert sum(abs(slopes[k]) > abs(slopes[decides]) for k in slopes if k != -1) == 11
+    found = by_source(decomp.score(text, model, targets="last", strongest=2))
+    assert found[decides] == pytest.approx(every[decides], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, [0]), (2, [0, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])]
+)
+def test_rankings_name_their_first_in_turn(count: int, expected: list[int]) -> None:
+    sizes = [torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 2.0, 3.0])]
+    assert first_in_turn(sizes, count).nonzero()[:, 0].tolist() == expected
 
 
 def test_older_sources_than_are_kept_are_the_remainder(model: DecomposedModel) -> None:

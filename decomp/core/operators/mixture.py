@@ -12,7 +12,7 @@ from decomp.core.operators.mlp import FrozenMLP
 from decomp.core.readout_rows import BiasShares, ReadoutRows
 
 Back = Callable[[FrozenMLP, Float[Tensor, "n D"], ReadoutRows, Int[Tensor, " n"]], Float[Tensor, "n D"]]
-"""What takes readouts back through an expert: its rows, where they are to it, and which of all rows they are."""
+"""A function of an expert, readouts of its output, their places among its visitors, and their row numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FrozenMixture:
     def pull(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
     ) -> Float[Tensor, "rows D"]:
-        """Return what readouts g of the output read of the input."""
+        """Return readouts g of the output turned into readouts of the input at the same position."""
 
         def back(expert: FrozenMLP, own: Tensor, places: ReadoutRows, rows: Int[Tensor, " n"]) -> Tensor:
             return expert.pull(own, places, None if shares is None else shares.of(at.index[0][rows]))

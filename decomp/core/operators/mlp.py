@@ -34,7 +34,7 @@ class FrozenMLP:
     def pull(
         self, g: Float[Tensor, "rows D"], at: ReadoutRows, shares: BiasShares | None = None
     ) -> Float[Tensor, "rows D"]:
-        """Return what readouts g of the output read of the input: Σ_p ((g W_outᵀ) ⊙ slope_p) W_pᵀ."""
+        """Return readouts g of the output turned into readouts of the input, Σ_p ((g W_outᵀ) ⊙ slope_p) W_pᵀ."""
         if shares is not None:
             shares.add(g, self.mlp.output.bias, at)
             shares.add(g, self.offset, at)
