@@ -21,9 +21,9 @@ from decomp.models.sites import AttentionSite, BranchSite, MixtureSite, MLPSite,
 
 
 def in_one_kernel(activation: Activation) -> Activation:
-    """Return the same function in a form that PyTorch computes, and differentiates, at once where it has one.
+    """Return an activation function as a single operation of PyTorch, where there is one, which is faster.
 
-    It differs by rounding, which the slopes and intercepts of the frozen network are free to.
+    Its values may differ from those of the model's own function by rounding, which is no error of the decomposition.
     """
     return GELUTanh() if isinstance(activation, NewGELUActivation) else activation
 

@@ -83,21 +83,22 @@ class ReadoutRows:
 
 @dataclass(frozen=True)
 class BiasShares:
-    """What the biases on the way add to some readouts, summed up as these are taken back."""
+    """The sum of the parts that biases have in some readouts, added up while these are taken back."""
 
     total: Float[Tensor, " N"]
+    """The sum so far, for each readout."""
     readouts: Int[Tensor, " rows"] | None = None
-    """Which of these readouts each single row is of, where rows stand alone (at an expert)."""
+    """The readout that each row belongs to, where rows are single ones (at an expert); None where rows say it."""
 
     @classmethod
     def none_yet(cls, count: int, like: Tensor) -> "BiasShares":
-        """Return the shares of so many readouts before any bias is met."""
+        """Return sums of zero for `count` readouts."""
         return cls(like.new_zeros(count, dtype=torch.promote_types(like.dtype, torch.float32)))
 
     def add(
         self, g: Float[Tensor, "rows D"], bias: Float[Tensor, "T D"] | Float[Tensor, " D"] | None, at: ReadoutRows
     ) -> None:
-        """Add what readouts g of a map's output read of its bias, one for all positions or one for each."""
+        """Add the products of readouts g of a map's output with its bias, one for all positions or one for each."""
         if bias is not None:
             g, bias = g.to(self.total.dtype), bias.to(self.total.dtype)
             parts = g @ bias if bias.ndim == 1 else torch.linalg.vecdot(g, at.of_positions(bias))
@@ -105,5 +106,5 @@ class BiasShares:
             self.total.index_add_(0, readouts, parts)
 
     def of(self, readouts: Int[Tensor, " rows"]) -> "BiasShares":
-        """Return the same shares for single rows, which belong to these readouts."""
+        """Return the same sums, to be added to by single rows that belong to the given readouts."""
         return BiasShares(self.total, readouts)

@@ -110,13 +110,13 @@ class FrozenAttention:
         return dv @ self.attention.value.weight.T
 
     def own_rows_back(self, dz: Float[Tensor, "H N 1 V"], at: ReadoutRows) -> Float[Tensor, "H N stop V"]:
-        """Return readouts of mixed values turned into readouts of values, by the attention weights of each target."""
+        """Return readouts of mixed values turned into readouts of values, where each has its target's row alone."""
         first = min(at.targets)
         weights = self.rows(first, at.stop)[:, at.last_positions - first]
         return weights[..., None] * dz
 
     def shared_rows_back(self, dz: Float[Tensor, "H N stop V"], at: ReadoutRows) -> Float[Tensor, "H N stop V"]:
-        """Return readouts of mixed values at all positions turned into readouts of values, in strips of targets."""
+        """Return readouts of mixed values turned into readouts of values, where each has rows at all positions."""
         to_values = torch.zeros_like(dz)
         for first, last in strips(at.stop, TARGET_BLOCK):
             # With the readouts side by side, the weights are not copied for each of them.
