@@ -20,7 +20,7 @@ Transformers calls the first for config, weights and tokenizer, and the second f
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Keep what gguf has read of a file while the context is open: loading 30 layers then takes a third of the time.
+    """Keep what gguf has read of a file while the context is open, by which loading a model is quicker.
 
     The progress bar of transformers' dequantising, which it would show always, is shown where its other bars are.
     """

@@ -57,7 +57,7 @@ class TokenisedContext:
     for tokens of the answer.
     """
     first_characters: Int32[np.ndarray, " begin"]
-    """The character of the text that each context token begins with, white space aside; −1 for that of `has_bos`."""
+    """The character of the text that each context token begins with, white space aside; −1 for an added BOS token."""
 
     @property
     def targets(self) -> range:

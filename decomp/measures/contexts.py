@@ -32,7 +32,7 @@ class ContextScores:
     def of_tokens(self, tokens: range) -> Float[np.ndarray, " S+3"]:
         """Return the scores for a range of the answer's tokens together, which are sums by the chain rule.
 
-        `tokens` are positions in the context, of which the answer's begin behind the last segment.
+        `tokens` are positions in the whole text, in which the answer begins at `context.begin`.
         """
         first = self.context.begin
         total: Float[np.ndarray, " S+3"] = self.scores[tokens.start - first : tokens.stop - first].sum(0)
