@@ -66,6 +66,25 @@ def test_docstrings_say_what_functions_do(room):
                 assert docstring.split()[0].strip(",") in VERBS, f"{path}:{node.lineno} {docstring}"
 
 
+FRAGMENTS = "And As By From How Its Of Their These Those What Where Which".split()  # noqa: SIM905
+"""Words that do not begin a docstring of a module, class or field which makes sense alone."""
+
+
+def other_docstrings(path):
+    """The docstrings of a file that are no function's: of the module, its classes, and after assignments."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            texts = (part.value for part in node.body if isinstance(part, ast.Expr))
+            yield from (text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
+
+
+@pytest.mark.parametrize("room", ["io", "corpus", "core", "models", "measures", "locate", "evaluation"])
+def test_docstrings_of_fields_and_classes_are_no_fragments(room):
+    for path in files_of(room):
+        for docstring in other_docstrings(path):
+            assert docstring.split()[0].strip(",:") not in FRAGMENTS, f"{path} {docstring}"
+
+
 @pytest.mark.parametrize("room", ["core", "measures", "tables", "runs", "locate", "evaluation", "report"])
 def test_nothing_below_the_models_knows_them(room):
     for path in files_of(room):
