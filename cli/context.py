@@ -41,11 +41,12 @@ def command(items: Path, limit: int | None, **values: Any) -> None:
     from decomp.cli.common import made_now, silence_libraries
     from decomp.cli.running import Job, check_output_options, deliver, device_here
     from decomp.corpus.context_items import read_context_items
-    from decomp.jobs import open_contexts
 
     settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = read_context_items(items)[:limit]
     check_output_options(values, (items, values["model"]))
+    from decomp.jobs import open_contexts  # imports torch
+
     silence_libraries()
     opened = open_contexts(read, values["model"], device=device_here(values), **settings)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}

@@ -52,11 +52,15 @@ def command(items: Path | None, limit: int | None, **values: Any) -> None:
     With --run, whatever stops the command, the same command goes on where it stopped.
     """
     items, name = items_and_model(items, values["model"], *(values[text] for text in ("prompt", "target", "foil")))
+    from decomp.cli.common import made_now, reduction_of, say, silence_libraries
     from decomp.cli.running import Job, check_output_options, deliver, device_here
+    from decomp.corpus.contrast_items import read_items
 
     check_output_options(values, (items, name))
-    from decomp.api import items_of
-    from decomp.cli.common import made_now, say, silence_libraries
+    reduction_of(values)
+    if items is not None:
+        read_items(items, values["fields"])
+    from decomp.api import items_of  # imports torch
     from decomp.jobs import open_contrasting
     from decomp.tables.contrasting import preferring
 

@@ -48,9 +48,11 @@ def command(**values: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, with_table
     from decomp.cli.running import deliver
+    from decomp.locate.forms import check_pairs
 
     values = with_table(values, "edges_file")
     check_outputs(values)
+    check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
     from decomp.locate.edges.behaviour import Setting  # imports torch
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
     from decomp.locate.edges.graph import graph_of

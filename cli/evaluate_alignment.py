@@ -39,7 +39,10 @@ def command(items: tuple[Path, ...], **values: Any) -> None:
     brackets 95 % bootstrap intervals over items.
     """
     from decomp.cli.running import evaluate
+    from decomp.corpus.contrast_items import read_items
 
+    for path in items:
+        read_items(path, values["fields"])
     evaluate("alignment", items, items, result_lines, values)
 
 

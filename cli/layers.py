@@ -70,9 +70,11 @@ def command(**values: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of
     from decomp.cli.running import claim_other_files, deliver, ignore
+    from decomp.locate.forms import fact_records
     from decomp.report.plots import check_picture, heat_map, save_picture
 
     check_outputs(values, check_picture)
+    fact_records(values["facts_file"], values["fields"])
     needed = "is of the intervals of --aggregate: give that too, or leave it out"
     options.refuse_unless(values["aggregated"], needed, "confidence")
     from decomp.locate.layers.readings import LayerRequest  # imports torch

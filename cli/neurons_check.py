@@ -44,9 +44,12 @@ def command(**values: Any) -> None:
     from decomp.cli.locating import check_outputs, job_of, open_named_model, with_table
     from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
+    from decomp.locate.forms import item_records
 
     values = with_table(values, "neurons_file")
     check_outputs(values)
+    for path in filter(None, (values["items_file"], values["unrelated"])):
+        item_records(path, fields=values["fields"])
     from decomp.locate.limits import check_numbers  # imports torch
     from decomp.locate.neurons.checking import check_work, open_check
     from decomp.locate.neurons.items import tokens_of

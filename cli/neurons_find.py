@@ -86,9 +86,11 @@ def command(**values: Any) -> None:
         say_lines,
     )
     from decomp.cli.running import claim_other_files, deliver
+    from decomp.locate.forms import item_records
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
     check_outputs(values, check_picture)
+    item_records(values["items_file"], values["contrast"], values["fields"])
     from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts  # imports torch
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from decomp.cli.common import made_now, say, silence_libraries
+from decomp.cli.common import made_now, reduction_of, say, silence_libraries
 from decomp.cli.options import RUN_OPTIONS, input_of
 from decomp.cli.running import Job, check_output_options, device_here, sample_of, say_plan
 from decomp.corpus.article import Article
@@ -43,6 +43,7 @@ def open_job(values: Mapping[str, Any]) -> ScoreJob:
     """Return the job that the command's options describe, its inputs read and checked."""
     source, name = input_of(values)
     articles = [Article(source)] if isinstance(source, str) else articles_of_input(source, values)
+    reduction_of(values)
     check_output_options(values, (source if isinstance(source, Path) else None, values["word_list"], name))
     from decomp.jobs import contents, open_scoring  # imports torch
 

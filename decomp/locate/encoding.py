@@ -5,15 +5,6 @@ from collections.abc import Sequence
 from decomp.core.model import Model
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.io.records import Record
-
-
-def string_of(record: Record, column: str) -> str:
-    """Return the text in a column of an item, which may be blank. ValueError, with the place, for another value."""
-    value = record.values[column]
-    if not isinstance(value, str):
-        raise ValueError(f"{record.place}: {column} must be text, it is {value!r}")
-    return value
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -13,9 +13,8 @@ from decomp.corpus.contrast_items import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import check_length, common_start, encode
-from decomp.locate.sources import read_sources
+from decomp.locate.forms import FACT, fact_records, template_of
 
-REQUIRED = ("subject", "target_true", "target_false")
 ROLES = ("bos", "before", "first_subject", "middle_subject", "last_subject", "first_after", "further", "last")
 """The roles of a prompt's tokens with respect to its subject, in the order of the text."""
 OBJECT_ROLES = ("true_object", "false_object")
@@ -65,18 +64,6 @@ class Fact:
         return len(self.ids) - 1
 
 
-def template_of(record: Record) -> str:
-    """Return the template of an item, in its column `relation` or `prompt`. ValueError where neither has one."""
-    candidates = [value for name in ("relation", "prompt") if isinstance(value := record.values.get(name), str)]
-    for template in candidates:
-        if template.count("{}") == 1:
-            return template
-    raise ValueError(
-        f"{record.place} needs a relation (or prompt) with one {{}} where the subject goes, "
-        f"it has {' and '.join(map(repr, candidates)) or 'neither'}"
-    )
-
-
 def roles_of(in_subject: list[bool]) -> tuple[str, ...]:
     """Return the role of each token of a prompt (Meng et al. 2022), from whether it is part of the subject.
 
@@ -98,7 +85,7 @@ def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
     """
     template, subject = template_of(record), text_of(record, "subject")
     begin, filled = template.index("{}"), template.replace("{}", subject)
-    prompt, _ = spaced(filled, text_of(record, REQUIRED[1]))
+    prompt, _ = spaced(filled, text_of(record, FACT[1]))
     shared, true, false = objects_of(record, filled, tokenizer)
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     in_subject = [start < begin + len(subject) and stop > begin for start, stop in encoded["offset_mapping"]]
@@ -114,7 +101,7 @@ def objects_of(record: Record, filled: str, tokenizer: Tokenizer) -> tuple[list[
 
     `filled` is the text that the objects follow. ValueError, with the place, for objects that do not differ.
     """
-    true, false = (encode(tokenizer, spaced(filled, text_of(record, name))[1]) for name in REQUIRED[1:])
+    true, false = (encode(tokenizer, spaced(filled, text_of(record, name))[1]) for name in FACT[1:])
     shared = common_start(true, false)
     if shared == min(len(true), len(false)):
         raise ValueError(
@@ -140,7 +127,7 @@ def read_facts(
     for a file that can't be read, a malformed item, and one with more tokens than positions.
     """
     facts = []
-    for record in read_sources(source, REQUIRED, fields):
+    for record in fact_records(source, fields):
         facts.append(make_fact(record, tokenizer, bos))
         check_length(record.place, len(facts[-1].ids), positions)
     return facts

@@ -191,7 +191,10 @@ def test_nothing_is_left_behind(run, monkeypatch):
 def test_tables_that_are_none(run):
     Path("bad.parquet").write_text("source")
     for name in ("none.parquet", "bad.parquet"):
-        for arguments in (("edges", "check", name, PROMPTS, MODEL), ("neurons", "check", PROMPTS, MODEL, name)):
+        for arguments in (
+            ("edges", "check", name, PROMPTS, MODEL),
+            ("neurons", "check", "demo-facts.jsonl", MODEL, name),
+        ):
             assert f"can't read {name}: " in refused(run(*arguments))
 
 

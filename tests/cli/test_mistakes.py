@@ -49,6 +49,34 @@ MISTAKES = {
     ("show", "folder"): "folder",
     ("show", "empty.txt"): "empty.txt must be one of tsv, csv, jsonl, parquet, by its suffix",
     ("plot", "empty.tsv", "-o", "a.png"): "empty.tsv lacks the columns",
+    ("layers", "facts.jsonl", MODEL): "facts.jsonl, line 1 needs a relation (or prompt) with one {} where the subject",
+    ("neurons", "edit.jsonl", MODEL): "edit.jsonl, line 1 must have pre_text, post_text; or subject, target_true",
+    ("neurons", "prompt.jsonl", MODEL, "--contrast"): "prompt.jsonl, line 1 has no foil, which --contrast needs",
+    ("neurons", "check", "edit.jsonl", MODEL, "corpus.csv"): "edit.jsonl, line 1 must have pre_text, post_text",
+    ("edges", "pairs.json", MODEL, "--mask-value", "0"): "pairs.json, prompt 0: 'corrupt' must be a string, it is null",
+    ("edges", "check", "corpus.csv", "pairs.json", MODEL): "pairs.json, prompt 0: 'corrupt' must be a string",
+    (
+        "edges",
+        "demo-pronouns.json",
+        MODEL,
+        "--mask-value",
+        "0",
+        "--batch-by",
+        "x",
+    ): "prompt 0 has no 'x', which batches",
+    ("contrast", "corpus.csv", MODEL): "corpus.csv, line 2 lacks prompt, target, foil: it has id, body",
+    ("context", "edit.jsonl", MODEL): "edit.jsonl, line 1",
+    ("evaluate", "alignment", "corpus.csv", MODEL): "corpus.csv, line 2 lacks prompt, target, foil",
+    ("evaluate", "context", "edit.jsonl", MODEL): "edit.jsonl, line 1",
+    (
+        "score",
+        CORPUS,
+        MODEL,
+        "--min-distance",
+        "5",
+        "--max-distance",
+        "3",
+    ): "no source is at least 5 and at most 3 back",
     # models
     ("score", CORPUS, "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
     ("score", "--text", "A text.", "demo-otp"): "can't load model 'demo-otp': did you mean demo-opt?",
@@ -147,6 +175,14 @@ MISTAKES = {
 }
 """What is typed, and a part of the line that answers it. In a folder with the files of `folder`."""
 
+ITEMS = {
+    "facts.jsonl": {"relation": "The capital", "subject": "France", "target_true": "Paris", "target_false": "Rome"},
+    "edit.jsonl": {"pre_text": "A text."},
+    "prompt.jsonl": {"prompt": "A", "target": "text"},
+    "pairs.json": {"prompts": [{"clean": "A text."}]},
+}
+"""Files of items that lack something."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -157,6 +193,8 @@ def folder(tmp_path_factory):
     (folder / "empty.tsv").touch()
     (folder / "latin.txt").write_bytes(b"A\xe9")
     (folder / "corpus.csv").write_text("id,body\n1,A text.\n", "utf-8")
+    for name, item in ITEMS.items():
+        (folder / name).write_text(json.dumps(item), "utf-8")
     (folder / "kept.tsv").write_text("kept", "utf-8")
     (folder / "kept.txt").write_text("A text.", "utf-8")
     (folder / "bert" / "config.json").write_text('{"model_type": "bert"}', "utf-8")
@@ -208,5 +246,6 @@ def test_nothing_is_lost_or_left(folder):
             "corpus.csv",
             "kept.tsv",
             "kept.txt",
+            *ITEMS,
         )
     }

@@ -1,6 +1,5 @@
 """Reading prompt pairs in auto-circuit's JSON: a clean and a corrupt prompt of one length, right and wrong answers."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from torch import Tensor
 from decomp.core.model import Model
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.io.records import Fields, Record, parse_json, renamed, text_of
-from decomp.io.texts import read_text
+from decomp.io.records import Fields
 from decomp.locate.encoding import check_length, encode
+from decomp.locate.forms import batch_of, pair_items
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ def read_prompts(
     """
     first = [beginning_of_sequence(tokenizer, config)] if bos else []
     pairs = []
-    for number, (place, item) in enumerate(read_items(path, fields)):
+    for number, (place, item) in enumerate(pair_items(path, fields)):
         batch = None if batch_by is None else batch_of(place, item, number, batch_by)
         pairs.append(replace(tokenise(place, item, tokenizer, first), batch=batch, place=place))
         check_length(place, len(pairs[-1]), config.max_position_embeddings)
@@ -84,54 +83,6 @@ def open_prompts(
 ) -> list[PromptPair]:
     """Read prompt pairs as token ids of a model; options and errors are those of `read_prompts`."""
     return read_prompts(path, tokenizer, model.config, bos, batch_by, fields)
-
-
-def batch_of(place: str, item: Mapping[str, Any], number: int, batch_by: str) -> str:
-    """Return the name of the batch of a prompt: its number divided by a size, or the value of its field."""
-    if batch_by.isdecimal():
-        if int(batch_by) == 0:
-            raise ValueError("a batch has at least 1 prompt, not 0")
-        return str(number // int(batch_by))
-    if item.get(batch_by) is None:
-        raise ValueError(f"{place} has no {batch_by!r}, which batches are given by: it has {', '.join(item)}")
-    return json.dumps(item[batch_by])
-
-
-def read_items(path: Path, fields: Fields = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each item of a file of prompts with its place, for messages of errors. ValueError for a malformed file."""
-    try:
-        prompts = parse_json(read_text(path), str(path))["prompts"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'{path} must be an object {{"prompts": [...]}}') from error
-    if not isinstance(prompts, list) or not prompts:
-        raise ValueError(f"{path} has no prompts: expected a list of at least one pair")
-    for number, item in enumerate(prompts):
-        place = f"{path}, prompt {number}"
-        if isinstance(item, dict):
-            item = renamed(Record(place, item), fields).values
-        check_item(place, item)
-        yield place, item
-
-
-def check_item(place: str, item: Any) -> None:
-    """Raise ValueError for an item without the four fields, and for answers that are blank or given twice."""
-    expected = {"clean": str, "corrupt": str, "answers": list, "wrong_answers": list}
-    if not isinstance(item, dict):
-        raise ValueError(f"{place} must be an object with {', '.join(expected)}, it is {json.dumps(item)[:40]}")
-    for name, kind in expected.items():
-        value = item.get(name)
-        if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
-            what = "a string" if kind is str else "a list of strings"
-            raise ValueError(f"{place}: {name!r} must be {what}, it is {json.dumps(value)[:40]}")
-    if not item["answers"]:
-        raise ValueError(f"{place} has no answers: give at least one")
-    for name in ("answers", "wrong_answers"):
-        for answer in item[name]:
-            text_of(Record(place, {name: answer}), name)
-    answers = [*item["answers"], *item["wrong_answers"]]
-    if twice := [answer for number, answer in enumerate(answers) if answer in answers[:number]]:
-        what = "an answer and a wrong answer" if twice[0] in item["wrong_answers"] else "an answer"
-        raise ValueError(f"{place}: {twice[0]!r} is given twice, as {what}: give each once")
 
 
 def tokenise(place: str, item: Mapping[str, Any], tokenizer: Tokenizer, first: Sequence[int]) -> PromptPair:

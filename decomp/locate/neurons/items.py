@@ -13,17 +13,11 @@ from decomp.core.model import Model
 from decomp.corpus.contrast_items import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, text_of
-from decomp.locate.encoding import bos_of, check_length, encode, string_of
-from decomp.locate.facts import template_of
+from decomp.locate.encoding import bos_of, check_length, encode
+from decomp.locate.forms import FACT, FORMS, MASK_FIELD, form_of, item_records, string_of, template_of
 from decomp.locate.limits import check_once
 from decomp.locate.neurons.completions import Completion
 from decomp.locate.neurons.spans import CUTS, Cut, cut, cut_mask
-from decomp.locate.sources import read_sources
-
-FORMS = (("pre_text", "post_text"), ("subject", "target_true", "target_false"), ("prompt", "target"))
-"""The columns of each form of items: an edit, a fact, a prompt with its target (and perhaps a foil)."""
-MASK_FIELD = "mask"
-"""The column of an edit that says where it is cut: a level, or the part of `post_text` to cut out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +87,7 @@ def read_items(
     """
     check_once("--mask-level", levels)
     front = [] if bos is None else [bos]
-    records = enumerate(read_sources(source, fields=fields))
+    records = enumerate(item_records(source, contrast, fields))
     items = [one for n, record in records for one in items_of(n, record, tokenizer, front, levels, contrast)]
     for one in items:
         for completion in one.completions:
@@ -105,17 +99,11 @@ def items_of(
     number: int, record: Record, tokenizer: Tokenizer, front: list[int], levels: Sequence[str], contrast: bool
 ) -> Iterator[Item]:
     """Yield the items in one row of a file: a prompt once, an edit at each level; errors are those of `read_items`."""
-    form = next((f for f in FORMS if all(record.values.get(name) is not None for name in f)), None)
-    if form is None:
-        known = "; or ".join(", ".join(columns) for columns in FORMS)
-        raise ValueError(f"{record.place} must have {known}: it has {', '.join(map(str, record.values))}")
     mask = record.values.get(MASK_FIELD)
-    if form is FORMS[0]:
+    if form_of(record) == FORMS[0]:
         for level in levels if mask in (None, "") else [text_of(record, MASK_FIELD)]:
             found = cut_edit(record, tokenizer, level, contrast)
             yield make_item(number, record, level if level in CUTS else "mask", found, tokenizer, front, contrast)
-    elif mask not in (None, ""):
-        raise ValueError(f"{record.place} has a {MASK_FIELD}, which is of edits (pre_text, post_text): leave it out")
     else:
         yield make_item(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
 
@@ -138,13 +126,11 @@ def cut_prompt(record: Record, tokenizer: Tokenizer, contrast: bool) -> Cut:
 
     ValueError, with the place, for a blank subject, target or foil.
     """
-    if "subject" in record.values:
+    if form_of(record) == FACT:
         prompt = template_of(record).replace("{}", text_of(record, "subject"))
-        target, foil = (text_of(record, name) for name in FORMS[1][1:])
+        target, foil = (text_of(record, name) for name in FACT[1:])
     else:
         prompt, target = string_of(record, "prompt"), text_of(record, "target")
-        if contrast and record.values.get("foil") is None:
-            raise ValueError(f"{record.place} has no foil, which --contrast needs")
         foil = text_of(record, "foil") if contrast else ""
     before, new = spaced(prompt, target)
     old = spaced(prompt, foil)[1]
