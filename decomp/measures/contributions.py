@@ -63,11 +63,11 @@ def first_order(model: Model, texts: Sequence[Text], request: Request) -> Iterat
 
 
 def screen(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
-    """Yield first-order scores of the function, and of the next token's logit, for sources that may be the strongest.
+    """Yield for each text the first-order scores that find its strongest sources: of the function, and of the logit.
 
-    Where a source decides a prediction alone, the prediction is certain and the slope of its log probability, or
-    probability, flat: the competitors of the model's own prediction are not those without the source. The logit
-    has no such slope. Each text takes one forward pass and two ways back, whatever its number of sources.
+    Where one source decides a prediction, the prediction is almost certain, so that the gradient of its (log)
+    probability is almost zero, and first-order scores of it may miss this source; the gradient of the logit is not.
+    Each text takes one forward pass and two ways back, whatever its number of sources.
     """
     for group in recorded_together(model, texts, request, bias=False):
         for text, point in group:

@@ -161,13 +161,13 @@ class FirstOrder(Readout):
 
 
 class FirstOrderLogit(FirstOrder):
-    """The logit of the next token, or its difference to the foil's, in place of the attributed function."""
+    """A first-order readout of the next token's logit (minus the foil's) in place of the attributed function."""
 
     @classmethod
     def of(
         cls, text: Text, hidden: Float[Tensor, "T E"], function: str | None, unembedding: Unembedding
     ) -> "FirstOrder":
-        """Return the first-order logit for the targets of a text, less that of the foil for contrastive functions."""
+        """Return the readout for a text's targets: of the logit, or for contrastive functions of the difference."""
         assert function is not None
         logit = "contrast_logit" if function.startswith("contrast") else "logit"
         return super().of(text, hidden, logit, unembedding)

@@ -32,7 +32,7 @@ SCREEN = Measure(
     together="targets",
     takes_groups=True,
 )
-"""The screen is no measure of its own: it says which sources are scored exactly."""
+"""The first-order scores by which the strongest sources are found; users can't ask for them as a measure."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def divided(text: Text, screens: Sequence[Scores], request: Request) -> Division
 
 
 def first_in_turn(sizes: Sequence[Float[Tensor, " S"]], count: int) -> Bool[Tensor, " S"]:
-    """Return whether each source is among the first `count` that several rankings by size name in turn."""
+    """Return a mask of the first `count` sources, taken from several rankings by size in turn."""
     rankings = [each.argsort(descending=True, stable=True) for each in sizes]
     named = dict.fromkeys(torch.stack(rankings, 1).flatten().tolist())
     chosen = torch.zeros(len(sizes[0]), dtype=torch.bool)
