@@ -92,7 +92,8 @@ def command(**values: Any) -> None:
 
     def draw_strongest() -> None:
         result = total.result()
-        say_lines((f"{name}: {value}" for name, value in summary(result, request).items()), values["quiet"])
+        found = summary(result, request).items()
+        say_lines((f"{name}: {value}" for name, value in found if value is not None), values["quiet"])
         strongest = ranked(result.graph, result.scores)[: values["top"]]
         if picture is not None:
             draw(picture, result, strongest)

@@ -236,8 +236,8 @@ def strongest(text: ShownText, target: int, measure: int) -> str:
 
 
 def source_label(text: ShownText, source: int) -> str:
-    """Return a source as a label in a list of several."""
-    return spaced(text.pieces[source]) if text.stops is None else shortened(text.source(source), SHORT_LABEL)
+    """Return a source as a label in a list of several, the space that a token begins with as `_`."""
+    return shortened(spaced(text.pieces[source]) if text.stops is None else text.source(source), SHORT_LABEL)
 
 
 def spaced(piece: str) -> str:

@@ -51,6 +51,7 @@ def test_what_is_said_and_written_beside(run):
     result = run("edges", PROMPTS, MODEL, "-o", "edges.tsv", *options)
     assert result.exit_code == 0, result.stderr
     assert "loss: L = -(mean logit of answers - mean logit of wrong answers)" in result.stderr
+    assert "None" not in result.stderr
     assert "dL/dm, mean over prompts, mean over samples: positive where ablating the edge raises L" in result.stderr
     content = json.loads(Path("top.json").read_text("utf-8"))
     total = sum(float(row["score"]) for row in table(Path("edges.tsv").read_text("utf-8")))

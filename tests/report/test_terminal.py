@@ -105,7 +105,9 @@ def test_a_text_is_shown_on_a_terminal_and_a_table_elsewhere(done, monkeypatch):
     done(*asked, "--target", "last")
     monkeypatch.setenv("NO_COLOR", "1")
     done(*asked)
-    (every, last, plain_one) = printed
+    done(*asked, "--sources", "sentence", "--target", "last")
+    (every, last, plain_one, sentence) = printed
+    assert "The cat sat" in sentence[0].split("back  source")[1]
     assert "rests on (ΔLP in bits" in every[0]
     assert "back  source" in last[0]
     assert every[1] is None  # click then looks whether the output is a terminal
