@@ -1,5 +1,6 @@
 """Exact token-wise decomposition of causal language models' hidden states, and ΔLP."""
 
+from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,15 @@ __all__ = [
 ]
 
 
+@cache
+def installed_version() -> str:
+    """Return the version of the installed package; what is decomposed says it each time."""
+    return metadata.version("tokenwise-decomposition")
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return metadata.version("tokenwise-decomposition")
+        return installed_version()
     if name not in PUBLIC:
         raise AttributeError(f"module 'decomp' has no attribute {name!r}")
     return getattr(import_module(PUBLIC[name]), name)

@@ -20,12 +20,25 @@ class KeepDouble(TorchFunctionMode):
         self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
-            if function is torch.Tensor.float:
-                return args[0]
-            args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
-            kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in kwargs.items()}
-        return function(*args, **kwargs)
+        if not asks_for_float32(function, args, kwargs) or not is_double(next(iter(args), None)):
+            return function(*args, **kwargs)
+        if function is torch.Tensor.float:
+            return args[0]
+        args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+        return function(*args, **{k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()})
+
+
+def asks_for_float32(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a call names float32; every operation of a forward pass is asked."""
+    for value in (*args, *kwargs.values()):
+        if value is torch.float32:
+            return True
+    return function is torch.Tensor.float
+
+
+def is_double(value: Any) -> bool:
+    """Return whether a value is a float64 tensor."""
+    return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Where things are, and the commands as a person runs them."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from decomp.cli.main import main
 from tests.guard import guarded
+from tests.sharing import one_test
 
 # Before any test imports it.
 torch.testing.assert_close = guarded(torch.testing.assert_close)
@@ -20,8 +22,10 @@ needs_shared = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="need
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded() -> Iterator[None]:
     torch.manual_seed(0)
+    with one_test():
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Small random models of every architecture, and of every variant that its config can express."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MethodType
@@ -38,6 +37,7 @@ from decomp.models.phi import DecomposedPhiForCausalLM
 from decomp.models.phi3 import DecomposedPhi3ForCausalLM
 from decomp.models.running import alone
 from decomp.models.starcoder2 import DecomposedStarcoder2ForCausalLM
+from tests.sharing import shared
 
 VOCAB, POSITIONS = 61, 48
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 2}
@@ -378,16 +378,13 @@ def make_pair(
     variant: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: object
 ) -> tuple[PreTrainedModel, DecomposedModel]:
     """The plain model with eager attention and the decomposed one, same weights; a test may change its own."""
-    key = (variant, dtype, seed, repr(more))
-    if key not in MADE:
+
+    def make() -> tuple[PreTrainedModel, DecomposedModel]:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            MADE[key] = made_pair(variant, dtype, seed, **more)
-    return copy.deepcopy(MADE[key])
+            return made_pair(variant, dtype, seed, **more)
 
-
-MADE: dict[tuple[object, ...], tuple[PreTrainedModel, DecomposedModel]] = {}
-"""Pairs that were made in this process, as they were made: a copy costs a fraction."""
+    return shared((variant, dtype, seed, repr(more)), make)
 
 
 def made_pair(variant: str, dtype: torch.dtype, seed: int, **more: object) -> tuple[PreTrainedModel, DecomposedModel]:
