@@ -2,10 +2,10 @@
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from decomp.io.installed import entry_points
 from decomp.models.families import FAMILIES, Family
 
 if TYPE_CHECKING:

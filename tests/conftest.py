@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from importlib import import_module
 
 import pytest
 import torch.testing
@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from decomp.cli.main import main
 from tests.guard import guarded
-from tests.sharing import one_test
+from tests.places import ROOT
+from tests.sharing import loading_once, one_test
 
 # Before any test imports it.
 torch.testing.assert_close = guarded(torch.testing.assert_close)
 
-ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
 needs_shared = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="needs ../shared")
@@ -31,6 +31,8 @@ def _seeded() -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    loading = import_module("decomp.models.loading")
+    monkeypatch.setattr(loading, "load_both", loading_once(loading.load_both))
 
     def run(*args):
         return CliRunner().invoke(main, [str(a) for a in args])

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
+
+from tests.places import MODEL
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
 MADE: dict[tuple[object, ...], tuple[Any, list[object]]] = {}
 """Models that were made in this process, and the state they were in."""
+SHIPPED = (MODEL, "demo-opt", "demo-gpt2")
+"""What commands load time and again."""
 handed: set[tuple[object, ...]] | None = None
 """The keys of what this test was handed; None outside of tests, as in the fixtures of a module."""
 
@@ -33,16 +39,31 @@ def shared(key: tuple[object, ...], make: Callable[[], T]) -> T:
     if handed is None or key in handed:
         return make()
     handed.add(key)
+    return unchanged(key, make)
+
+
+def loading_once(load_both: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """`load_both` that loads a shipped model once, and again where it has changed since."""
+
+    def load(name: str, dtype: torch.dtype, revision: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
+        if name not in SHIPPED or revision or options:
+            return load_both(name, dtype, revision, options)
+        return unchanged((name, dtype), lambda: load_both(name, dtype, revision, options))
+
+    return load
+
+
+def unchanged(key: tuple[object, ...], make: Callable[[], T]) -> T:
+    """What was made for the key before, or anew if it has changed since."""
     if key not in MADE or changed(*MADE[key]):
         models = make()
-        MADE[key] = (models, state_of(models))
+        MADE[key] = (models, list(state_of(models)))
     return MADE[key][0]
 
 
 def changed(models: tuple[Any, ...], state: list[object]) -> bool:
     """Whether models are no longer in a state."""
-    now = state_of(models)
-    return len(now) != len(state) or not all(map(same, now, state))
+    return not all(same(one, other) for one, other in zip_longest(state_of(models), state))
 
 
 def same(one: object, other: object) -> bool:
@@ -50,23 +71,25 @@ def same(one: object, other: object) -> bool:
     return one is other or (isinstance(one, str | tuple) and one == other)
 
 
-def state_of(models: tuple[Any, ...]) -> list[object]:
+def state_of(models: tuple[Any, ...]) -> Iterator[object]:
     """All that a test could change of models, but what they keep of their weights themselves."""
-    return [each for model in models for each in parts_of(model)]
+    for model in models:
+        if isinstance(model, nn.Module):
+            yield from parts_of(model)
 
 
-@torch.no_grad()
-def parts_of(model: Any) -> list[object]:
-    parts: list[object] = []
+def parts_of(model: Any) -> Iterator[object]:
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, dict) and name != "_kept":
-                parts += value.values()
+                yield from value.values()
             elif name != "_kept":
-                parts.append(value)
+                yield value
+    yield from (str(vars(model.config)), str(vars(model.generation_config)))
     tensors = [*model.parameters(), *model.buffers()]
-    parts += [(t._version, t.data_ptr(), t.dtype, t.requires_grad) for t in tensors]
-    parts += [t.grad for t in tensors]
+    for tensor in tensors:
+        yield from ((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.requires_grad), tensor.grad)
     # Writing to `.data` makes no other version of a tensor.
-    norms = torch.stack(torch._foreach_norm([t for t in tensors if t.is_floating_point()]))
-    return [*parts, tuple(norms.tolist()), str(vars(model.config)), str(vars(model.generation_config))]
+    with torch.no_grad():
+        norms = torch._foreach_norm([tensor for tensor in tensors if tensor.is_floating_point()])
+        yield tuple(torch.stack(norms).tolist())

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Literal
 
+from decomp.io.installed import entry_points
 from decomp.io.names import suggested
 from decomp.measures.request import Request, ScoreFunction, Text
 
