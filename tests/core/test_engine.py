@@ -44,10 +44,10 @@ def test_memory_changes_nothing(variant, memory, kept):
         assert_close(one.dense(), other.dense(), **EXACT)
 
 
-@pytest.mark.parametrize("kept", [1, 6, 22])
+@pytest.mark.parametrize("kept", [1, 6, 13])
 def test_panel_and_block_sizes_change_nothing(kept, monkeypatch):
     _, decomposed = make_pair("opt")
-    ids = random_ids(22)
+    ids = random_ids(13)
     whole = decomposed.decompose(ids, decomposition_length=kept).dense()
     for width, rows in product([1, 4, 64], [1, 16, 1024]):
         monkeypatch.setattr(engine, "PANEL_WIDTH", width)
@@ -59,7 +59,7 @@ def test_panel_and_block_sizes_change_nothing(kept, monkeypatch):
 @pytest.mark.parametrize("variant", ["opt", "opt-post-norm", "gpt2"])
 def test_texts_that_share_products_change_nothing(variant, kept, monkeypatch):
     _, decomposed = make_pair(variant)
-    texts = [random_ids(length, seed=length) for length in (3, 9, 22, 1, 4, 2)]
+    texts = [random_ids(length, seed=length) for length in (3, 9, 13, 1, 4, 2)]
     alone = [decomposed.decompose(ids, decomposition_length=kept).dense() for ids in texts]
     sizes = [(64, 1024, "dense"), (64, 30, "mixed"), (4, 16, "mixed"), (4, 16, "dense"), (1, 1, "mixed")]
     for width, rows, path in sizes:

@@ -229,10 +229,10 @@ def test_a_shorter_length_keeps_the_same_entries(variant, lengths):
 )
 def test_padded_batch_is_each_text_alone(variant, dtype, tolerance):
     _, decomposed = make_pair(variant, dtype)
-    texts = [random_ids(n, seed=n) for n in (5, 9, 1, 7)]
+    texts = [random_ids(n, seed=n) for n in (5, 9, 1)]
     alone = [decomposed.decompose(text) for text in texts]
     for places in ([slice(0, len(text)) for text in texts], [slice(9 - len(text), 9) for text in texts]):
-        padded, mask = torch.ones(4, 9, dtype=torch.long), torch.zeros(4, 9, dtype=torch.long)
+        padded, mask = torch.ones(3, 9, dtype=torch.long), torch.zeros(3, 9, dtype=torch.long)
         for row, (text, place) in enumerate(zip(texts, places, strict=True)):
             padded[row, place], mask[row, place] = text, 1
         for result, own in zip(decomposed.decompose_batch(padded, attention_mask=mask), alone, strict=True):
