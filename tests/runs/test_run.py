@@ -159,40 +159,50 @@ def test_other_libraries_read_the_parts(done, corpus, plain):
     assert [str(arrow.schema.field(name).type) for name in ("position", "score")] == ["int32", "float"]
 
 
-def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
-    moments, kills = random.Random(5), 0
-    arguments = ("score", corpus, MODEL, "--run", tmp_path / "run", "-o", tmp_path / "table.tsv")
-    whole = seen = 1.0
-    while kills < 20 or (seen <= 1 and kills < 100):  # a busy machine is killed before it begins
+def killed(forks, arguments, times, made, seed):
+    """Kill a command at random moments, so many times, some of them while it makes what `made` lists; yield after each.
+
+    Where it is quicker than the signal, most of what it made is taken back.
+    """
+    moments, kills, most, whole = random.Random(seed), 0, 0, 1.0
+    while kills < times or (most <= 1 and kills < 100):  # a busy machine is killed before it begins
         began = time.monotonic()
         status = forks(arguments, moments.uniform(0.1, 0.6) * whole)
-        if status == 0:  # quicker than the signal: take most of it back
+        if status == 0:
             whole = time.monotonic() - began
-            for part in parts("run")[1:]:
-                part.unlink()
+            for path in made()[1:]:
+                path.unlink()
         else:
             assert status == signal.SIGKILL
             kills += 1
-            whole *= 1 if parts("run") else 1.2  # slower than thought: later
+            whole *= 1 if made() else 1.2  # slower than thought: later
+        most = max(most, len(made()))
+        yield
+    assert most > 1
+
+
+def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
+    arguments = ("score", corpus, MODEL, "--run", tmp_path / "run", "-o", tmp_path / "table.tsv")
+    for _ in killed(forks, arguments, 20, lambda: parts("run"), seed=5):
         for part in parts("run"):
             assert part.read_bytes().endswith(b"PAR1")
-        seen = max(seen, len(parts("run")))
-    assert seen > 1
     assert forks(arguments) == 0
     assert Path("table.tsv").read_bytes() == plain
 
 
 def test_decompose_killed(forks, done, corpus, tmp_path):
+    def stored(folder):
+        return sorted(Path(folder).glob("*.safetensors"))
+
     done("decompose", corpus, MODEL, 8, "--output-dir", "whole")
-    moments, arguments = random.Random(7), ("decompose", corpus, MODEL, 8, "--output-dir", tmp_path / "output")
-    for _ in range(6):
-        forks(arguments, moments.uniform(0.2, 1.0))
+    arguments = ("decompose", corpus, MODEL, 8, "--output-dir", tmp_path / "output")
+    for _ in killed(forks, arguments, 6, lambda: stored("output"), seed=7):
+        pass
     assert forks(arguments) == 0
-    stored = sorted(p.name for p in Path("whole").glob("*.safetensors"))
-    assert len(stored) > 12
-    assert sorted(p.name for p in Path("output").glob("*.safetensors")) == stored
-    for name in stored:
-        assert Path("output", name).read_bytes() == Path("whole", name).read_bytes()
+    assert len(stored("whole")) > 12
+    assert [path.name for path in stored("output")] == [path.name for path in stored("whole")]
+    for one, other in zip(stored("output"), stored("whole"), strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("step", ["mkstemp", "fsync", "link", "replace"])
