@@ -1,4 +1,4 @@
-"""What installed packages offer."""
+"""Entry points that installed packages offer."""
 
 from functools import cache
 from importlib import metadata
