@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomp.core.network import Network
-from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint
+from decomp.core.operating_point import FrozenBranch, FrozenStage, OperatingPoint, mask_bytes
 from decomp.core.operators import FrozenNorm
+from decomp.core.operators.attention import TARGET_BLOCK
 from decomp.core.readout_rows import BiasShares, ReadoutRows
 from decomp.io.amounts import format_bytes
 
@@ -200,17 +201,19 @@ class Backward:
         """Return the bytes, beside the model's weights, that this object holds as long as it lives."""
         given = {x.data_ptr(): x for stage in self.stages for x in stage.inputs if x is not None}
         inputs = sum(x.numel() * x.element_size() for x in given.values())
-        return inputs + sum(branch.nbytes for stage in self.stages for branch in stage.stage.branches)
+        branches = [branch for stage in self.stages for branch in stage.stage.branches]
+        return inputs + sum(branch.nbytes for branch in branches) + mask_bytes(branches)
 
     def bytes_needed(self, start: int, stop: int) -> int:
         """Return the bytes that the way back of the targets [start, stop) needs in all."""
         network, hidden = self.network, self.point.embedding.shape[1]
-        # Rows with their neurons, or with queries, keys and values; in rectangles these again, scores,
-        # their product with the weights, and the weights repeated for every target.
+        # Rows with their neurons, or with queries, keys and values; in rectangles these again, and the scores: of a
+        # strip of targets for all readouts, or where the weights have gradients, of all targets for each readout.
         row = 4 * hidden + network.gathered + max((network.inputs + 1) * network.neurons, 4 * network.width)
-        padded = 2 * hidden + 6 * network.width + 4 * network.heads * stop
-        model_own = 4 * network.heads * stop * stop
-        numbers = rows_of(start, stop) * row + (stop - start) * stop * padded + model_own
+        strip = max(stop - start, min(stop, TARGET_BLOCK))
+        scored = strip if self.verb == "pull" else (stop - start + 1) * stop
+        padded = 2 * hidden + 6 * network.width
+        numbers = rows_of(start, stop) * row + (stop - start) * stop * padded + 4 * network.heads * stop * scored
         return self.point.embedding.element_size() * numbers
 
 

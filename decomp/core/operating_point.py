@@ -1,6 +1,6 @@
 """The operating point: a network whose non-linear parts are frozen at the values of one text's forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -66,6 +66,12 @@ class FrozenStage:
         return y if self.norm is None else self.norm.carry(y, with_bias=with_bias)
 
 
+def mask_bytes(branches: Iterable[FrozenBranch]) -> int:
+    """Return the bytes of the attention masks of some branches; layers that share a mask count it once."""
+    masks = [b.attention.rows.mask.untyped_storage() for b in branches if b.operator.mixes_positions]
+    return sum({mask.data_ptr(): mask.nbytes() for mask in masks}.values())
+
+
 FrozenBlock = tuple[FrozenStage, ...]
 
 
@@ -117,4 +123,5 @@ class OperatingPoint:
     def nbytes(self) -> int:
         """Return the bytes held beside the model's own weights."""
         states = (self.embedding, self.hidden, *self.hidden_layers)
-        return sum(b.nbytes for b in self.branches) + sum(t.numel() * t.element_size() for t in states)
+        held = sum(branch.nbytes for branch in self.branches) + mask_bytes(self.branches)
+        return held + sum(t.numel() * t.element_size() for t in states)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from decomp.core import backward
 from decomp.core.ablation import Unembedding
+from decomp.core.operators import attention
 from decomp.measures import SCORES, Request, Text
 from decomp.measures.surprisal import next_entropy, next_log2_mass
 from decomp.models.llama import DecomposedLlamaForCausalLM
@@ -68,3 +70,25 @@ def test_contributions_and_what_is_made_of_them_stay_within_the_memory(layers, m
     with BytesHeld() as held:
         list(SCORES["delta_lp"](model, [text], Request(memory=memory, function=function)))
     assert memory / 8 < held.peak <= memory
+
+
+def test_the_mask_of_a_long_text_is_planned_for():
+    """It takes more than a quarter of what a recorded text of 100 tokens holds."""
+    model, ids = model_of(61, 2), torch.arange(100).remainder(61)
+    with BytesHeld() as held:
+        point = model.record(ids)
+    assert held.now == pytest.approx(point.nbytes, rel=0.01)
+
+
+@pytest.mark.parametrize("heads", [2, 6])
+def test_a_readout_of_a_long_text_has_never_all_attention_weights(heads, monkeypatch):
+    """Those of a layer with six heads have 1.5 MiB, and there would be several tensors as large."""
+    monkeypatch.setattr(attention, "TARGET_BLOCK", 16)
+    monkeypatch.setattr(backward, "TARGET_BLOCK", 16)
+    length = 256
+    model = model_of(61, 2, num_attention_heads=heads, num_key_value_heads=2, max_position_embeddings=length)
+    point = model.record(torch.arange(length).remainder(61))
+    back = backward.Backward(model.network(), point, "pull", 0)
+    with BytesHeld() as held:
+        back(torch.ones(1, point.hidden.shape[1]), [length - 1])
+    assert held.peak <= back.bytes_needed(length - 1, length) < 2**21

@@ -36,8 +36,13 @@ class AttentionRows(Protocol):
         ...
 
     @property
+    def mask(self) -> Float[Tensor, "1 1 T T"]:
+        """Return what is added to the attention scores; usually one tensor for all layers."""
+        ...
+
+    @property
     def nbytes(self) -> int:
-        """Return the bytes held."""
+        """Return the bytes held beside the mask."""
         ...
 
 
@@ -53,6 +58,10 @@ class KeptRows:
 
     def to_inputs(self, g: Float[Tensor, "N H P stop"], at: ReadoutRows) -> Float[Tensor, "N stop D"]:
         return self.rows.to_inputs(g, at)
+
+    @property
+    def mask(self) -> Float[Tensor, "1 1 T T"]:
+        return self.rows.mask
 
     @property
     def nbytes(self) -> int:
