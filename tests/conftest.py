@@ -21,6 +21,20 @@ SHARED = ROOT.parent / "shared"
 needs_shared = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="needs ../shared")
 
 
+LONG = (
+    "tests/runs/test_pool.py",
+    "tests/runs/test_run.py",
+    "tests/real/",
+    "tests/report/test_browser.py",
+    "tests/cli/",
+)
+"""Files with tests of many seconds. They come first, so that workers that share the tests end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
     torch.manual_seed(0)

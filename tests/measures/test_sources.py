@@ -49,10 +49,11 @@ def test_sums_over_the_tokens_of_each_source(model, name, kept):
     result, tokens = scored(model, name, decomposition_length=kept), scored(model, name, None)
     assert result.scores.shape == (len(IDS) - 1, 6)
     for target in range(len(IDS) - 1):
-        assert result.sources(target) == range(max(0, begun(target) - (kept or 6)), begun(target))
-        for source in result.sources(target):
-            own = [k for k, label in enumerate(LABELS) if label == source and k <= target]
-            assert_close(result.scores[target, source], tokens.scores[target, own].sum(), **EXACT)
+        sources = result.sources(target)
+        assert sources == range(max(0, begun(target) - (kept or 6)), begun(target))
+        own = [[k for k, label in enumerate(LABELS) if label == source and k <= target] for source in sources]
+        expected = torch.stack([tokens.scores[target, each].sum() for each in own])
+        assert_close(result.scores[target, sources.start : sources.stop], expected, **EXACT)
 
 
 @pytest.mark.parametrize("kept", [None, 2])

@@ -29,6 +29,7 @@ class Loop:
         self.dense, self.hidden = self.result.dense(), self.result.hidden
         head = model.get_output_embeddings()
         self.weight = head.weight.detach()
+        self.plain = [self.ablated(t, 0) for t in range(len(ids) - 1)]
 
     def ablated(self, target, vector):
         """log2 probability of the next token with a vector taken away."""
@@ -40,11 +41,11 @@ class Loop:
         return [t for t in range(len(self.ids) - 1) if self.words[t + 1] == unit]
 
     def log2_prob(self, units):
-        return sum(self.ablated(t, 0) for u in units for t in self.targets(u))
+        return sum(self.plain[t] for u in units for t in self.targets(u))
 
     def change(self, units, vector_of):
         """What the log2 probability of these units together loses."""
-        return sum(self.ablated(t, 0) - self.ablated(t, vector_of(t)) for u in units for t in self.targets(u))
+        return sum(self.plain[t] - self.ablated(t, vector_of(t)) for u in units for t in self.targets(u))
 
     def source(self, *sources):
         return lambda t: self.dense[t, [k for k in range(t + 1) if self.words[k] in sources]].sum(0)
@@ -66,12 +67,23 @@ def scored(model, loop, *, words=WORDS, targets=None, **asked):
     return result
 
 
-def expected_rows(loop, result, reach, span=1):
-    """(target, source, score) for every kept pair."""
-    count = max(loop.words) + 1
-    for target in range(count - span):
-        for source in range(max(0, target - reach + 1), target + 1):
-            yield target, source, loop.change(range(target + 1, target + 1 + span), loop.source(source))
+def kept_pairs(targets, reach):
+    """Every target with each of its sources."""
+    return [(target, source) for target in targets for source in range(max(0, target - reach + 1), target + 1)]
+
+
+def assert_scores(result, pairs, expected):
+    """Whether the scores of (target, source) pairs are what they should be, each one."""
+    targets, sources = zip(*pairs, strict=True)
+    assert_close(result.scores[targets, sources], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def assert_by_definition(loop, result, reach, span=1):
+    pairs = kept_pairs(range(max(loop.words) + 1 - span), reach)
+    spans = {target: range(target + 1, target + 1 + span) for target in result.targets}
+    assert_scores(result, pairs, [loop.change(spans[target], loop.source(source)) for target, source in pairs])
+    log2_prob = torch.tensor([loop.log2_prob(units) for units in spans.values()], dtype=torch.float64)
+    assert_close(result.log2_prob[list(spans)], log2_prob, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("reach", [None, 1, 3])
@@ -80,10 +92,7 @@ def test_words_by_definition(model, loop, reach):
     count = max(WORDS) + 1
     assert result.targets == range(count - 1)
     assert result.decomposition_length == (reach or count)
-    for target, source, score in expected_rows(loop, result, reach or count):
-        assert_close(result.scores[target, source].item(), score, rtol=0, atol=1e-10)
-    for target in result.targets:
-        assert_close(result.log2_prob[target].item(), loop.log2_prob([target + 1]), rtol=0, atol=1e-10)
+    assert_by_definition(loop, result, reach or count)
 
 
 def test_memory_that_has_room_for_one_word(model, loop, monkeypatch):
@@ -122,11 +131,7 @@ def test_spans_by_definition(model, loop, span, reach, unit):
     result = scored(model, loop, words=words, decomposition_length=reach, span=span)
     count = max(loop.words) + 1
     assert result.targets == range(count - span)
-    for target, source, score in expected_rows(loop, result, reach or count, span):
-        assert_close(result.scores[target, source].item(), score, rtol=0, atol=1e-10)
-    for target in result.targets:
-        expected = loop.log2_prob(range(target + 1, target + 1 + span))
-        assert_close(result.log2_prob[target].item(), expected, rtol=0, atol=1e-10)
+    assert_by_definition(loop, result, reach or count, span)
 
 
 def replace_words(loop, words):
@@ -251,10 +256,12 @@ def test_gradients_add_up(model, loop, by_token, words, span, reach):
     count = max(every) + 1
     assert result.targets == range(count - span)
     assert result.decomposition_length == (reach or count)
-    for target in result.targets:
-        rows = [t for t in range(len(WORDS) - 1) if target < every[t + 1] <= target + span]
-        assert_close(result.log2_prob[target], plain.log2_prob[rows].sum(), rtol=0, atol=1e-10)
-        for source in range(max(0, target + 1 - (reach or count)), target + 1):
-            columns = [k for k in range(len(WORDS)) if every[k] == source]
-            expected = plain.scores[rows][:, columns].sum()
-            assert_close(result.scores[target, source], expected, rtol=0, atol=1e-10)
+    rows = {
+        target: [t for t in range(len(WORDS) - 1) if target < every[t + 1] <= target + span]
+        for target in result.targets
+    }
+    columns = [[k for k in range(len(WORDS)) if every[k] == source] for source in range(count)]
+    log2_prob = torch.stack([plain.log2_prob[own].sum() for own in rows.values()])
+    assert_close(result.log2_prob[list(rows)], log2_prob, rtol=0, atol=1e-10)
+    pairs = kept_pairs(result.targets, reach or count)
+    assert_scores(result, pairs, [float(plain.scores[rows[t]][:, columns[k]].sum()) for t, k in pairs])
