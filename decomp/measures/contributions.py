@@ -65,8 +65,8 @@ def first_order(model: Model, texts: Sequence[Text], request: Request) -> Iterat
 def screen(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield for each text the first-order scores that find its strongest sources: of the function, and of the logit.
 
-    Where one source decides a prediction, the prediction is almost certain, so that the gradient of its (log)
-    probability is almost zero, and first-order scores of it may miss this source; the gradient of the logit is not.
+    A source that decides a prediction may raise the next token and its competitors alike: the gradient of the (log)
+    probability does not see that, although other tokens would win without the source. The logit has no competitors.
     Each text takes one forward pass and two ways back, whatever its number of sources.
     """
     for group in recorded_together(model, texts, request, bias=False):

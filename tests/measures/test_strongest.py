@@ -49,8 +49,8 @@ def test_the_strongest_have_their_own_scores_and_all_others_one_together(model: 
     assert others == pytest.approx(without(model, target, [int(k) + 1 for k in ranked[3:]]), abs=1e-9)
 
 
-def test_a_source_that_decides_a_certain_prediction_is_found(model: DecomposedModel) -> None:
-    """The slope of log2 probability is flat there, so that eleven other sources seem to do more."""
+def test_a_source_that_raises_the_token_and_its_competitors_is_found(model: DecomposedModel) -> None:
+    """By the slope of log2 probability, eleven other sources seem to do more."""
     text = (
         "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once "
         "or twice she had peeped into the book her sister was reading, but"
