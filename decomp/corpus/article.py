@@ -34,7 +34,7 @@ class Article:
 
     def content(self) -> bytes:
         """Return the bytes by which the article differs from others, for a digest of a corpus."""
-        more = (self.ids, self.words, dict(self.annotations))
+        more = (self.ids, self.words, dict(self.annotations), self.parts.segments, self.parts.names)
         return (repr(self) + (repr(more) if any(more) else "")).encode()
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decomp.corpus.article import Article
+from decomp.corpus.context_items import has_segments, text_of_item
 from decomp.corpus.parts import parts_of_lines
 from decomp.io.records import COLUMNAR, SUFFIXES, Record, parse_json, rows_in
 from decomp.io.texts import STDIN, read_text, suffix_of
@@ -169,13 +170,19 @@ def warn_of_almost_markers(lines: list[str], name: str) -> None:
 
 
 def table_article(record: Record, form: InputFormat, default_id: str) -> Article:
-    """Return the article in one row of a table. ValueError for a row without text, or with an id of another type."""
+    """Return the article in one row of a table: a text, token ids, or a context in segments with its answer.
+
+    ValueError for a row without any of these, or with an id of another type.
+    """
     text, article_id = record.values.get(form.text_field), record.values.get(form.id_field)
     if not isinstance(article_id, str | int | None):
         raise ValueError(f"{record.place}: the id must be text or a number, it is {article_id!r}")
     article_id = default_id if article_id is None else str(article_id)
     if isinstance(text, list) and text and all(type(token) is int and token >= 0 for token in text):
         return Article("", article_id, ids=tuple(text))
+    if text is None and has_segments(record.values):
+        context, parts = text_of_item(record)
+        return Article(context, article_id, parts)
     if not isinstance(text, str):
         raise ValueError(
             f"{record.place} has no text in {form.text_field!r}: it has "

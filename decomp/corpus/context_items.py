@@ -1,10 +1,12 @@
 """Reading context items: a context in named segments (passages, chat messages, worked examples) and its answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from decomp.corpus.parts import Parts, Span
+from decomp.corpus.spacing import spaced
 from decomp.io.records import Record, read_records
 
 FORMS = ("segments", "messages", "examples")
@@ -126,6 +128,50 @@ def context_of(record: Record) -> tuple[str, Sequence[Any]]:
     if not isinstance(given, Sequence) or isinstance(given, str) or not len(given):
         raise ValueError(f"{record.place}: {forms[0]} must be a list of objects, it is {shown(given)}")
     return forms[0], given
+
+
+def joined_segments(item: ContextItem) -> tuple[str, tuple[Span, ...]]:
+    """Return the text that an item's segments make together, and the span of characters of each."""
+    text, spans = "", list[Span]()
+    for segment in item.segments:
+        start = len(text) + (len(item.between) if text else 0)
+        text += (item.between if text else "") + segment.text
+        spans.append((start, len(text)))
+    return text, tuple(spans)
+
+
+def has_segments(values: Mapping[str, Any]) -> bool:
+    """Return whether a row holds a context item: a list in a column of one of `FORMS`."""
+    return any(isinstance(values.get(form), list | tuple) for form in FORMS)
+
+
+def text_of_item(record: Record) -> tuple[str, Parts]:
+    """Return the text of a context item, its answer after the context if it has one, with its named segments.
+
+    ValueError for a malformed item, and for messages of a chat.
+    """
+    context, parts = prompt_of_segments(record)
+    answer = optional_text(record, "answer")
+    if answer is None:
+        return context, parts
+    context, answer = spaced(context, answer)
+    within = tuple((start, min(stop, len(context))) for start, stop in parts.segments)
+    return context + answer, replace(parts, segments=within)
+
+
+def prompt_of_segments(record: Record) -> tuple[str, Parts]:
+    """Return the context that a row's segments make, with these as its parts.
+
+    ValueError for a malformed item, and for messages of a chat, which the chat template of a model writes.
+    """
+    item = context_item(record, 0)
+    if item.messages:
+        raise ValueError(
+            f"{record.place} has messages, which the chat template of a model writes: score them by decomp context, "
+            "or give segments"
+        )
+    text, spans = joined_segments(item)
+    return text, Parts(segments=spans, names=tuple(segment.name for segment in item.segments))
 
 
 def evidence_of(record: Record, segments: Sequence[Segment]) -> str:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int, Int32
 from torch import Tensor
 
-from decomp.corpus.context_items import ContextItem, Message, Segment
-from decomp.corpus.contrast_items import spaced
+from decomp.corpus.context_items import ContextItem, Message, Segment, joined_segments
 from decomp.corpus.parts import Span
+from decomp.corpus.spacing import spaced
 from decomp.corpus.tokens import beginning_of_sequence, encode_piece
 from decomp.corpus.words import trimmed
 
@@ -78,12 +78,7 @@ def rendered(item: ContextItem, tokenizer: Any) -> Rendered:
     """
     if item.messages:
         return chat(item, tokenizer)
-    text, spans = "", list[Span]()
-    for segment in item.segments:
-        start = len(text) + (len(item.between) if text else 0)
-        text += (item.between if text else "") + segment.text
-        spans.append((start, len(text)))
-    return Rendered(text, tuple(spans))
+    return Rendered(*joined_segments(item))
 
 
 def chat(item: ContextItem, tokenizer: Any) -> Rendered:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from decomp.corpus.context_items import prompt_of_segments
+from decomp.corpus.parts import NO_PARTS, Parts
+from decomp.corpus.spacing import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, read_records, text_of
 
@@ -12,6 +15,8 @@ COLUMNS = ("prompt", "target", "foil")
 BLIMP_COLUMNS = ("one_prefix_prefix", "one_prefix_word_good", "one_prefix_word_bad")
 """The columns of BLiMP's one-prefix items (Warstadt et al. 2020), whose column `target` holds the evidence."""
 BLIMP_NO_EVIDENCE = "NA"
+SEGMENT_COLUMNS = ("segments", "target", "foil")
+"""The columns of items whose prompt is a list of named segments."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,18 @@ class Item:
     """The word that is contrasted with it."""
     evidence: str = ""
     """The word of the prompt that decides between target and foil; empty where that is not known."""
+    parts: Parts = NO_PARTS
+    """The named segments of the prompt, where the item gives them in place of it."""
 
 
 def read_items(path: Path, fields: Fields = None) -> list[Item]:
     """Return the contrast items of a table with the columns `prompt`, `target` and `foil`, or those of BLiMP.
 
-    `fields` gives the table's name of a column where it differs. ValueError for a table that can't be read or lacks
+    In place of a prompt, an item may have `segments`, as the items of `decomp context` do. `fields` gives the table's
+    name of a column where it differs. ValueError for a table that can't be read or lacks
     a column, for a cell that is not text, and for a target that equals its foil.
     """
-    records = read_records(path, COLUMNS, BLIMP_COLUMNS, fields=fields)
+    records = read_records(path, COLUMNS, BLIMP_COLUMNS, SEGMENT_COLUMNS, fields=fields)
     return [item_of(record, number, path.stem) for number, record in enumerate(records)]
 
 
@@ -59,10 +67,18 @@ def item_of(record: Record, number: int, table: str) -> Item:
     else:
         columns = COLUMNS
         named, evidence = (given("item", str(number)), given("phenomenon", table)), given("evidence")
-    prompt, target, foil = (text_of(record, column) for column in columns)
+    target, foil = (text_of(record, column) for column in columns[1:])
     if target == foil:
         raise ValueError(f"{record.place}: target and foil are both {target!r}: they must differ")
-    return Item(record.place, number, *named, prompt, target, foil, evidence)
+    prompt, parts = prompt_of(record, columns[0])
+    return Item(record.place, number, *named, prompt, target, foil, evidence, parts)
+
+
+def prompt_of(record: Record, column: str) -> tuple[str, Parts]:
+    """Return the prompt in a column, or the one that the row's `segments` make, with these as its parts."""
+    if record.values.get(column) is None:
+        return prompt_of_segments(record)
+    return text_of(record, column), NO_PARTS
 
 
 @dataclass(frozen=True)
@@ -79,18 +95,6 @@ class TokenisedItem:
     has_bos: bool
     places: tuple[tuple[int, int], ...] = ()
     """The span of characters of each prompt token, the beginning-of-sequence token left out."""
-
-
-def spaced(prompt: str, target: str) -> tuple[str, str]:
-    """Return prompt and target with the space between them moved from the end of the prompt to the target's front.
-
-    Tokenizers keep a space with the word after it. A target that begins with a letter or digit gets a space, unless
-    the prompt is empty or ends in other white space.
-    """
-    bare = prompt.removesuffix(" ")
-    moved = bare != prompt and not target[:1].isspace()
-    missing = target[:1].isalnum() and bare != "" and not bare[-1:].isspace()
-    return bare, f" {target}" if moved or missing else target
 
 
 def tokenise(item: Item, tokenizer: Tokenizer, positions: int, bos: int | None) -> TokenisedItem:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.corpus.contrast_items import TokenisedItem
-from decomp.corpus.parts import NO_PARTS, Span, spans_of_kind
+from decomp.corpus.parts import Span, spans_of_kind
 from decomp.corpus.tokens import TokenisedArticle
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.corpus.words import spans_of, trimmed, whitespace_words
@@ -31,7 +31,7 @@ class SourceLabels:
 
     labels: Int[Tensor, " T"]
     names: dict[int, str] | None = None
-    """The name of each source, by its number; None where sources have no names."""
+    """The names of sources, by their numbers; None where no source has one."""
 
 
 def check_sources(sources: Sources | None, unit: Unit = "token") -> None:
@@ -67,8 +67,8 @@ def check_segments(article: TokenisedArticle) -> None:
     """Raise ValueError for an article without named segments."""
     if not article.parts.segments:
         raise ValueError(
-            f"article {article.id or article.number} has no named segments, which sources by segment need: "
-            "take sentence, line or paragraph"
+            f"article {article.id or article.number} has no named segments, which sources by segment need: give rows "
+            'with "segments", as decomp context has them, or take sentence, line or paragraph'
         )
 
 
@@ -104,10 +104,10 @@ def owners(starts: Sequence[int], parts: Sequence[Span], rest_apart: bool = Fals
     return torch.from_numpy(np.where(at < 0, -1, np.minimum(number, last)))
 
 
-def prompt_labels(item: TokenisedItem, sources: Sources) -> Int[Tensor, " prompt"]:
-    """Return the source of each token of a contrast item's prompt, as a number.
+def prompt_labels(item: TokenisedItem, sources: Sources) -> SourceLabels:
+    """Return the source of each token of a contrast item's prompt, as a number, and the names of segments.
 
-    ValueError for numbers that are not one for each token, and for segments, which a prompt has none of.
+    ValueError for numbers that are not one for each token, and for segments of a prompt that has none.
     """
     if not isinstance(sources, str):
         if len(sources) != len(item.prompt):
@@ -115,14 +115,18 @@ def prompt_labels(item: TokenisedItem, sources: Sources) -> Int[Tensor, " prompt
                 f"{item.item.place}: sources must have a label for each of the prompt's {len(item.prompt)} tokens "
                 f"(with the beginning-of-sequence token, where there is one), not {len(sources)}"
             )
-        return torch.as_tensor(sources)
+        return SourceLabels(torch.as_tensor(sources))
     if sources == "token":
-        return torch.arange(len(item.prompt))
-    if sources == "segment":
-        raise ValueError(f"{item.item.place} has no named segments: take word, sentence, line or paragraph as sources")
-    text = item.item.prompt
-    parts = whitespace_words(text).tolist() if sources == "word" else spans_of_kind(sources, text, NO_PARTS)
-    return owners([*[-1] * item.has_bos, *trimmed_starts(item)], parts)
+        return SourceLabels(torch.arange(len(item.prompt)))
+    text, given = item.item.prompt, item.item.parts
+    if sources == "segment" and not given.segments:
+        raise ValueError(
+            f'{item.item.place} has no named segments: give items with "segments" in place of the prompt, or take '
+            "word, sentence, line or paragraph as sources"
+        )
+    parts = whitespace_words(text).tolist() if sources == "word" else spans_of_kind(sources, text, given)
+    labels = owners([*[-1] * item.has_bos, *trimmed_starts(item)], parts)
+    return SourceLabels(labels, dict(enumerate(given.names)) if sources == "segment" else None)
 
 
 def trimmed_starts(item: TokenisedItem) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decomp.corpus.contrast_items import spaced
+from decomp.corpus.spacing import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import check_length, common_start, encode

@@ -20,6 +20,7 @@ from decomp.corpus.tokenizer import Tokenizer
 from decomp.measures import Measure, Request, Text, find_measure
 from decomp.measures.registry import CONTRAST_FUNCTIONS
 from decomp.measures.result import Scores
+from decomp.measures.windows import named_partition
 
 MultiToken = Literal["first", "sum"]
 MULTI_TOKEN: tuple[str, ...] = get_args(MultiToken)
@@ -83,12 +84,13 @@ class Contrast:
         return (*context, joined(self.target, tokenizer))
 
     def source_texts(self, tokenizer: Tokenizer) -> tuple[str, ...]:
-        """Return the text of each source of the context."""
+        """Return the name of each source of the context, or its text where it has none."""
         tokens, bos = self.tokens(tokenizer), int(self.item.has_bos)
         members: dict[int, list[int]] = {}
         for token, source in enumerate(self.texts[0].partition.labels[: self.context].tolist()):
             members.setdefault(source, []).append(token)
-        return tuple(self.text_of(own, tokens, bos) for own in members.values())
+        names = self.texts[0].partition.names or ("",) * len(members)
+        return tuple(names[source] or self.text_of(own, tokens, bos) for source, own in members.items())
 
     def text_of(self, own: Sequence[int], tokens: Sequence[str], bos: int) -> str:
         """Return the text of a source: as in the prompt, or as tokens for the beginning of sequence and later ones."""
@@ -142,8 +144,9 @@ def sources_of(item: TokenisedItem, sources: Sources | None, length: int) -> Par
     """Return the sources of a text that begins with an item's prompt; all tokens after the prompt are one source."""
     if sources is None or (isinstance(sources, str) and sources == "token"):
         return None
-    labels = prompt_labels(item, sources)
-    return Partition.of(torch.cat([labels, (labels.max() + 1).expand(length - len(labels))]))
+    found = prompt_labels(item, sources)
+    later = (found.labels.max() + 1).expand(length - len(found.labels))
+    return named_partition(replace(found, labels=torch.cat([found.labels, later])))
 
 
 def forced(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None = None) -> Text:

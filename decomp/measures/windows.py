@@ -9,7 +9,7 @@ from typing import Any
 from decomp.core.model import Model
 from decomp.core.partition import Partition
 from decomp.corpus.batches import in_batches
-from decomp.corpus.sources import Sources, source_labels
+from decomp.corpus.sources import SourceLabels, Sources, source_labels
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.measures.registry import Measure
 from decomp.measures.request import Request, Text
@@ -19,12 +19,16 @@ from decomp.measures.result import Scores
 def partition_of(window: TokenisedWindow, sources: Sources | None, unit: Unit = "token") -> Partition | None:
     """Return the source of each token of a window; None where sources are the same unit as what is predicted."""
     found = source_labels(window, sources, unit)
-    if found is None:
-        return None
+    return None if found is None else named_partition(found)
+
+
+def named_partition(found: SourceLabels) -> Partition:
+    """Return labelled tokens as a partition; a source without a name among named ones has an empty name."""
     partition = Partition.of(found.labels)
     if found.names is None:
         return partition
-    return Partition(partition.labels, tuple(found.names[int(found.labels[first])] for first in partition.begins))
+    numbers = [int(found.labels[first]) for first in partition.begins]
+    return Partition(partition.labels, tuple(found.names.get(number, "") for number in numbers))
 
 
 def text_of(window: TokenisedWindow, device: Any, unit: Unit = "token", sources: Sources | None = None) -> Text:

@@ -1,5 +1,7 @@
 """--sources of every command that has it, and sources= in Python, as a person uses them."""
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -23,6 +25,37 @@ def text(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     return decomp.load_model(MODEL, dtype="float64")
+
+
+SEGMENTS = [{"name": "hall", "text": "The key is in the vase."}, {"name": "note", "text": "He said so."}]
+
+
+def test_segments_are_the_sources_of_an_answer(done, tmp_path):
+    """The last token of the answer rests on what `decomp context` says it rests on."""
+    item = {"segments": SEGMENTS, "answer": "It is in the vase."}
+    (tmp_path / "items.jsonl").write_text(json.dumps(item), "utf-8")
+    rows = table(done("score", "items.jsonl", MODEL, "--sources", "segment", "--target", "last"))
+    assert [row["source_token"] for row in rows] == ["</s>", "hall", "note", "<continuation>"]
+    whole = decomp.context([item], MODEL)
+    answer = [row for row in whole if row.part == "answer" and row.source_token in ("hall", "note")]
+    each = table(done("score", "items.jsonl", MODEL, "--sources", "segment"))
+    count = len({row["position"] for row in each if row["source_token"] == "<continuation>"}) + 1
+    last = sorted({int(row["position"]) for row in each})[-count:]
+    for row in answer:
+        own = [r for r in each if r["source_token"] == row.source_token and int(r["position"]) in last]
+        assert sum(float(r["score"]) for r in own) == pytest.approx(row.score, abs=1e-4)
+
+
+def test_segments_are_the_sources_of_a_contrast(done, tmp_path):
+    item = {"segments": SEGMENTS, "target": "He", "foil": "The"}
+    (tmp_path / "items.jsonl").write_text(json.dumps(item), "utf-8")
+    by_segment = table(done("contrast", "items.jsonl", MODEL, "--sources", "segment", "--measure", "delta_lp"))
+    assert [row["source_token"] for row in by_segment] == ["</s>", "hall", "note"]
+    plain = {**item, "prompt": "The key is in the vase.\nHe said so."}
+    del plain["segments"]
+    (tmp_path / "plain.jsonl").write_text(json.dumps(plain), "utf-8")
+    by_line = table(done("contrast", "plain.jsonl", MODEL, "--sources", "line", "--measure", "delta_lp"))
+    assert [row["score"] for row in by_segment] == [row["score"] for row in by_line]
 
 
 def test_sentences_are_the_sources_of_every_token(done, text):

@@ -1,10 +1,13 @@
 """Which source each token of a text belongs to: words, sentences, lines, paragraphs, segments, labels."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from decomp.corpus.article import Article
-from decomp.corpus.articles import text_articles
+from decomp.corpus.articles import read_articles, text_articles
 from decomp.corpus.parts import Parts, parts_of_lines, spans_of_kind
 from decomp.corpus.sources import check_fit, check_sources, source_labels, source_text
 from decomp.corpus.windows import continued, windows_of
@@ -92,6 +95,38 @@ def test_named_segments_and_what_the_model_wrote(opened):
     longer = continued(window, torch.tensor([5, 6]), opened[1])
     assert partition_of(longer, "segment").names[-1] == "<continuation>"
     assert partition_of(longer, "segment").labels[-2:].tolist() == [3, 3]
+
+
+ITEM = {
+    "id": "x",
+    "segments": [{"name": "first", "text": "The key."}, {"text": "The door."}],
+    "answer": "It is shut.",
+}
+
+
+def test_segments_of_an_input_file(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text(json.dumps(ITEM), "utf-8")
+    (article,) = read_articles(path)
+    assert article == Article("The key.\nThe door. It is shut.", "x")
+    assert article.parts == Parts(segments=((0, 8), (9, 18)), names=("first", "segment 2"))
+    other = replace(article, parts=replace(article.parts, names=("first", "second")))
+    assert article.content() != other.content()  # names stand in the table: a run of one is not that of the other
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"segments": [{"name": "a"}]}, "items.jsonl, line 1, a"),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "has messages, which the chat template .* decomp context"),
+        ({"segments": "a"}, "has no text in 'text': it has segments"),
+    ],
+)
+def test_segments_of_an_input_file_that_are_refused(tmp_path, given, message):
+    path = tmp_path / "items.jsonl"
+    path.write_text(json.dumps(given), "utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_articles(path)
 
 
 def test_labels_may_have_holes(opened):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import decomp
-from decomp.corpus.contrast_items import spaced
+from decomp.corpus.spacing import spaced
 from decomp.corpus.tokens import beginning_of_sequence
 from decomp.io.records import Record
 from decomp.locate.facts import ROLES, make_fact, read_facts, roles_of

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.corpus.contrast_items import spaced
+from decomp.corpus.spacing import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import bos_of, check_length, encode
