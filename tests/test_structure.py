@@ -78,7 +78,9 @@ def other_docstrings(path):
             yield from (text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
 
 
-@pytest.mark.parametrize("room", ["io", "corpus", "core", "models", "measures", "locate", "evaluation"])
+@pytest.mark.parametrize(
+    "room", ["io", "corpus", "core", "models", "measures", "tables", "runs", "locate", "evaluation", "report", "cli"]
+)
 def test_docstrings_of_fields_and_classes_are_no_fragments(room):
     for path in files_of(room):
         for docstring in other_docstrings(path):

@@ -49,7 +49,7 @@ class ShownText:
     segments: Mapping[int, str] = field(default_factory=dict)
     """Labels of segments, by the place that each begins at."""
     stops: Int[np.ndarray, " places"] | None = None
-    """Where sources are groups of tokens: for each place the one behind the source that begins there."""
+    """The place behind the source that begins at each place; None where sources are single tokens."""
     blocks: Sequence[int] = ()
     """Places at which such sources begin a block of text."""
 

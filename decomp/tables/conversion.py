@@ -18,13 +18,13 @@ from decomp.tables.summary import summarise, summary_columns, warn_of_thinned
 
 @dataclass(frozen=True)
 class Conversion:
-    """The change of a long table's rows: those that are kept, or one row per target, of a summary or of predictors.
+    """A change of a long table: fewer of its rows, or for each target one row of a summary or of predictors.
 
     ValueError for predictors of a table that is summarised or thinned out.
     """
 
     reduction: Reduction
-    """Which rows are kept, and how numbers are rounded."""
+    """The rows that are kept, and how numbers are rounded."""
     summary: bool = False
     """Whether the rows of each target become one row of a summary."""
     predictors: Predictors | None = None

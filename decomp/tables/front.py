@@ -34,7 +34,7 @@ class Front:
     entropy: bool = False
     """Whether there is a column of the entropy, in bits, of the predictions of each unit's first token."""
     boundaries: Bool[Tensor, " V"] | None = None
-    """Which tokens can't continue a word, by which log2 probabilities of words are corrected; None for no such column.
+    """True for each token that can't continue a word, to correct log2 probabilities of words; None for no such column.
     """
     sources: Sources | None = None
     """The groups of tokens that are sources; None where sources are the units."""
