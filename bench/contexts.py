@@ -43,7 +43,7 @@ def measure(length: int, segments: int, answer: int, memory: int, threads: int) 
 @click.option("--length", default=8192, show_default=True, help="Tokens.")
 @click.option("--segments", default=40, show_default=True)
 @click.option("--answer", default=16, show_default=True, help="Tokens that are predicted.")
-@click.option("--memory", default="4GiB", show_default=True)
+@click.option("--memory", default="8GiB", show_default=True)
 @click.option("--threads", type=int, default=torch.get_num_threads(), show_default=True)
 def main(length: int, segments: int, answer: int, memory: str, threads: int) -> None:
     """Time ΔLP of an answer by the segments of its context, SmolLM2's shape with random weights."""

@@ -219,9 +219,11 @@ def panel_shape(folded: FoldedNetwork, point: OperatingPoint, pairs: Pairs, memo
         if needed <= memory:
             return width, block_rows
         if width == block_rows == 1:
+            more = int((needed - memory) / USABLE) + 1
             raise ValueError(
                 f"a text of {len(point)} tokens needs {format_bytes(needed)} to propagate one source, "
-                f"{format_bytes(max(memory, 0))} are left: allow more memory or use a shorter context"
+                f"{format_bytes(max(memory, 0))} are left: allow about {format_bytes(more)} more memory or use a "
+                "shorter context"
             )
         width, block_rows = max(1, width // 2), max(1, block_rows // 2)
 
