@@ -132,7 +132,7 @@ def test_help_lists_functions_that_are_taken(done, command):
 @pytest.mark.parametrize("command", ["contrast", "evaluate alignment"])
 def test_help_lists_contrasts(done, command):
     words = " ".join(done(*command.split(), "--help").split())
-    assert "What is attributed: contrast_logit, contrast_log2_prob, contrast_prob." in words
+    assert "Function that is attributed: contrast_logit, contrast_log2_prob, contrast_prob." in words
 
 
 def test_measures_show_the_conventions(done):
