@@ -34,7 +34,7 @@ LARGE = 4096
 
 @dataclass(frozen=True)
 class Measured:
-    """What one case took, and the rates of matrix products meanwhile, in floating-point operations a second."""
+    """The time and memory of one case, and the rates of matrix products meanwhile, in operations a second."""
 
     seconds: float
     memory: int

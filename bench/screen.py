@@ -1,4 +1,4 @@
-"""How often the screen of `--strongest` has the sources with the largest ΔLP, and each of its two rankings alone."""
+"""Count how often the screen of `--strongest`, or one of its two rankings alone, names the sources with most ΔLP."""
 
 from pathlib import Path
 

@@ -75,7 +75,7 @@ def command(**values: Any) -> None:
 
     check_outputs(values, check_picture)
     fact_records(values["facts_file"], values["fields"])
-    needed = "is of the intervals of --aggregate: give that too, or leave it out"
+    needed = "needs --aggregate, whose intervals it is for: give that too, or leave it out"
     options.refuse_unless(values["aggregated"], needed, "confidence")
     from decomp.locate.layers.readings import LayerRequest  # imports torch
     from decomp.locate.layers.rows import Means, MeanSummary

@@ -405,10 +405,10 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
     if text is not None and not text.strip():
         raise click.UsageError("--text has no text: give some")
     if text is not None and model is None and path is not None:
-        refuse_unless(False, "is of INPUT_FILE: leave it out with --text", "input_format", "text_field", "id_field")
+        refuse_unless(False, "describes INPUT_FILE: leave it out with --text", "input_format", "text_field", "id_field")
         continues = values["max_new_tokens"] is not None
-        refuse_unless(continues, "is of --max-new-tokens: give that too, or leave it out", "sample")
-        refuse_unless(values["sample"], "is of --sample: give that too, or leave it out", "temperature")
+        refuse_unless(continues, "needs --max-new-tokens: give that too, or leave it out", "sample")
+        refuse_unless(values["sample"], "needs --sample: give that too, or leave it out", "temperature")
         check_name(path.as_posix())
         return text, path.as_posix()
     if text is not None and path is not None:
@@ -417,7 +417,7 @@ def input_of(values: Mapping[str, Any]) -> tuple[Path | str, str]:
         raise click.UsageError("missing argument: expected INPUT_FILE MODEL, or --text TEXT MODEL")
     if values["max_new_tokens"] is not None:
         raise click.UsageError("--max-new-tokens continues a --text: give one")
-    refuse_unless(False, "is of what continues a --text: leave it out", "sample", "temperature")
+    refuse_unless(False, "is for continuing a --text: leave it out", "sample", "temperature")
     kinds.check_there(path)
     kinds.refuse_run(path)
     return path, model

@@ -100,7 +100,7 @@ def check_output_options(values: Values, inputs: Iterable[Path | str | None], *o
     """
     run = values["run_folder"]
     check_run_options(run, values["shard"], values["engine"], values["overwrite"])
-    is_pool, needed = values["engine"] == "ray", "is of --engine ray: give that too, or leave it out"
+    is_pool, needed = values["engine"] == "ray", "needs --engine ray: give that too, or leave it out"
     refuse_unless(is_pool, needed, "num_workers", "ray_address")
     if run is not None:
         check_output_folder(run)

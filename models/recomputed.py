@@ -12,15 +12,13 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from decomp.core.operators.attention import strips
+from decomp.core.operators.attention import TARGET_BLOCK, strips
 from decomp.core.readout_rows import ReadoutRows
 from decomp.models.precision import own_precision
 from decomp.models.running import running
 
 RECORDING = "decomp_recording"
 """The name of the attention implementation that records queries and keys."""
-STRIP_TARGETS = 256
-"""The number of targets whose attention scores are computed at a time while a text is recorded."""
 STRIP_BYTES = 2**26
 """The bytes of attention scores that are computed at a time, at most."""
 
@@ -65,7 +63,7 @@ def targets_at_once(query: Float[Tensor, "B H T V"], key: Float[Tensor, "B K T V
     """
     batch, heads = query.shape[:2]
     fitting = STRIP_BYTES // (batch * heads * key.shape[2] * query.element_size())
-    step = min(STRIP_TARGETS, max(1, fitting))
+    step = min(TARGET_BLOCK, max(1, fitting))
     return step + (step == heads)
 
 

@@ -1,4 +1,4 @@
-"""Where things are."""
+"""The paths of the repository and of the smallest model in it."""
 
 from pathlib import Path
 

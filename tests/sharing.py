@@ -15,7 +15,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 MADE: dict[tuple[object, ...], tuple[Any, list[object]]] = {}
 """Models that were made in this process, and the state they were in."""
 SHIPPED = (MODEL, "demo-opt", "demo-gpt2")
-"""What commands load time and again."""
+"""The names of shipped models, which commands in tests load time and again."""
 handed: set[tuple[object, ...]] | None = None
 """The keys of what this test was handed; None outside of tests, as in the fixtures of a module."""
 
@@ -32,9 +32,9 @@ def one_test() -> Iterator[None]:
 
 
 def shared(key: tuple[object, ...], make: Callable[[], T]) -> T:
-    """Models as `make` gives them: those of the last test that asked for the key, if it left them as they were.
+    """Return models as `make` makes them: those of the last test that asked for the key, if it left them as they were.
 
-    What is wider than a test has models of its own, as has a second call in one test.
+    Fixtures of a module, and a second call in one test, get models of their own.
     """
     if handed is None or key in handed:
         return make()
@@ -43,7 +43,7 @@ def shared(key: tuple[object, ...], make: Callable[[], T]) -> T:
 
 
 def loading_once(load_both: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
-    """`load_both` that loads a shipped model once, and again where it has changed since."""
+    """Return `load_both` such that it loads a shipped model once, and again only after a test has changed it."""
 
     def load(name: str, dtype: torch.dtype, revision: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
         if name not in SHIPPED or revision or options:
@@ -54,7 +54,7 @@ def loading_once(load_both: Callable[..., tuple[Any, Any]]) -> Callable[..., tup
 
 
 def unchanged(key: tuple[object, ...], make: Callable[[], T]) -> T:
-    """What was made for the key before, or anew if it has changed since."""
+    """Return the models that were made for the key, made again if a test has changed them."""
     if key not in MADE or changed(*MADE[key]):
         models = make()
         MADE[key] = (models, list(state_of(models)))
@@ -62,17 +62,17 @@ def unchanged(key: tuple[object, ...], make: Callable[[], T]) -> T:
 
 
 def changed(models: tuple[Any, ...], state: list[object]) -> bool:
-    """Whether models are no longer in a state."""
+    """Return whether models are no longer in a state."""
     return not all(same(one, other) for one, other in zip_longest(state_of(models), state))
 
 
 def same(one: object, other: object) -> bool:
-    """Whether a part of a state is what it was: the same object, or an equal text or tuple."""
+    """Return whether a part of a state is what it was: the same object, or an equal text or tuple."""
     return one is other or (isinstance(one, str | tuple) and one == other)
 
 
 def state_of(models: tuple[Any, ...]) -> Iterator[object]:
-    """All that a test could change of models, but what they keep of their weights themselves."""
+    """Yield all that a test could change of models, apart from what they derive from their weights and keep."""
     for model in models:
         if isinstance(model, nn.Module):
             yield from parts_of(model)

@@ -20,7 +20,7 @@ SOURCE_KINDS: tuple[str, ...] = get_args(SourceKind)
 Sources = str | Sequence[int] | Int[Tensor, " T"]
 """A kind of sources (one of `SOURCE_KINDS`), or a number for each token: tokens of one number are one source."""
 OTHERWISE = "<continuation>"
-"""The name of the source that holds all tokens after the last named segment, which the model wrote."""
+"""The name of the source that holds all tokens after the last named segment: an answer, or what the model wrote."""
 HOLE = " … "
 """The sign, in the text of a source, for tokens in between that belong to other sources."""
 

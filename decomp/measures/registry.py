@@ -119,7 +119,7 @@ class Measure:
     def check_strongest(self, request: Request) -> None:
         """Raise ValueError where the strongest sources alone are asked of another measure than `delta_lp`."""
         if request.strongest is not None and self.name != "delta_lp":
-            raise ValueError(f"--strongest (strongest=) is of delta_lp alone: score {self.name} without it")
+            raise ValueError(f"--strongest (strongest=) is for delta_lp alone: score {self.name} without it")
 
     def check_together(self, request: Request) -> None:
         """Raise ValueError where the measure is not defined for predicted words and spans."""

@@ -30,20 +30,20 @@ def model():
 SEGMENTS = [{"name": "hall", "text": "The key is in the vase."}, {"name": "note", "text": "He said so."}]
 
 
-def test_segments_are_the_sources_of_an_answer(done, tmp_path):
+def test_segments_are_the_sources_of_an_answer(done, tmp_path, model):
     """The answer's tokens rest on the first segment, added up, as much as `decomp context` says of the answer."""
     item = {"segments": SEGMENTS, "answer": "It is in the vase."}
     (tmp_path / "items.jsonl").write_text(json.dumps(item), "utf-8")
     last = table(done("score", "items.jsonl", MODEL, "--sources", "segment", "--target", "last"))
     assert [row["source_token"] for row in last] == ["</s>", "hall", "note", "<continuation>"]
-    rows = table(done("score", "items.jsonl", MODEL, "--sources", "segment"))
+    rows = table(done("score", "items.jsonl", MODEL, "--sources", "segment", "--dtype", "float64"))
     answer = [row["position"] for row in rows if row["source_token"] == "<continuation>"]
     first = str(int(answer[0]) - 1)  # before it, no token of the answer is a source
     scores = [
         float(row["score"]) for row in rows if row["source_token"] == "hall" and row["position"] in (first, *answer)
     ]
-    (whole,) = (row for row in decomp.context([item], MODEL) if row.segment == "hall" and row.part == "answer")
-    assert sum(scores) == pytest.approx(whole.score, abs=1e-4)
+    (whole,) = (row for row in decomp.context([item], model) if row.segment == "hall" and row.part == "answer")
+    assert sum(scores) == pytest.approx(whole.score, abs=1e-9)
 
 
 def test_segments_are_the_sources_of_a_contrast(done, tmp_path):

@@ -134,7 +134,7 @@ def test_a_long_text_goes_through_attention_in_strips(variant, monkeypatch):
         return point.hidden, Backward(model.network(), point, "pull", 0)(g, targets), bias
 
     at_once = results()
-    monkeypatch.setattr(recomputed, "STRIP_TARGETS", 5)
+    monkeypatch.setattr(recomputed, "TARGET_BLOCK", 5)
     monkeypatch.setattr(attention, "TARGET_BLOCK", 5)
     for whole, in_strips in zip(at_once, results(), strict=True):
         assert_close(in_strips, whole, rtol=1e-12, atol=1e-12)

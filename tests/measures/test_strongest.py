@@ -102,7 +102,7 @@ def test_refusals(model: DecomposedModel) -> None:
     with pytest.raises(ValueError, match="for single targets and spans: give --target"):
         decomp.score(TEXT, model, strongest=3)
     for other in ("attention", "occlusion"):
-        with pytest.raises(ValueError, match=f"is of delta_lp alone: score {other} without it"):
+        with pytest.raises(ValueError, match=f"is for delta_lp alone: score {other} without it"):
             decomp.score(TEXT, model, ["delta_lp", other], targets="last", strongest=3)
     with pytest.raises(ValueError, match="strongest must be at least 1, not 0"):
         decomp.score(TEXT, model, targets="last", strongest=0)
