@@ -1,15 +1,11 @@
 """The command group `decomp`: commands are imported when they are named, torch only when one runs."""
 
 import errno
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import chain
-from types import FrameType
 from typing import Any
 
 import click
@@ -17,6 +13,7 @@ import cloup
 from click.shell_completion import CompletionItem
 
 from decomp.cli.layout import WithExamples
+from decomp.cli.signals import signals_end_the_command
 
 SECTIONS = {
     "Begin here": ("demo", "models", "measures"),
@@ -38,26 +35,6 @@ class InputError(click.ClickException):
     """The error for a mistake that a person can put right: shown in one line, exit code 2."""
 
     exit_code = 2
-
-
-ENDING = ("SIGTERM", "SIGHUP")
-"""Signals by which schedulers and terminals end a command; not all systems have both."""
-
-
-def leave(number: int, frame: FrameType | None) -> None:
-    """Exit with the shell's code for a signal (143 for SIGTERM), so that unfinished files are removed on the way."""
-    sys.exit(128 + number)
-
-
-@contextmanager
-def signals_end_the_command() -> Iterator[None]:
-    """Make signals that end processes raise SystemExit instead; those that are ignored or handled stay so."""
-    with ExitStack() as before:
-        if threading.current_thread() is threading.main_thread():  # no other may set them
-            for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
-                if signal.getsignal(number) == signal.SIG_DFL:
-                    before.callback(signal.signal, number, signal.signal(number, leave))
-        yield
 
 
 class LazyGroup(WithExamples, cloup.Group):

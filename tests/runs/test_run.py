@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from decomp.cli.main import signals_end_the_command
 from decomp.corpus.batches import in_batches
 from decomp.io import files
 from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
@@ -298,21 +297,6 @@ def test_a_signal_leaves_no_file_behind(forks, corpus, tmp_path, monkeypatch):
 
     assert stopped(forks, signal.SIGTERM, begun, corpus, MODEL, "-o", tmp_path / "table.tsv") == (143, "")
     assert list(tmp_path.iterdir()) == [corpus]
-
-
-def test_signals_end_a_command_and_nothing_else():
-    """Where they end processes; what ignores them, as after nohup, or handles them, goes on to."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        with pytest.raises(SystemExit) as ended, signals_end_the_command():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert ended.value.code == 129
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with signals_end_the_command():
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_failing_window_stops_no_other(run, done, corpus, plain, monkeypatch):
