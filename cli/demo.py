@@ -20,7 +20,7 @@ LENGTH = 50
     decomp demo demo-gpt2 --output-dir gpt2
     """,
 )
-@click.argument("model", type=kinds.Known("demo model", lambda: list(DEMO_MODELS)), default="demo-opt")
+@click.argument("model", type=kinds.KnownName("demo model", lambda: list(DEMO_MODELS)), default="demo-opt")
 @click.option("--output-dir", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
 @options.overwrite
 @click.pass_context

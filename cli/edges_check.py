@@ -53,20 +53,20 @@ def command(**values: Any) -> None:
     values = with_table(values, "edges_file")
     check_outputs(values)
     check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
-    from decomp.locate.edges.behaviour import Setting  # imports torch
+    from decomp.locate.edges.behaviour import Behaviour  # imports torch
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import read_edges
 
-    setting = request_of(Setting, values)
+    behaviour = request_of(Behaviour, values)
     model, tokenizer = open_named_model(values)
     graph = graph_of(model)
-    check_made(values["edges_file"], model, setting, {name: values[name] for name in ("bos", "batch_by")})
+    check_made(values["edges_file"], model, behaviour, {name: values[name] for name in ("bos", "batch_by")})
     orders = rankings(graph, read_edges(values["edges_file"], graph), values["random"], values["seed"])
     prompts = open_prompts(
         model, tokenizer, values["prompts_file"], values["bos"], values["batch_by"], values["fields"]
     )
     counts = values["counts"] or default_counts(len(orders["score"]))
-    work, _ = check_work(model, graph, prompts, orders, counts, setting, values["circuit"])
+    work, _ = check_work(model, graph, prompts, orders, counts, behaviour, values["circuit"])
     deliver(job_of(work, model, values, tokens_of(prompts)), values)

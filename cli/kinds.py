@@ -116,7 +116,7 @@ class ModelName(Kind):
         return beginning(incomplete, dict.fromkeys([*DEMO_MODELS, *cached_models(), *paths]))
 
 
-class Label(ModelName):
+class ModelLabel(ModelName):
     """The type of a model's name that serves only as a label: the model need not exist."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -124,7 +124,7 @@ class Label(ModelName):
         return str(value)
 
 
-class TableOrModel(Label):
+class TableOrModel(ModelLabel):
     """The type of a file of tables, or of the model where an option gives the text."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completions:
@@ -134,7 +134,7 @@ class TableOrModel(Label):
         return [CompletionItem(incomplete, type="file")]
 
 
-class Known(Kind):
+class KnownName(Kind):
     """The type of one name out of several, which are looked up when a value is parsed."""
 
     name = "text"
@@ -155,7 +155,7 @@ class Known(Kind):
     complete = shell_complete  # for an option that may have other values, too
 
 
-class Amount(Kind):
+class MemoryAmount(Kind):
     """The type of an amount of memory, such as 800MiB."""
 
     name = "text"
@@ -207,11 +207,11 @@ def columns_of(parameter: str, end: str = "") -> Callable[[click.Context, click.
     return complete
 
 
-INPUT, CORPUS, INPUT_OR_MODEL, MODEL, LABEL = InputFile(), Corpus(), InputOrModel(), ModelName(), Label()
+INPUT, CORPUS, INPUT_OR_MODEL, MODEL, LABEL = InputFile(), Corpus(), InputOrModel(), ModelName(), ModelLabel()
 TABLE_OR_MODEL = TableOrModel()
-MEMORY, DEVICE, MEASURE = Amount(), Device(), Known("measure", measure_names)
+MEMORY, DEVICE, MEASURE = MemoryAmount(), Device(), KnownName("measure", measure_names)
 
 
-def function(shown: Sequence[str]) -> Known:
+def function(shown: Sequence[str]) -> KnownName:
     """Return the type of an attributed function; measures check which they take, and `shown` ones are completed."""
-    return Known("function", lambda: FUNCTION_NAMES, shown)
+    return KnownName("function", lambda: FUNCTION_NAMES, shown)

@@ -19,14 +19,14 @@ from decomp.tables.work import Work
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decomp.locate.edges.behaviour import Setting
+    from decomp.locate.edges.behaviour import Behaviour
     from decomp.locate.edges.scoring import EdgeRequest
     from decomp.locate.layers.readings import LayerRequest
     from decomp.locate.neurons.scoring import NeuronRequest
     from decomp.models.base import DecomposedModel
 
 T = TypeVar("T")
-R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Setting")
+R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Behaviour")
 
 
 def request_of(family: type[R], values: Mapping[str, Any]) -> R:

@@ -50,9 +50,9 @@ class Job(Generic[T]):
     made: Made
     """The account of how the table is made: all that its bytes depend on."""
 
-    def start(self, values: Values) -> "Start":
+    def start(self, values: Values) -> "WorkerStart":
         """Return the function with which a process of a pool loads the model and gets ready to compute."""
-        return Start(self.work.compute, self.name, values["dtype"], values["device"], values["revision"])
+        return WorkerStart(self.work.compute, self.name, values["dtype"], values["device"], values["revision"])
 
 
 def sample_of(job: Job[T]) -> Sample:
@@ -74,7 +74,7 @@ def say_plan(found: Plan, form: str, without: Sequence[str] = (), **other: str) 
 
 
 @dataclass(frozen=True)
-class Start:
+class WorkerStart:
     """The start of a process of a pool: a call loads the model, and returns the function that computes batches."""
 
     compute: Callable[..., Block]

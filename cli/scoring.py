@@ -87,7 +87,7 @@ def show_plan(job: ScoreJob, values: Mapping[str, Any]) -> None:
     """Print what the job will take, estimated from one of its windows, and to standard output a script for Slurm."""
     windows, length = job.work.plan, job.scoring.scorer.request.decomposition_length
     by_tokens = partial(written_pairs, decomposition_length=length)
-    pairs = attrgetter("pairs") if job.scoring.scorer.front.has_groups else by_tokens
+    pairs = attrgetter("pairs") if job.scoring.scorer.leading.has_groups else by_tokens
     found = plan(windows, sample_of(job), pairs)
     form = "parquet" if values["output"] is None else format_of(values["output"], values["format_name"])
     run = str(values["run_folder"] or "runs/score")

@@ -34,7 +34,7 @@ Keep = Callable[[int, "Decomposition", "TokenisedWindow"], None]
 
 
 @dataclass(frozen=True)
-class Storing:
+class StoringJob:
     """The inputs of one call of `decomp decompose`, and the files that it writes."""
 
     model: "DecomposedModel"
@@ -43,7 +43,7 @@ class Storing:
     files: "DecompositionFiles"
 
 
-def open_job(values: Mapping[str, Any]) -> Storing:
+def open_job(values: Mapping[str, Any]) -> StoringJob:
     """Return the inputs and files that the command's options describe, read and checked."""
     articles = articles_of_input(values["input_file"], values)
     if values["format_name"] == "pt" and values["sources"] not in (None, "token"):
@@ -69,10 +69,10 @@ def open_job(values: Mapping[str, Any]) -> Storing:
     )
     if not values["plan"]:
         files.prepare(len(windows), values["overwrite"])
-    return Storing(model, articles, windows, files)
+    return StoringJob(model, articles, windows, files)
 
 
-def job_of(storing: Storing, values: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
+def job_of(storing: StoringJob, values: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
     """Return the job that decomposes the windows, and stores each with `keep`, by default in files."""
     from decomp.jobs import contents
     from decomp.runs.cost import cost_model, planned
@@ -88,13 +88,13 @@ def job_of(storing: Storing, values: Mapping[str, Any], keep: Keep | None = None
     return Job(work, model, values["model"], {**made, "format": values["format_name"]})
 
 
-def run_of(storing: Storing, job: Job[Numbered]) -> Run:
+def run_of(storing: StoringJob, job: Job[Numbered]) -> Run:
     """Return the run that stores the decompositions."""
     work, files = job.work, storing.files
     return Run(files.run_folder(), job.made, work.what, work.plan, work.batches, work.unit_cost, files.window_files())
 
 
-def store(storing: Storing, values: Mapping[str, Any]) -> None:
+def store(storing: StoringJob, values: Mapping[str, Any]) -> None:
     """Decompose and store the rest of a run, or of this command's shard of it."""
     job, shard = job_of(storing, values), values["shard"]
     wanted = run_of(storing, job)
@@ -108,7 +108,7 @@ def store(storing: Storing, values: Mapping[str, Any]) -> None:
     say_wrote(values["output_dir"], amount(len(left), "window"))
 
 
-def show_plan(storing: Storing, values: Mapping[str, Any]) -> None:
+def show_plan(storing: StoringJob, values: Mapping[str, Any]) -> None:
     """Print what the job will take, estimated from one window that is decomposed, and a script for Slurm."""
     files, unembedding = storing.files, storing.model.unembedding()
     job = job_of(storing, values, keep=forget)

@@ -42,7 +42,7 @@ from decomp.report.page.opening import (
     with_predictions,
 )
 from decomp.report.page.predictions import likely_tokens
-from decomp.runs.stored import with_places
+from decomp.runs.stored import with_text_spans
 from decomp.runs.tables import open_table_or_run
 from decomp.tables.table import Table
 
@@ -240,7 +240,7 @@ def decompose(
     check_fit(sources, windows)
     ids, partition = windows[0].ids.to(decomposed.device), partition_of(windows[0], sources)
     result = decomposed.decompose(ids[None], decomposition_length=decomposition_length, sources=partition, **options)
-    return with_places(result, windows[0])
+    return with_text_spans(result, windows[0])
 
 
 def faithfulness(

@@ -51,8 +51,8 @@ from decomp.runs.cost import cost_model, planned
 from decomp.tables.blocks import Block
 from decomp.tables.contexts import ContextScorer
 from decomp.tables.contrasting import Contraster, ItemBlock
-from decomp.tables.front import Front
 from decomp.tables.intervals import MeanTable
+from decomp.tables.leading_columns import LeadingColumns
 from decomp.tables.reduction import Reduction
 from decomp.tables.scoring import Scorer
 from decomp.tables.work import Work, item_of
@@ -201,7 +201,7 @@ class Scoring:
         """Return the work behind the table of scores: the windows, with their costs and batches."""
         positions = self.model.max_length()
         cost = cost_model(self.model, self.scorer.request.decomposition_length)
-        plan = planned(self.windows, cost, self.scorer.front.sources, self.scorer.front.unit)
+        plan = planned(self.windows, cost, self.scorer.leading.sources, self.scorer.leading.unit)
         batches = in_batches([item.tokens for item in plan], batch_size, positions)
         compute, columns = self.scorer.part, self.columns
         return Work("window", self.windows, plan, batches, compute, columns, unit_cost=cost(positions))
@@ -267,8 +267,8 @@ def open_scoring(
     check_predicted(windows, unit, request.span)
     boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
     spans, ids = any(window.span > 1 for window in windows), any(article.id for article in articles)
-    front = Front(unit, spans, ids, entropy, boundaries, sources, annotation_kinds(articles))
-    scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), front, reduction)
+    leading = LeadingColumns(unit, spans, ids, entropy, boundaries, sources, annotation_kinds(articles))
+    scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), leading, reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
 
 
@@ -480,7 +480,7 @@ def open_faithfulness(
     scoring = open_scoring(articles, model, measures, **settings)
     request = scoring.scorer.request
     replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
-    sources = scoring.scorer.front.sources
+    sources = scoring.scorer.leading.sources
     chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed, sources)
     perturbation = Perturbation(replacements, function, draws, seed)
     curves = FaithfulnessRows(scoring.scorer.measures, request, perturbation, sources)
@@ -502,7 +502,7 @@ def open_agreement(
     """Return the evaluation of agreement between measures on windows; the settings are those of `decomp.agreement`."""
     check_least(batch_size=batch_size)
     scoring = open_scoring(articles, model, measures, **settings)
-    compute = AgreementRows(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.front.sources).block
+    compute = AgreementRows(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.leading.sources).block
     summary = MeanTable(agreement.COLUMNS, seed, agreement.refuse_none)
     work = replace(scoring.work(batch_size), compute=compute, computed=agreement.COMPUTED, summary=summary)
     made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})

@@ -22,12 +22,12 @@ def frozen_mixture(
     weights: Float[Tensor, "T chosen"],
 ) -> FrozenMixture:
     """Return a mixture frozen at its input x, the experts chosen at each position, and their weights."""
-    places = torch.full((len(mixture.experts), len(x)), -1, device=x.device)
+    visit_index = torch.full((len(mixture.experts), len(x)), -1, device=x.device)
     outputs = x.new_zeros(*chosen.shape, x.shape[1])
     experts = []
     for number, expert in enumerate(mixture.experts):
         visitors, rank = (chosen == number).nonzero(as_tuple=True)
-        places[number, visitors] = torch.arange(len(visitors), device=x.device)
+        visit_index[number, visitors] = torch.arange(len(visitors), device=x.device)
         weight = weights[visitors, rank, None].to(x.dtype)
         up, gate = (projection(x[visitors], with_bias=True) for projection in expert.inputs)
         slopes = gate_slopes(site.experts.act_fn, up, gate, rule)
@@ -36,7 +36,7 @@ def frozen_mixture(
             outputs[visitors, rank] = expert.output(derivatives[0] * up, with_bias=True)
         experts.append(FrozenMLP(expert, scaled(slopes, weight), derivatives=scaled(derivatives, weight)))
     router = RouterGradients(outputs, weight_gradients(site.router, x, chosen)) if for_gradients else None
-    return FrozenMixture(mixture, tuple(experts), places, router)
+    return FrozenMixture(mixture, tuple(experts), visit_index, router)
 
 
 def scaled(slopes: tuple[Float[Tensor, "n F"], ...], weight: Float[Tensor, "n 1"]) -> tuple[Float[Tensor, "n F"], ...]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from decomp.cli.main import main
 from tests.guard import guarded
-from tests.places import ROOT
+from tests.paths import ROOT
 from tests.sharing import loading_once, one_test
 
 # Before any test imports it.

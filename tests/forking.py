@@ -68,7 +68,9 @@ def import_what_is_imported_by(*commands: list[str]) -> None:
 
 def serve() -> None:
     torch.set_num_threads(1)
-    import_module("decomp.jobs")  # most of all, and nothing but imports: once here, in place of once there and once here
+    import_module(
+        "decomp.jobs"
+    )  # most of all, and nothing but imports: once here, in place of once there and once here
     import_what_is_imported_by(
         ["score", "text.txt", "demo-opt", "--run", "run", "-o", "table.tsv", "-q"],
         ["decompose", "text.txt", "demo-opt", "4", "--output-dir", "stored", "-q"],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from tests.places import MODEL
+from tests.paths import MODEL
 
 T = TypeVar("T", bound=tuple[Any, ...])
 

@@ -20,7 +20,7 @@ from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
 from decomp.runs.stored import DELTA_LP_COLUMNS
 from decomp.tables.blocks import TYPES
 from decomp.tables.columns import COLUMNS
-from decomp.tables.front import Front
+from decomp.tables.leading_columns import LeadingColumns
 from decomp.tables.predictors import LAGGED, PLACE, RENAMED, SPREAD
 from decomp.tables.reduction import Reduction
 from decomp.tables.summary import SUMMARY
@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 
 
 def something(of: Any) -> Any:
-    """A value of the type of a field of `Front` with which it adds its columns."""
+    """A value of the type of a field of `LeadingColumns` with which it adds its columns."""
     if "Tensor" in str(of):
         return torch.ones(3, dtype=torch.bool)
     if "Mapping" in str(of):
@@ -38,7 +38,7 @@ def something(of: Any) -> Any:
 
 def every_front_column() -> tuple[str, ...]:
     """The columns of a table of scores with all that can be asked for in front."""
-    return Front(**{field.name: something(field.type) for field in fields(Front)}).columns
+    return LeadingColumns(**{field.name: something(field.type) for field in fields(LeadingColumns)}).columns
 
 
 TABLES = {

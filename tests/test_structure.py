@@ -50,10 +50,10 @@ def test_imports_point_one_way(room):
 
 VERBS = """
 Add Append Apply Ask Begin Call Carry Change Check Choose Close Compute Convert Copy Count Cut Decompose Describe Do
-Draw End Evaluate Exit Fill Find Follow Forget Freeze Give Go Have Hold Hook Import Keep Label Lay List Load Make
-Mark Measure Merge Move Multiply Note Open Prepare Print Put Raise Read Record Refuse Register Remove Rename
-Replace Return Run Save Say Score See Set Show Silence Start Stop Store Suppress Take Tell Tokenise Try Turn Use Wait
-Warn Work Write Yield
+Draw End Evaluate Exit Fill Find Follow Forget Freeze Give Go Have Hold Hook Import Keep Label Lay List Load Make Mark
+Measure Merge Move Multiply Note Open Prepare Print Put Raise Read Record Refuse Register Remove Rename Replace Return
+Run Save Say Score See Send Set Show Silence Start Stop Store Suppress Take Tell Tokenise Try Turn Use Wait Warn Work
+Write Yield
 """.split()  # noqa: SIM905
 """What a docstring of a function begins with."""
 

@@ -29,7 +29,7 @@ BLOCK_ROWS = 2048
 """The largest number of rows that go through one matrix product."""
 USABLE = 0.8
 """The share of the given memory that is planned for; the rest is for what the allocator and libraries hold."""
-WORTH_TRIMMING = 2**27
+LEAST_TRIMMED = 2**27
 """The bytes of freed buffers from which on the allocator is made to return them, which takes milliseconds."""
 
 
@@ -277,7 +277,7 @@ def propagate(
     """
     pairs = [Pairs(p, decomposition_length) for p in partitions_of([len(point) for point in points], partitions)]
     held = bytes_held(folded, points, memory)
-    if held > WORTH_TRIMMING:
+    if held > LEAST_TRIMMED:
         return_freed_memory()
     propagation = Propagation(folded, points, memory, Workspace(points[0].embedding))
     for group in plan(folded, points, pairs, int(USABLE * memory) - held):

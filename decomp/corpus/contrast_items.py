@@ -83,7 +83,7 @@ def prompt_of(record: Record, column: str) -> tuple[str, Parts]:
 
 @dataclass(frozen=True)
 class TokenisedItem:
-    """A contrast item as token ids, with the place of each prompt token in the text."""
+    """A contrast item as token ids, with the span of characters of each prompt token."""
 
     item: Item
     prompt: tuple[int, ...]
@@ -93,7 +93,7 @@ class TokenisedItem:
     evidence: tuple[int, ...]
     """The indices in `prompt` of the tokens of the evidence, in all its occurrences; empty where it has none."""
     has_bos: bool
-    places: tuple[tuple[int, int], ...] = ()
+    text_spans: tuple[tuple[int, int], ...] = ()
     """The span of characters of each prompt token, the beginning-of-sequence token left out."""
 
 
@@ -117,9 +117,9 @@ def tokenise(item: Item, tokenizer: Tokenizer, positions: int, bos: int | None) 
     length = len(before) + len(ids["prompt"]) + max(len(ids["target"]), len(ids["foil"]))
     if length > positions:
         raise ValueError(f"{item.place}: the item has {length} tokens, the model has {positions} positions: shorten it")
-    places = tuple((start, end) for start, end in encoded["offset_mapping"])
+    spans = tuple((start, end) for start, end in encoded["offset_mapping"])
     evidence = tuple(len(before) + place for place in evidence_tokens(item, encoded["offset_mapping"]))
-    return TokenisedItem(item, before + ids["prompt"], ids["target"], ids["foil"], evidence, bos is not None, places)
+    return TokenisedItem(item, before + ids["prompt"], ids["target"], ids["foil"], evidence, bos is not None, spans)
 
 
 def evidence_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> list[int]:

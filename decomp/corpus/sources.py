@@ -88,7 +88,7 @@ def source_labels(window: TokenisedWindow, sources: Sources | None, unit: Unit =
 
 def part_of_tokens(window: TokenisedWindow, kind: str) -> Int[Tensor, " T"]:
     """Return the number of the article's part that each token begins in; −1 for the beginning-of-sequence token."""
-    starts = [-1 if place.char_start is None else place.char_start for place in window.places]
+    starts = [-1 if span.char_start is None else span.char_start for span in window.text_spans]
     return owners(starts, spans_of_kind(kind, window.article.text, window.article.parts), kind == "segment")
 
 
@@ -131,7 +131,7 @@ def prompt_labels(item: TokenisedItem, sources: Sources) -> SourceLabels:
 
 def trimmed_starts(item: TokenisedItem) -> list[int]:
     """Return the first character of each prompt token, white space aside; no beginning-of-sequence token."""
-    first = trimmed(item.item.prompt, spans_of(item.places))[:, 0]
+    first = trimmed(item.item.prompt, spans_of(item.text_spans))[:, 0]
     starts: list[int] = first.tolist()
     return starts
 
@@ -144,19 +144,19 @@ def names_of(window: TokenisedWindow) -> dict[int, str]:
 
 def source_text(window: TokenisedWindow, tokens: Sequence[int]) -> str:
     """Return the text of a source, given its tokens in a window; tokens of other sources are shown as `HOLE`."""
-    places = [window.places[token] for token in tokens]
-    if any(place.char_start is None for place in places):
+    spans = [window.text_spans[token] for token in tokens]
+    if any(span.char_start is None for span in spans):
         return "".join(window.tokens[token] for token in tokens)
-    return text_of_tokens(window.article.text, [(p.char_start, p.char_end) for p in places], tokens)
+    return text_of_tokens(window.article.text, [(span.char_start, span.char_end) for span in spans], tokens)
 
 
-def text_of_tokens(text: str, places: Sequence[tuple[Any, Any]], tokens: Sequence[int]) -> str:
+def text_of_tokens(text: str, spans: Sequence[tuple[Any, Any]], tokens: Sequence[int]) -> str:
     """Return the text of some tokens in one line, with `HOLE` where other tokens stand between them.
 
-    `places` are the spans of characters of the `tokens` in `text`.
+    `spans` are the spans of characters of the `tokens` in `text`.
     """
     pieces: list[list[Any]] = []
-    for token, (start, end) in zip(tokens, places, strict=True):
+    for token, (start, end) in zip(tokens, spans, strict=True):
         if pieces and token == pieces[-1][2] + 1:
             pieces[-1][1:] = end, token
         else:

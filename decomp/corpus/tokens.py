@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decomp.corpus.article import Article
 from decomp.corpus.parts import NO_PARTS, Parts, Span
-from decomp.corpus.places import Places
+from decomp.corpus.text_spans import TextSpans
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.words import spans_of, trimmed, whitespace_words, words_of_tokens
 
@@ -45,7 +45,7 @@ class TokenisedArticle:
     """The text of the article."""
     ids: Int[Tensor, " A"]
     """The token ids of the whole article."""
-    places: Places
+    text_spans: TextSpans
     """The word and the span of characters of each token."""
     words: Int32[np.ndarray, "words 2"]
     """The span of characters of each word: the first, and the one after the last."""
@@ -56,7 +56,7 @@ class TokenisedArticle:
 
     def word_ends(self) -> list[int]:
         """Return, for each word, the index of the token after its last one."""
-        words = self.places.rows[:, 0]
+        words = self.text_spans.rows[:, 0]
         return [*(np.flatnonzero(np.diff(words)) + 1).tolist(), len(words)] if len(words) else []
 
 
@@ -79,7 +79,7 @@ def tokenise(number: int, article: Article, tokenizer: Tokenizer) -> TokenisedAr
     else:
         text, encoded = text_of_ids(article.ids, tokenizer, f"article {article.id or number}")
         article = replace(article, text=text)
-    return place_tokens(number, article, torch.from_numpy(encoded.ids.astype(np.int64)), encoded.spans)
+    return with_tokens(number, article, torch.from_numpy(encoded.ids.astype(np.int64)), encoded.spans)
 
 
 def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[str, Encoded]:
@@ -118,7 +118,7 @@ def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, Encoded]:
     return text, Encoded(np.array(ids, np.int32), spans_of(spans))
 
 
-def place_tokens(
+def with_tokens(
     number: int,
     article: Article,
     ids: Int[Tensor, " A"],
@@ -130,8 +130,8 @@ def place_tokens(
     own = whitespace_words(text) if article.words is None else spans_of(article.words)
     own = own if len(own) else spans_of([(0, len(text))])
     owners = words_of_tokens(text, spans, own, f"article {article.id or number}")
-    places = Places(np.column_stack([owners, spans]))
-    return TokenisedArticle(number, article.id, text, ids, places, own, article.parts, article.annotations)
+    text_spans = TextSpans(np.column_stack([owners, spans]))
+    return TokenisedArticle(number, article.id, text, ids, text_spans, own, article.parts, article.annotations)
 
 
 def encode(text: str, tokenizer: Tokenizer) -> Encoded:
@@ -188,12 +188,12 @@ def seam(left: Encoded, right: Encoded) -> tuple[int, int] | None:
     middle = right.spans[0, 0] + OVERLAP // 2
     for i in range(int(np.searchsorted(left.spans[:, 0], middle)), len(left.ids) - AGREEMENT):
         j = int(np.searchsorted(right.spans[:, 0], left.spans[i, 0]))
-        if left.spans[i - 1, 0] < left.spans[i, 0] and alike(left, right, i, j):
+        if left.spans[i - 1, 0] < left.spans[i, 0] and agree_around(left, right, i, j):
             return i, j
     return None
 
 
-def alike(left: Encoded, right: Encoded, i: int, j: int) -> bool:
+def agree_around(left: Encoded, right: Encoded, i: int, j: int) -> bool:
     """Return whether two pieces have the same tokens around token `i` of the left and `j` of the right one."""
     if min(i, j) < AGREEMENT or j + AGREEMENT > len(right.ids):
         return False

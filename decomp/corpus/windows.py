@@ -12,9 +12,9 @@ from torch import Tensor
 
 from decomp.corpus.article import Article
 from decomp.corpus.cutting import Window, cut_windows
-from decomp.corpus.places import Place, Places
+from decomp.corpus.text_spans import TextSpan, TextSpans
 from decomp.corpus.tokenizer import Tokenizer
-from decomp.corpus.tokens import TokenisedArticle, beginning_of_sequence, place_tokens, tokenise
+from decomp.corpus.tokens import TokenisedArticle, beginning_of_sequence, tokenise, with_tokens
 from decomp.corpus.words import spans_of
 
 Unit = Literal["token", "word"]
@@ -23,7 +23,7 @@ Unit = Literal["token", "word"]
 
 @dataclass(frozen=True)
 class TokenisedWindow:
-    """A window of an article with its token ids, their strings, and their places in the text."""
+    """A window of an article with its token ids, their strings, and their spans of text."""
 
     window: Window
     """The window's place in its article, and which tokens it predicts."""
@@ -31,7 +31,7 @@ class TokenisedWindow:
     """The token ids."""
     tokens: tuple[str, ...]
     """The strings by which the vocabulary names the tokens (for byte-level ones `Ġthe`)."""
-    places: Sequence[Place]
+    text_spans: Sequence[TextSpan]
     """The word and the span of characters of each unit."""
     article: TokenisedArticle = field(repr=False)
     """The tokenised article that the window is of."""
@@ -41,26 +41,26 @@ class TokenisedWindow:
     def cut(self, window: Window) -> "TokenisedWindow":
         """Return this window cut to the first tokens, as many as `window` has, and with `window` as its description."""
         n = len(window)
-        return replace(self, window=window, ids=self.ids[:n], tokens=self.tokens[:n], places=self.places[:n])
+        return replace(self, window=window, ids=self.ids[:n], tokens=self.tokens[:n], text_spans=self.text_spans[:n])
 
     def word_of_tokens(self) -> Int[Tensor, " T"]:
         """Return the index of the word that each token is of, among the units of `in_words()`."""
-        words = torch.tensor([place.word for place in self.places])
+        words = torch.tensor([span.word for span in self.text_spans])
         has_bos = self.window.has_bos
-        return torch.where(words < 0, 0, words - self.places[has_bos].word + has_bos)
+        return torch.where(words < 0, 0, words - self.text_spans[has_bos].word + has_bos)
 
     def in_words(self) -> "TokenisedWindow":
         """Return this window with words as its units in place of tokens; `ids` remain those of the tokens."""
         has_bos, window = self.window.has_bos, self.window
-        first, last = self.places[has_bos].word, self.places[-1].word
-        scored = self.places[window.first_scored - window.start + has_bos].word
+        first, last = self.text_spans[has_bos].word, self.text_spans[-1].word
+        scored = self.text_spans[window.first_scored - window.start + has_bos].word
         words = self.article.words[first : last + 1]
-        places = Places(np.column_stack([np.arange(first, last + 1, dtype=np.int32), words]))
+        spans = TextSpans(np.column_stack([np.arange(first, last + 1, dtype=np.int32), words]))
         return replace(
             self,
             window=replace(window, start=first, stop=last + 1, first_scored=scored),
             tokens=(*self.tokens[:has_bos], *(self.article.text[start:stop] for start, stop in words.tolist())),
-            places=places.after_nowhere() if has_bos else places,
+            text_spans=spans.with_bos() if has_bos else spans,
         )
 
 
@@ -111,9 +111,9 @@ def tokenised_windows(
     names = dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True))
     for window in windows:
         ids = window.ids(article.ids, bos)
-        places = article.places[window.start : window.stop]
+        spans = article.text_spans[window.start : window.stop]
         tokens = tuple(names[token] for token in ids.tolist())
-        yield TokenisedWindow(window, ids, tokens, places if bos is None else places.after_nowhere(), article)
+        yield TokenisedWindow(window, ids, tokens, spans if bos is None else spans.with_bos(), article)
 
 
 def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenizer: Tokenizer) -> TokenisedWindow:
@@ -122,11 +122,11 @@ def continued(tokenised: TokenisedWindow, new_ids: Int[Tensor, " new"], tokenize
     beginnings = [tokenizer.decode(new_ids[:n], clean_up_tokenization_spaces=False) for n in range(len(new_ids) + 1)]
     # The first bytes of a character are shown as one, which the whole character then replaces.
     spans = [(len(before.rstrip("\ufffd")), len(after)) for before, after in pairwise(beginnings)]
-    longer = place_tokens(
+    longer = with_tokens(
         article.number,
         Article(article.text + beginnings[-1], article.id, article.parts),
         torch.cat([article.ids, new_ids]),
-        np.concatenate([article.places.rows[:, 1:], spans_of(spans) + np.int32(len(article.text))]),
+        np.concatenate([article.text_spans.rows[:, 1:], spans_of(spans) + np.int32(len(article.text))]),
     )
     window = replace(window, stop=window.stop + len(new_ids), first_scored=window.stop)
     (result,) = tokenised_windows(longer, [window], int(tokenised.ids[0]) if window.has_bos else None, tokenizer)

@@ -17,7 +17,7 @@ def spans_of(spans: Sequence[Span]) -> Int32[np.ndarray, "n 2"]:
     return np.array(spans, np.int32).reshape(-1, 2)
 
 
-def inked(text: str) -> Int[np.ndarray, " n"]:
+def visible_characters(text: str) -> Int[np.ndarray, " n"]:
     """Return the indices of the characters of a text that are not white space."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return np.flatnonzero(~WHITE[np.minimum(codes, len(WHITE) - 1)])
@@ -25,7 +25,7 @@ def inked(text: str) -> Int[np.ndarray, " n"]:
 
 def whitespace_words(text: str) -> Int32[np.ndarray, "words 2"]:
     """Return the spans of the words of a text that white space separates."""
-    ink = inked(text)
+    ink = visible_characters(text)
     if not len(ink):
         return spans_of([])
     apart = np.flatnonzero(np.diff(ink) > 1)
@@ -38,7 +38,7 @@ def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
 
     ValueError at the first word that is not what the text has there; it names the article as `what`.
     """
-    places = inked(text).tolist()
+    places = visible_characters(text).tolist()
     spans, done = [], 0
     for number, word in enumerate(words):
         characters = "".join(word.split())
@@ -59,7 +59,7 @@ def match_words(text: str, words: Sequence[str], what: str) -> list[Span]:
 
 def trimmed(text: str, spans: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 2"]:
     """Return spans without white space at their beginning and end; a span of white space alone stays as it is."""
-    ink = inked(text)
+    ink = visible_characters(text)
     first, after = (np.searchsorted(ink, side) for side in spans.T)
     some = first < after
     result = spans.copy()

@@ -96,7 +96,7 @@ class Contrast:
         """Return the text of a source: as in the prompt, or as tokens for the beginning of sequence and later ones."""
         if own[0] < bos or own[-1] >= len(self.item.prompt):
             return "".join(tokens[token] for token in own)
-        return text_of_tokens(self.item.item.prompt, [self.item.places[token - bos] for token in own], own)
+        return text_of_tokens(self.item.item.prompt, [self.item.text_spans[token - bos] for token in own], own)
 
     def window(self) -> Window:
         """Return the window by which the item is entered in a table: its context, and one prediction."""

@@ -59,7 +59,7 @@ def strongest(score: ScoreFunction, model: Model, texts: Sequence[Text], request
         grouped = replace(text, sources=Partition.of(division.role[text.partition.labels]))
         alone = replace(request, strongest=None, decomposition_length=None)
         (whole,) = next(iter(score(model, [grouped], alone)))
-        yield [in_place(whole, grouped.partition, text.partition, division)]
+        yield [in_source_columns(whole, grouped.partition, text.partition, division)]
 
 
 def screened(model: Model, text: Text, request: Request) -> list[Scores]:
@@ -102,7 +102,7 @@ def first_in_turn(sizes: Sequence[Float[Tensor, " S"]], count: int) -> Bool[Tens
     return chosen
 
 
-def in_place(whole: Scores, grouped: Partition, sources: Partition, division: Division) -> Scores:
+def in_source_columns(whole: Scores, grouped: Partition, sources: Partition, division: Division) -> Scores:
     """Return the scores of the strongest in the columns of the text's own sources, and those of groups by name."""
     scores = whole.scores.new_zeros(len(whole.scores), sources.count)
     extra, carried = {n: values for n, values in whole.extra.items() if n != REMAINDER}, []

@@ -63,7 +63,7 @@ def in_units(result: Scores, text: Text, request: Request, *, sum_sources: bool,
     if request.span > 1:
         result = by_span(result, request.span)
     if text.words is not None or request.span > 1:
-        result = apart_from_own(result, text, request.own or with_rows)
+        result = without_own_sources(result, text, request.own or with_rows)
     return kept_sources(result, text, request, with_rows)
 
 
@@ -89,7 +89,7 @@ def numbers_of(result: Scores) -> Int[Tensor, " sources"]:
     return torch.arange(result.scores.shape[1], device=result.scores.device)
 
 
-def apart_from_own(result: Scores, text: Text, wanted: bool) -> Scores:
+def without_own_sources(result: Scores, text: Text, wanted: bool) -> Scores:
     """Return scores of the sources that begin before the predicted word or span, which are its context.
 
     The sum over sources that begin within it becomes the row `<own>` if `wanted`.

@@ -16,7 +16,7 @@ MOST_GAPS = 3
 """Parts of a group's text that are looked for between predicted tokens."""
 ELSEWHERE = " …"
 """Stands for tokens of a group whose text stands before, as a whole."""
-Places = Int[np.ndarray, " places"]
+Indices = Int[np.ndarray, " _"]
 
 
 def has_groups(table: Table) -> bool:
@@ -24,7 +24,7 @@ def has_groups(table: Table) -> bool:
     return SOURCE_LENGTH in table.columns
 
 
-def stops_of(table: Table, is_source: Bool[np.ndarray, " rows"], positions: Places) -> Places:
+def stops_of(table: Table, is_source: Bool[np.ndarray, " rows"], positions: Indices) -> Indices:
     """Return for each place the one behind the source that begins there, the next place where none does.
 
     A source ends where the next of its window begins, if not before: of one with gaps, the part before the first gap is
@@ -45,14 +45,14 @@ def stops_of(table: Table, is_source: Bool[np.ndarray, " rows"], positions: Plac
     return stops
 
 
-def behind_targets(position: Places, source_position: Places) -> Places:
+def behind_targets(position: Indices, source_position: Indices) -> Indices:
     """Return the positions behind predicted tokens where others follow that a table has as parts of groups alone."""
     known = np.union1d(position, source_position)
     return np.setdiff1d(position[position < known.max(initial=0)] + 1, known)
 
 
 def with_groups(
-    pieces: Sequence[str], labels: Mapping[int, str], positions: Places, stops: Places, targets: Places
+    pieces: Sequence[str], labels: Mapping[int, str], positions: Indices, stops: Indices, targets: Indices
 ) -> list[str]:
     """Return the pieces of a text, what is not predicted from the texts of groups, `labels` by their first places.
 
@@ -85,7 +85,7 @@ def aligned(text: str, parts: Sequence[str | None]) -> list[str] | None:
     return list(ways[0]) if ways[0] is not None and ways[0] == ways[1] else None
 
 
-def names_of(labels: Mapping[int, str], pieces: Sequence[str], stops: Places) -> dict[int, str]:
+def names_of(labels: Mapping[int, str], pieces: Sequence[str], stops: Indices) -> dict[int, str]:
     """Return the names of sources that are called other than the text at their places, by the place of their begin."""
     texts = {place: "".join(pieces[place : stops[place]]) for place in labels}
     return {
@@ -100,7 +100,7 @@ def letters(text: str) -> str:
     return "".join(text.split())
 
 
-def blocks_of(sources: Places, stops: Places, positions: Places, pieces: Sequence[str]) -> list[int]:
+def blocks_of(sources: Indices, stops: Indices, positions: Indices, pieces: Sequence[str]) -> list[int]:
     """Return the places at which blocks of text begin where sources are longer than words: those of the sources that
     begin in no other, and those behind tokens that the table does not have."""
     begins = np.unique(sources)

@@ -13,7 +13,7 @@ from decomp.core.decomposition import Decomposition
 from decomp.report.opening import check_long, table_of_decomposition
 from decomp.report.page.document import Page, document
 from decomp.report.page.opening import decompositions_page, table_page
-from decomp.report.plotting import Wanted, picture_of_scores
+from decomp.report.plotting import PlotRequest, picture_of_scores
 from decomp.report.terminal import shown
 from decomp.tables.columns import COLUMNS
 from decomp.tables.table import Table
@@ -80,7 +80,7 @@ def plot(result: Table | Decomposition, kind: str = "heat", **options: Any) -> "
     """Return a picture of a result's scores. ValueError for an unknown kind, and as for `decomp plot`."""
     if kind not in ("heat", "arcs", "bars", "distance"):
         raise ValueError(f"there is no picture of the kind {kind!r}: choose heat, arcs, bars or distance")
-    return picture_of_scores(table_for(result), replace(Wanted(kind), **options))
+    return picture_of_scores(table_for(result), replace(PlotRequest(kind), **options))
 
 
 def table_for(result: Table | Decomposition) -> Table:

@@ -57,7 +57,7 @@ LONGEST_GROUP = 30
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def package_style() -> Iterator[None]:
     """Set the package's style while something is drawn. ValueError without matplotlib."""
     try:
         from matplotlib import rc_context
@@ -68,12 +68,12 @@ def look() -> Iterator[None]:
         yield
 
 
-def in_one_look(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+def in_package_style(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
     """Return a drawing function that uses the package's style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> "Figure":
-        with look():
+        with package_style():
             return draw(*args, **options)
 
     return drawn
@@ -83,7 +83,7 @@ def check_picture(path: Path) -> None:
     """Raise ValueError where matplotlib is missing, or for a suffix that is not a picture's."""
     if path.suffix not in PICTURES:
         raise ValueError(f"{path} must be a picture, {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
-    with look():
+    with package_style():
         pass
 
 
@@ -125,7 +125,7 @@ def save_picture(figure: "Figure", path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PlottedScores:
     """The scores of one text by one measure, with all that a picture of them needs."""
 
     text: ShownText
@@ -143,14 +143,14 @@ class Seen:
         kept = ~np.isnan(text.scores[self.measure, pairs]) & (self.distances(pairs) >= self.min_distance)
         return pairs[kept & ((text.positions[text.sources[pairs]] >= 0) | (not self.hide_bos))]
 
-    def places(self) -> Int[np.ndarray, " pairs"]:
+    def predicted(self) -> Int[np.ndarray, " pairs"]:
         """Return the place of the predicted token of every pair."""
         return np.repeat(self.text.targets, np.diff(self.text.starts))
 
     def distances(self, pairs: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " pairs"]:
         """Return the distance of each pair in tokens, from where its source begins to its target."""
         positions = self.text.positions
-        return positions[self.places()[pairs]] - positions[self.text.sources[pairs]]
+        return positions[self.predicted()[pairs]] - positions[self.text.sources[pairs]]
 
     def scores(self, pairs: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
         """Return the scores of these pairs."""
@@ -180,29 +180,32 @@ class Seen:
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
-@in_one_look
-def matrix(seen: Seen) -> "Figure":
+@in_package_style
+def matrix(seen: PlottedScores) -> "Figure":
     """Draw predicted tokens (down) against their sources (across); tokens by their positions where there are many."""
     text, limit = seen.text, seen.limit()
     pairs, columns = seen.pairs(), seen.columns()
     values = np.full((len(text.targets), len(columns)), np.nan)
-    rows, sources = np.searchsorted(text.targets, seen.places()[pairs]), np.searchsorted(columns, text.sources[pairs])
+    rows, sources = (
+        np.searchsorted(text.targets, seen.predicted()[pairs]),
+        np.searchsorted(columns, text.sources[pairs]),
+    )
     values[rows, sources] = seen.scores(pairs)
     side, share = float(np.clip(0.17 * max(values.shape), 3, 9)), len(values) / max(1, len(columns))
     labels = 1 if text.stops is None else 2
     figure = new_figure(max(3, side * min(1, 1 / share)) + 2, side * max(0.25, min(1, share)) + labels)
     axes = figure.subplots()
     image = axes.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    label_places(axes.xaxis, seen, columns, seen.source, rotation=90 if text.stops is None else 45)
-    label_places(axes.yaxis, seen, text.targets, seen.label)
+    label_ticks(axes.xaxis, seen, columns, seen.source, rotation=90 if text.stops is None else 45)
+    label_ticks(axes.yaxis, seen, text.targets, seen.label)
     axes.set_xlabel("source")
     axes.set_ylabel("predicted token")
     figure.colorbar(image, ax=axes, extend="both", shrink=0.8, label=seen.axis())
     return figure
 
 
-def label_places(
-    axis: Any, seen: Seen, places: Int[np.ndarray, " n"], label: Callable[[int], str], rotation: int = 0
+def label_ticks(
+    axis: Any, seen: PlottedScores, places: Int[np.ndarray, " n"], label: Callable[[int], str], rotation: int = 0
 ) -> None:
     """Label an axis by tokens or sources where they fit, else by positions."""
     if len(places) <= MOST_LABELS:
@@ -216,8 +219,8 @@ def label_places(
         axis.set_ticks(chosen, [str(seen.text.positions[places[n]]) for n in chosen])
 
 
-@in_one_look
-def arcs(seen: Seen) -> "Figure":
+@in_package_style
+def arcs(seen: PlottedScores) -> "Figure":
     """Draw the strongest pairs as arcs over the text: orange for positive scores, blue for negative, wide for large."""
     from matplotlib.patches import Arc
 
@@ -229,25 +232,28 @@ def arcs(seen: Seen) -> "Figure":
     seen.limit()
     pairs = seen.pairs()
     strongest = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:MOST_ARCS]
-    most, reach = np.abs(seen.scores(strongest)).max() or 1.0, int((seen.places() - text.sources)[strongest].max())
-    figure = new_figure(max(4, 0.3 * len(text.pieces)), min(5, 1.3 + 0.14 * reach))
+    most, farthest = (
+        np.abs(seen.scores(strongest)).max() or 1.0,
+        int((seen.predicted() - text.sources)[strongest].max()),
+    )
+    figure = new_figure(max(4, 0.3 * len(text.pieces)), min(5, 1.3 + 0.14 * farthest))
     axes = figure.subplots()
     for pair in strongest[::-1]:
-        source, target, score = text.sources[pair], seen.places()[pair], float(seen.scores(pair))
+        source, target, score = text.sources[pair], seen.predicted()[pair], float(seen.scores(pair))
         share, middle, span = abs(score) / most, (source + target) / 2, target - source
         colour = PLUS if score > 0 else MINUS
         arc = Arc((middle, 0), span, 2 * span, theta1=0, theta2=180, color=colour, lw=0.4 + 3.2 * share)
         arc.set_alpha(0.25 + 0.75 * share)
         axes.add_patch(arc)
-    axes.set(xlim=(-0.7, len(text.pieces) - 0.3), ylim=(0, reach * 1.06), yticks=[])
+    axes.set(xlim=(-0.7, len(text.pieces) - 0.3), ylim=(0, farthest * 1.06), yticks=[])
     axes.spines[:].set_visible(False)
-    label_places(axes.xaxis, seen, np.arange(len(text.pieces)), seen.label, rotation=60)
+    label_ticks(axes.xaxis, seen, np.arange(len(text.pieces)), seen.label, rotation=60)
     axes.set_title(f"{seen.name}: the {len(strongest)} strongest; orange supports, blue opposes", loc="left")
     return figure
 
 
-@in_one_look
-def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
+@in_package_style
+def bars(seen: PlottedScores, target: int, top: int = 15) -> "Figure":
     """Draw the strongest sources of one target, in order, and the rows that are not tokens below them."""
     text, pairs = seen.text, seen.pairs(target)
     order = pairs[np.argsort(-np.abs(seen.scores(pairs)), kind="stable")][:top]
@@ -270,8 +276,8 @@ def bars(seen: Seen, target: int, top: int = 15) -> "Figure":
     return figure
 
 
-@in_one_look
-def distances(texts: Sequence[Sequence[Seen]], seed: int = 0) -> "Figure":
+@in_package_style
+def distances(texts: Sequence[Sequence[PlottedScores]], seed: int = 0) -> "Figure":
     """Draw the mean score by distance, a panel per measure, with 95 % bootstrap intervals over predicted tokens.
 
     `texts` has, for each measure, the scores of every text. The beginning of sequence is left out.
@@ -291,7 +297,7 @@ def distances(texts: Sequence[Sequence[Seen]], seed: int = 0) -> "Figure":
     return figure
 
 
-def decay_of(parts: Sequence[Seen], seed: int) -> list[tuple[int, float, float, float]]:
+def decay_of(parts: Sequence[PlottedScores], seed: int) -> list[tuple[int, float, float, float]]:
     """Return distance, mean and interval of the scores, for each distance that several predicted tokens have."""
     kept = [(part.distances(pairs), part.scores(pairs)) for part in parts for pairs in [without_bos(part)]]
     far, scores = (np.concatenate(each) for each in zip(*kept, strict=True))
@@ -304,13 +310,13 @@ def decay_of(parts: Sequence[Seen], seed: int) -> list[tuple[int, float, float, 
     return decay
 
 
-def without_bos(seen: Seen) -> Int[np.ndarray, " pairs"]:
+def without_bos(seen: PlottedScores) -> Int[np.ndarray, " pairs"]:
     """Return the pairs whose source is a token of the text."""
     pairs = seen.pairs()
     return pairs[seen.text.positions[seen.text.sources[pairs]] >= 0]
 
 
-@in_one_look
+@in_package_style
 def agreement(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draw the rank correlations of `decomp evaluate agreement`: Spearman's below the diagonal, Kendall's above."""
     names = list(dict.fromkeys([row[side] for side in ("measure", "other_measure") for row in rows]))
@@ -335,7 +341,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-@in_one_look
+@in_package_style
 def heat_map(means: Sequence["MeanRow"], unit: str) -> "Figure":
     """Draw mean scores by layer: a panel per component, a row per role; for direct shares a row per component."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
@@ -370,7 +376,7 @@ def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, fl
     figure.colorbar(image, ax=axis)
 
 
-@in_one_look
+@in_package_style
 def layer_histogram(counts: Sequence["CountRow"]) -> "Figure":
     """Draw the neurons found in each layer, mean over items; levels of edits side by side."""
     levels = list(dict.fromkeys(row.level for row in counts))

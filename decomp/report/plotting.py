@@ -32,7 +32,7 @@ KINDS = (*OF_TEXTS, *OF_TABLES)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlotRequest:
     """The part of a table of scores that a picture shows."""
 
     kind: str = "heat"
@@ -51,7 +51,9 @@ def picture_of(path: Path, kind: str | None, articles: Sequence[int] = (), **opt
     own = next((name for name, needed in OF_TABLES.items() if needed <= set(columns)), None)
     own = None if set(COLUMNS) <= set(columns) else own
     if own is None:
-        return picture_of_scores(open_shown(path, articles), Wanted(checked(path, kind or "heat", OF_TEXTS), **options))
+        return picture_of_scores(
+            open_shown(path, articles), PlotRequest(checked(path, kind or "heat", OF_TEXTS), **options)
+        )
     checked(path, kind or own, (own,))
     rows = [dict(zip(columns, row, strict=True)) for row in TableFile(path, tuple(columns)).rows()]
     if not rows:
@@ -66,7 +68,7 @@ def checked(path: Path, kind: str, possible: Sequence[str]) -> str:
     return kind
 
 
-def picture_of_scores(table: Table, wanted: Wanted) -> "Figure":
+def picture_of_scores(table: Table, wanted: PlotRequest) -> "Figure":
     """Return a picture of a long table: of its first text, or for distances of all.
 
     ValueError for a measure or target that the table lacks, and where nothing is left to draw.
@@ -75,8 +77,10 @@ def picture_of_scores(table: Table, wanted: Wanted) -> "Figure":
     texts, names = texts_of(table), table.measures()
     number = measure_number(table, wanted.measure)
 
-    def seen(text: Any, measure: int) -> plots.Seen:
-        return plots.Seen(text, measure, names[measure], unit_of(names[measure]), wanted.min_distance, wanted.hide_bos)
+    def seen(text: Any, measure: int) -> plots.PlottedScores:
+        return plots.PlottedScores(
+            text, measure, names[measure], unit_of(names[measure]), wanted.min_distance, wanted.hide_bos
+        )
 
     first = seen(texts[0], number)
     if wanted.kind == "distance":

@@ -193,8 +193,8 @@ def excerpt(texts: Sequence[ShownText], measure: int, name: str, count: int = EX
     They stand in reading order. The beginning of sequence is left out: it soaks up what has no other place.
     """
     targets = [(text, target) for text in texts for target in range(len(text.targets))]
-    reaches = [reach(text, target, measure) for text, target in targets]
-    chosen = np.argsort(-np.array(reaches), kind="stable")[: count if len(targets) > ALL_SHOWN else None]
+    scores = [distant_score(text, target, measure) for text, target in targets]
+    chosen = np.argsort(-np.array(scores), kind="stable")[: count if len(targets) > ALL_SHOWN else None]
     head = "article" if all(text.name.startswith("article ") for text in texts) else "text"
     names = [text.name.removeprefix("article ") for text, _ in targets]
     width = max(len(head), *map(len, names))
@@ -217,7 +217,7 @@ def pairs_of(text: ShownText, target: int, measure: int) -> np.ndarray:
     return pairs[kept][np.argsort(-scores[kept], kind="stable")]
 
 
-def reach(text: ShownText, target: int, measure: int) -> float:
+def distant_score(text: ShownText, target: int, measure: int) -> float:
     """Return the highest score of a distant source, 0 where there is none."""
     pairs = pairs_of(text, target, measure)
     ends = np.array([text.end(source) for source in text.sources[pairs].tolist()], dtype=np.int64)

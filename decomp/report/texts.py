@@ -8,14 +8,22 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from decomp.report.contexts import finest, is_context, segment_labels
-from decomp.report.groups import ELSEWHERE, behind_targets, blocks_of, has_groups, names_of, stops_of, with_groups
+from decomp.report.groups import (
+    ELSEWHERE,
+    Indices,
+    behind_targets,
+    blocks_of,
+    has_groups,
+    names_of,
+    stops_of,
+    with_groups,
+)
 from decomp.report.readable import one_line, pieces_of, sentences_of, spelling_of, visible, words_of
 from decomp.tables.blocks import present
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
 """The most tokens that can be shown at once."""
-Indices = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from decomp.io.amounts import format_bytes
 from decomp.io.files import CannotWriteError, check_outputs, status_of_file
 from decomp.runs import run
 from decomp.runs.parts import WindowFiles
-from decomp.runs.stored import with_places
+from decomp.runs.stored import with_text_spans
 from decomp.tables.work import WorkItem
 
 
@@ -114,7 +114,7 @@ class DecompositionFiles:
 
     def write(self, number: int, result: Decomposition, window: TokenisedWindow) -> None:
         """Write a window's decomposition, with its tokens and their places. CannotWriteError where that fails."""
-        result = with_places(result, window, model=self.model, corpus=self.corpus)
+        result = with_text_spans(result, window, model=self.model, corpus=self.corpus)
         try:
             if self.is_pt:
                 save_pt(result, self.folder, self.identifier(number), self.model, dtype=self.dtype, overwrite=True)

@@ -1,4 +1,4 @@
-"""Decompositions that `decomp decompose` stored: found by name, checked against their run, opened with their place."""
+"""Decompositions that `decomp decompose` stored: found by name, checked against their run, opened with their text."""
 
 import difflib
 import json
@@ -21,36 +21,36 @@ from decomp.runs.manifest import open_run
 from decomp.runs.run import MANIFEST, SUFFIX
 from decomp.tables.blocks import Block
 from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block
-from decomp.tables.front import PLACE_COLUMNS, groups_of, place_columns
+from decomp.tables.leading_columns import SPAN_COLUMNS, groups_of, span_columns
 
 Tokens = Callable[[Int[Tensor, " T"]], tuple[bool, tuple[str, ...]]]
 """A function from token ids to whether the first is the beginning of sequence, and the strings of all."""
-DELTA_LP_COLUMNS = (*PLACE_COLUMNS, *COLUMNS)
+DELTA_LP_COLUMNS = (*SPAN_COLUMNS, *COLUMNS)
 """Columns of the table of ΔLP from stored decompositions whose sources are tokens."""
 
 
-def with_places(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
-    """Return a decomposition with its tokens and their places in the text, and `about` as further facts about it."""
-    place = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.places])}
+def with_text_spans(result: Decomposition, window: TokenisedWindow, **about: str) -> Decomposition:
+    """Return a decomposition with its tokens and their spans of text, and `about` as further facts about it."""
+    window_facts = {"window": json.dumps(asdict(window.window)), "places": json.dumps([*window.text_spans])}
     partition = result.partition
     if (groups := groups_of(window, None if partition.is_tokens else partition)) is not None:
         partition = Partition(partition.labels, tuple(groups.texts))
-    return replace(result, tokens=window.tokens, about={**result.about, **place, **about}, partition=partition)
+    return replace(result, tokens=window.tokens, about={**result.about, **window_facts, **about}, partition=partition)
 
 
 @dataclass(frozen=True)
 class StoredWindow:
-    """A stored decomposition, the window that was decomposed, its tokens, and their places in the article."""
+    """A stored decomposition, the window that was decomposed, its tokens, and their spans of text."""
 
     name: str
     result: Decomposition
     window: Window
     tokens: tuple[str, ...]
 
-    def places(self) -> list[tuple[int | None, ...]]:
+    def text_spans(self) -> list[tuple[int | None, ...]]:
         """Return the word and characters of each token, all None for files that do not record them."""
-        places = json.loads(self.result.about.get("places", "null")) or [[None] * 3] * len(self.tokens)
-        return [tuple(place) for place in places]
+        spans = json.loads(self.result.about.get("places", "null")) or [[None] * 3] * len(self.tokens)
+        return [tuple(span) for span in spans]
 
     def delta_lp(self) -> Scores:
         """Return ΔLP of every stored source, in bits. ValueError for a damaged file, or scores that are not finite."""
@@ -68,7 +68,7 @@ class StoredWindow:
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the table of this window's ΔLP."""
-        return (*PLACE_COLUMNS, SOURCE_LENGTH, *COLUMNS) if self.has_groups else DELTA_LP_COLUMNS
+        return (*SPAN_COLUMNS, SOURCE_LENGTH, *COLUMNS) if self.has_groups else DELTA_LP_COLUMNS
 
     def groups(self) -> Groups | None:
         """Return the sources as columns of a table; None where they are single tokens."""
@@ -80,9 +80,9 @@ class StoredWindow:
 
     def block(self) -> Block:
         """Return the rows of the table of this window's ΔLP."""
-        places = place_columns(self.places())
-        front = {"source_word": places["word"]}
-        return scores_block(self.delta_lp(), self.window, self.tokens, places, front, self.groups())
+        spans = span_columns(self.text_spans())
+        of_sources = {"source_word": spans["word"]}
+        return scores_block(self.delta_lp(), self.window, self.tokens, spans, of_sources, self.groups())
 
     def made(self) -> dict[str, Any] | None:
         """Return the account of how a table of this window's ΔLP is made; None where the file has none."""

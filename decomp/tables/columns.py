@@ -68,14 +68,14 @@ def scores_block(
     result: "Scores",
     window: Window,
     tokens: Sequence[str],
-    front: Block | None = None,
-    source_front: Block | None = None,
+    target_facts: Block | None = None,
+    source_facts: Block | None = None,
     groups: Groups | None = None,
 ) -> dict[str, Column]:
     """Return the table rows of one window, by predicted token; for each its sources, then the rows that are not tokens.
 
-    `front` and `source_front` are columns put before the others, with a value for each token of the window: facts
-    about the predicted token, and about the source. `groups` are the sources, where they are not the tokens.
+    `target_facts` and `source_facts` are columns put before the others, with a value for each token of the window:
+    what is known of the predicted token, and of the source. `groups` are the sources, where they are not the tokens.
     """
     sources = groups or single_tokens(tokens)
     targets, count = np.arange(result.targets.start, result.targets.stop), len(sources.texts)
@@ -85,8 +85,8 @@ def scores_block(
     lengths = sources.lengths[np.where(is_extra, 0, source)].astype(np.int32)
     positions = np.array([window.position(index) for index in range(len(tokens))], np.int32)
     return {
-        **take(front or {}, predicted),
-        **{name: without(column[of_source], is_extra) for name, column in (source_front or {}).items()},
+        **take(target_facts or {}, predicted),
+        **{name: without(column[of_source], is_extra) for name, column in (source_facts or {}).items()},
         **({} if groups is None else {SOURCE_LENGTH: without(lengths, is_extra)}),
         "article": constant(window.article, len(row)),
         "window": constant(window.number, len(row)),

@@ -50,9 +50,9 @@ class Contraster:
             item, foil = contrast.item.item, joined(contrast.foil, tokenizer)
             window, tokens = contrast.window(), contrast.tokens(tokenizer)
             values = (item.name, item.phenomenon, foil, odds, odds > 0, self.multi_token)
-            front = {name: constant(value, len(tokens)) for name, value in zip(ITEM_COLUMNS, values, strict=True)}
+            facts = {name: constant(value, len(tokens)) for name, value in zip(ITEM_COLUMNS, values, strict=True)}
             groups = groups_of(contrast, tokenizer) if self.has_groups else None
-            blocks = [scores_block(result, window, tokens, front, groups=groups) for result in results]
+            blocks = [scores_block(result, window, tokens, facts, groups=groups) for result in results]
             yield ItemBlock(odds, concatenate([self.reduction(block) for block in blocks]))
 
     def part(self, tokenizer: Tokenizer, model: Model, batch: Sequence[Contrast]) -> Block:

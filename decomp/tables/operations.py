@@ -12,7 +12,7 @@ from decomp.tables.files import TableFile
 from decomp.tables.provenance import Made
 from decomp.tables.reduction import OF_SOURCES, first_rows, whole_targets
 
-Place = tuple[int, int]
+WindowNumber = tuple[int, int]
 """Article and window."""
 
 
@@ -58,9 +58,9 @@ def merge(tables: Sequence[TableFile]) -> Iterator[Block]:
             )
     names = tuple(name for name in columns if name not in OF_SOURCES and TYPES.get(name) is not float)
     window, seen = (-1, -1), dict[Row, Path]()
-    for place, path, block in heapq.merge(*map(windows_in_order, tables), key=itemgetter(0)):
-        if place != window:
-            window = place
+    for number, path, block in heapq.merge(*map(windows_in_order, tables), key=itemgetter(0)):
+        if number != window:
+            window = number
             seen.clear()
         refuse_twice(block, names, path, seen)
         yield {name: block[name] for name in columns}
@@ -69,10 +69,10 @@ def merge(tables: Sequence[TableFile]) -> Iterator[Block]:
 def refuse_twice(block: Block, names: Sequence[str], path: Path, seen: dict[Row, Path]) -> None:
     """Add the targets of a block to `seen`. ValueError for one that is already there."""
     first = take({name: block[name] for name in names}, first_rows(block))
-    place = itemgetter(*(names.index(name) for name in ("article", "window", "position", "measure")))
+    key = itemgetter(*(names.index(name) for name in ("article", "window", "position", "measure")))
     for target in rows_of(first):
         if target in seen:
-            article, number, position, measure = place(target)
+            article, number, position, measure = key(target)
             raise ValueError(
                 f"{measure} of article {article}, window {number}, position {position} is in {seen[target]} and in "
                 f"{path}: give each table once"
@@ -80,14 +80,14 @@ def refuse_twice(block: Block, names: Sequence[str], path: Path, seen: dict[Row,
         seen[target] = path
 
 
-def windows_in_order(table: TableFile) -> Iterator[tuple[Place, Path, Block]]:
+def windows_in_order(table: TableFile) -> Iterator[tuple[WindowNumber, Path, Block]]:
     """Yield the rows of one window at a time, with its article and number. ValueError for windows out of order."""
     before = (-1, -1)
     for block in whole_targets(table.blocks()):
-        places = {"article": block["article"], "window": block["window"]}
-        starts = (changes(places["article"]) | changes(places["window"])).nonzero()[0] + 1
+        numbers = {"article": block["article"], "window": block["window"]}
+        starts = (changes(numbers["article"]) | changes(numbers["window"])).nonzero()[0] + 1
         for start, stop in pairwise([0, *starts.tolist(), length(block)]):
-            ((article, window),) = rows_of(take(places, slice(start, start + 1)))
+            ((article, window),) = rows_of(take(numbers, slice(start, start + 1)))
             if (article, window) < before:
                 raise ValueError(
                     f"{table.path} is not sorted: article {article}, window {window} comes after "

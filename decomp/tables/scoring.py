@@ -8,7 +8,7 @@ from decomp.corpus.windows import TokenisedWindow
 from decomp.measures import Measure, Request
 from decomp.measures.windows import measure_windows
 from decomp.tables.blocks import Block, concatenate
-from decomp.tables.front import Front
+from decomp.tables.leading_columns import LeadingColumns
 from decomp.tables.reduction import Reduction
 
 
@@ -18,22 +18,22 @@ class Scorer:
 
     measures: Sequence[Measure]
     request: Request
-    front: Front
+    leading: LeadingColumns
     reduction: Reduction = field(default_factory=Reduction)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the table."""
-        return self.reduction.columns(self.front.columns)
+        return self.reduction.columns(self.leading.columns)
 
     def blocks_by_window(
         self, model: Model, windows: Sequence[TokenisedWindow], batch_size: int | None = None
     ) -> Iterator[Block]:
         """Yield the rows of each window, computed when they are asked for."""
         for window, results in measure_windows(
-            model, windows, self.measures, self.request, batch_size, self.front.unit, self.front.sources
+            model, windows, self.measures, self.request, batch_size, self.leading.unit, self.leading.sources
         ):
-            yield concatenate([self.reduction(block) for block in self.front.blocks(model, window, results)])
+            yield concatenate([self.reduction(block) for block in self.leading.blocks(model, window, results)])
 
     def part(self, model: Model, batch: Sequence[TokenisedWindow]) -> Block:
         """Return the rows of these windows."""

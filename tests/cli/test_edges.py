@@ -37,12 +37,12 @@ def test_scores(done, model):
     graph = result.graph
     assert len(rows) == graph.edges().sum() == 2188
     assert list(rows[0]) == ["source", "destination", "input", "score"]
-    places = graph.places().tolist()
+    edges = graph.edge_indices().tolist()
     assert [(r["source"], r["destination"], r["input"]) for r in rows] == [
-        (graph.sources[u], *graph.destinations[v]) for u, v in places
+        (graph.sources[u], *graph.destinations[v]) for u, v in edges
     ]
     got = torch.tensor([float(r["score"]) for r in rows])
-    assert_close(got, torch.stack([result.scores[u, v] for u, v in places]), rtol=1e-4, atol=1e-5)
+    assert_close(got, torch.stack([result.scores[u, v] for u, v in edges]), rtol=1e-4, atol=1e-5)
     assert len({(r["source"], r["destination"], r["input"]) for r in rows}) == len(rows)
 
 

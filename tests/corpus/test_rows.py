@@ -65,7 +65,7 @@ def test_ids_are_the_text_that_they_are_of(tokenizer, text):
     for given in (ids, (tokenizer.bos_token_id, *ids)):
         by_ids = tokenise(0, Article("", ids=given), tokenizer)
         assert (by_ids.text, by_ids.ids.tolist()) == (text, list(ids))
-        assert by_ids.places == by_text.places
+        assert by_ids.text_spans == by_text.text_spans
     assert decoded(ids, tokenizer)[0] == text
 
 
@@ -74,7 +74,7 @@ def test_ids_that_the_tokenizer_would_cut_otherwise_stay(tokenizer):
     article = tokenise(0, Article("", ids=tuple(ids)), tokenizer)
     assert article.ids.tolist() == ids
     assert article.text == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    pieces = [article.text[place.char_start : place.char_end] for place in article.places]
+    pieces = [article.text[span.char_start : span.char_end] for span in article.text_spans]
     assert "".join(pieces).replace(" ", "") == article.text.replace(" ", "")
 
 

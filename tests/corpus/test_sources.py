@@ -83,7 +83,7 @@ def test_a_window_that_begins_within_a_sentence(opened):
     for window in windows[1:]:
         partition = partition_of(window, "sentence")
         assert partition.labels[:2].tolist() == [0, 1]
-        words = [window.places[i].word // 3 for i in range(1, len(window.ids))]
+        words = [window.text_spans[i].word // 3 for i in range(1, len(window.ids))]
         assert (partition.labels[1:] - 1).tolist() == [word - words[0] for word in words]
 
 

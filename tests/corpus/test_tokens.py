@@ -9,10 +9,10 @@ import pytest
 from decomp.corpus import tokens
 from decomp.corpus.article import Article
 from decomp.corpus.articles import read_articles
-from decomp.corpus.places import Place, Places
+from decomp.corpus.text_spans import TextSpan, TextSpans
 from decomp.corpus.tokens import encode, encode_piece, tokenise
 from decomp.corpus.windows import windows_of
-from decomp.corpus.words import inked, trimmed
+from decomp.corpus.words import trimmed, visible_characters
 from decomp.models.loading import load_tokenizer
 from tests.conftest import ROOT
 
@@ -80,7 +80,7 @@ def test_tokenizers_that_cannot_tell_where_tokens_stand():
 
 def test_ink_is_what_is_no_white_space():
     text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000, 7)]))
-    assert inked(text).tolist() == [place for place, c in enumerate(text) if not c.isspace()]
+    assert visible_characters(text).tolist() == [place for place, c in enumerate(text) if not c.isspace()]
 
 
 def test_spans_without_white_space():
@@ -89,11 +89,11 @@ def test_spans_without_white_space():
 
 
 def test_places_are_a_sequence():
-    places = Places(np.array([(0, 0, 3), (1, 4, 9)], np.int32)).after_nowhere()
-    assert list(places) == [Place(), Place(0, 0, 3), Place(1, 4, 9)]
-    assert (places[-1], places[True], len(places)) == (Place(1, 4, 9), Place(0, 0, 3), 3)
-    assert places[1:] == (Place(0, 0, 3), Place(1, 4, 9))
-    assert places != places[1:]
+    spans = TextSpans(np.array([(0, 0, 3), (1, 4, 9)], np.int32)).with_bos()
+    assert list(spans) == [TextSpan(), TextSpan(0, 0, 3), TextSpan(1, 4, 9)]
+    assert (spans[-1], spans[True], len(spans)) == (TextSpan(1, 4, 9), TextSpan(0, 0, 3), 3)
+    assert spans[1:] == (TextSpan(0, 0, 3), TextSpan(1, 4, 9))
+    assert spans != spans[1:]
 
 
 def test_a_pickled_window_is_small(tokenizer):
@@ -102,4 +102,4 @@ def test_a_pickled_window_is_small(tokenizer):
     article = len(pickle.dumps(windows[0].article))
     assert len(pickle.dumps(windows[:20])) < article + 20 * 64 * 40
     again = pickle.loads(pickle.dumps(windows[:20]))
-    assert (again[7].tokens, again[7].places) == (windows[7].tokens, windows[7].places)
+    assert (again[7].tokens, again[7].text_spans) == (windows[7].tokens, windows[7].text_spans)

@@ -87,7 +87,7 @@ def test_only_target_keeps_its_prediction_and_context(position, bos):
     (whole,) = [w for w in windows if w.window.number == cut.window.number]
     assert target in whole.window.targets
     assert cut.tokens == whole.tokens[: len(cut.tokens)]
-    assert cut.places == whole.places[: len(cut.tokens)]
+    assert cut.text_spans == whole.text_spans[: len(cut.tokens)]
 
 
 def test_only_target_that_is_nowhere():
@@ -103,20 +103,20 @@ def tokenizer():
     return load_tokenizer("demo-gpt2")
 
 
-def test_places_of_tokens(tokenizer):
+def test_text_spans_of_tokens(tokenizer):
     (window,) = windows_of([TEXT], tokenizer, None, positions=100, bos=False)
     assert "".join(window.tokens) == "".join(tokenizer.tokenize(TEXT))
     words = TEXT.split()
-    for token, place in zip(window.tokens, window.places, strict=True):
-        text = TEXT[place.char_start : place.char_end]
+    for token, span in zip(window.tokens, window.text_spans, strict=True):
+        text = TEXT[span.char_start : span.char_end]
         surface = tokenizer.convert_tokens_to_string([token])
         if "\ufffd" not in surface:
             assert text == (surface.strip() or surface)
-        assert text.strip() in words[place.word]
-    assert [p.word for p in window.places] == sorted(p.word for p in window.places)
+        assert text.strip() in words[span.word]
+    assert [p.word for p in window.text_spans] == sorted(p.word for p in window.text_spans)
     # White space that is a token is the next word's.
     first_space = window.tokens.index("Ġ")
-    assert window.places[first_space] == (1, 2, 3)
+    assert window.text_spans[first_space] == (1, 2, 3)
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -132,7 +132,7 @@ def test_windows_end_where_words_do(tokenizer, positions, bos):
         assert sorted(set(of_tokens.tolist())) == list(range(len(units.tokens)))
         for index, token in enumerate(units.tokens[bos:], bos):
             assert token == words[units.window.position(index)]
-            assert units.places[index].word == units.window.position(index)
+            assert units.text_spans[index].word == units.window.position(index)
         # All tokens of a scored word are predicted here.
         for target in units.window.targets:
             (tokens,) = (of_tokens == target + 1).nonzero(as_tuple=True)
@@ -169,7 +169,7 @@ def test_continuations_have_places(tokenizer):
     longer = continued(window, torch.tensor(tokenizer(rest)["input_ids"]), tokenizer)
     (whole,) = windows_of(["It" + rest], tokenizer, config, positions=100)
     assert longer.tokens == whole.tokens
-    assert longer.places == whole.places
+    assert longer.text_spans == whole.text_spans
     assert longer.article.text == "It" + rest
     assert longer.window.targets == range(len(window.ids) - 1, len(longer.ids) - 1)
 

@@ -104,11 +104,11 @@ def check_corpus(path, folder, least):
     known = with_words(listed, articles)
     spans = [article.words for article in known]
     for window in windows_of(known, load_tokenizer("demo-opt"), None, positions=512, bos=False):
-        for place in window.places:
-            start, stop = spans[window.window.article][place.word]
-            own = articles[window.window.article].text[place.char_start : place.char_end]
-            assert own.isspace() or start <= place.char_start < place.char_end <= stop
-            assert articles[window.window.article].text[start:stop] == words[window.window.article][place.word]
+        for span in window.text_spans:
+            start, stop = spans[window.window.article][span.word]
+            own = articles[window.window.article].text[span.char_start : span.char_end]
+            assert own.isspace() or start <= span.char_start < span.char_end <= stop
+            assert articles[window.window.article].text[start:stop] == words[window.window.article][span.word]
     rows[150] += "x"
     listed.write_text("\n".join(["article\tword", *rows]), encoding="utf-8")
     with pytest.raises(ValueError, match=r"word 150 of article 0 is '.*x' in the word list"):

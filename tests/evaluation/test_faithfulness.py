@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.corpus.cutting import Window
-from decomp.corpus.places import Place
+from decomp.corpus.text_spans import TextSpan
 from decomp.corpus.windows import TokenisedWindow
 from decomp.evaluation.curves import aopc, by_bin, perturbation_curves, rank_sources, removals, top_sizes
 from decomp.evaluation.faithfulness import only_targets
@@ -124,7 +124,7 @@ def test_all_targets_and_probabilities(evaluate):
 def test_windows_are_cut_to_their_targets(has_bos):
     ids = torch.arange(20)
     window = Window(0, 1, 30, 50 - has_bos, 40, has_bos)
-    whole = TokenisedWindow(window, ids, tuple(map(str, range(20))), (Place(),) * 20, article=None)
+    whole = TokenisedWindow(window, ids, tuple(map(str, range(20))), (TextSpan(),) * 20, article=None)
     cut = only_targets(whole, [12, 15, 16])
     assert cut.window.targets == range(12, 17)
     assert cut.ids.tolist() == list(range(18))

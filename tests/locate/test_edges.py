@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from decomp.core.network import Norm
 from decomp.locate.conventions import EDGES
 from decomp.locate.edges.batches import bytes_of_prompt
-from decomp.locate.edges.behaviour import Setting
+from decomp.locate.edges.behaviour import Behaviour
 from decomp.locate.edges.checking import check_edges, default_counts, rankings
 from decomp.locate.edges.circuits import CIRCUITS, find_circuit
 from decomp.locate.edges.graph import graph_of, streams
@@ -496,7 +496,7 @@ def test_check_keeps_the_best_edges_and_ablates_the_others(variant, ablation):
     prompts = make_prompts()
     result = score_edges(decomposed, prompts, EdgeRequest(mask_value=0.0))
     orders = rankings(result.graph, result.scores, random=2, seed=3)
-    kept = check_edges(decomposed, result.graph, prompts, orders, [4, 9], Setting(ablation=ablation))
+    kept = check_edges(decomposed, result.graph, prompts, orders, [4, 9], Behaviour(ablation=ablation))
     every = len(orders["score"])
     assert [(k.ranking, k.edges) for k in kept] == [
         ("score", 0),
@@ -526,7 +526,7 @@ def test_random_rankings_are_seeded_and_complete():
     first, again, other = (rankings(graph, scores, 2, seed) for seed in (1, 1, 2))
     assert list(first) == ["score", "random 0", "random 1"]
     assert_close(first["random 0"], again["random 0"], rtol=0, atol=0)
-    every = {tuple(edge) for edge in graph.places().tolist()}
+    every = {tuple(edge) for edge in graph.edge_indices().tolist()}
     for order in (*first.values(), *other.values()):
         assert {tuple(edge) for edge in order.tolist()} == every
     assert len({tuple(map(tuple, o["random 1"].tolist())) for o in (first, other)}) == 2
@@ -538,8 +538,8 @@ def test_counts():
     _, decomposed = small_pair("opt")
     graph = graph_of(decomposed)
     orders = rankings(graph, torch.zeros(len(graph.sources), len(graph.destinations)), 0, 0)
-    with pytest.raises(ValueError, match=f"can't keep 999 edges: the model has {len(graph.places())}"):
-        check_edges(decomposed, graph, make_prompts(), orders, [999], Setting())
+    with pytest.raises(ValueError, match=f"can't keep 999 edges: the model has {len(graph.edge_indices())}"):
+        check_edges(decomposed, graph, make_prompts(), orders, [999], Behaviour())
 
 
 def chosen(graph, *names):
@@ -583,19 +583,24 @@ def test_check_of_a_connected_circuit():
     result = score_edges(decomposed, make_prompts(), EdgeRequest(mask_value=0.0))
     orders = rankings(result.graph, result.scores, random=0, seed=0)
     top, greedy = (
-        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Setting(), circuit=kind)
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Behaviour(), circuit=kind)
         for kind in ("top", "greedy")
     )
     pruned = find_circuit(result.graph, orders["score"], 9, "greedy")
     assert (top[1].kept, greedy[1].edges, greedy[1].kept) == (9, 9, len(pruned))
     same = check_edges(
-        decomposed, result.graph, make_prompts(), {"score": by_first(orders["score"], pruned)}, [len(pruned)], Setting()
+        decomposed,
+        result.graph,
+        make_prompts(),
+        {"score": by_first(orders["score"], pruned)},
+        [len(pruned)],
+        Behaviour(),
     )
     assert greedy[1].loss == pytest.approx(same[1].loss, rel=1e-12)
     with pytest.raises(ValueError, match="unknown circuit 'round': choose one of top, connected, greedy"):
-        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Setting(), circuit="round")
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9], Behaviour(), circuit="round")
     with pytest.raises(ValueError, match="--keep 9 is given twice"):
-        check_edges(decomposed, result.graph, make_prompts(), orders, [9, 9], Setting())
+        check_edges(decomposed, result.graph, make_prompts(), orders, [9, 9], Behaviour())
 
 
 def by_first(order, first):

@@ -13,7 +13,7 @@ from decomp.measures import Request, Text, find_measure
 from decomp.measures.surprisal import begins_word, boundary_correction, next_entropy, next_log2_mass
 from decomp.models.loading import load_tokenizer
 from decomp.tables.blocks import rows_of
-from decomp.tables.front import Front
+from decomp.tables.leading_columns import LeadingColumns
 from tests.variants import VOCAB, make_pair
 
 HIDDEN, WEIGHT, BIAS = torch.randn(70, 8).double(), torch.randn(50, 8).double(), torch.randn(50).double()
@@ -81,7 +81,7 @@ def test_corrected_words_by_brute_force(variant, span):
     word before has ended; summed over the vocabulary one token at a time with the plain model."""
     plain, model = make_pair(variant)
     tokenizer, text = Syllables(), "abc d ef gab c d"
-    front = Front("word", span, entropy=True, boundaries=begins_word(tokenizer, VOCAB))
+    front = LeadingColumns("word", span, entropy=True, boundaries=begins_word(tokenizer, VOCAB))
     config = SimpleNamespace(bos_token_id=2)
     (window,) = windows_of([text], tokenizer, config, positions=40, unit="word", span=span)
     texts = [Text(window.ids, window.window.targets, words=window.word_of_tokens())]

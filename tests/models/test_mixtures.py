@@ -17,7 +17,7 @@ def mixtures_of(model, ids):
     """The frozen mixtures of a text, with the modules that hold their routers and experts."""
     frozen = [branch.operator for branch in model.record(ids).branches if not branch.operator.mixes_positions]
     sites = [site.body for site in model.branch_sites() if site.body.kind == "mlp"]
-    return [(own, site) for own, site in zip(frozen, sites, strict=True) if hasattr(own, "places")]
+    return [(own, site) for own, site in zip(frozen, sites, strict=True) if hasattr(own, "visit_index")]
 
 
 @pytest.mark.parametrize("variant", MIXTURES)
@@ -26,9 +26,9 @@ def test_every_position_visits_the_experts_that_its_router_weighs_most(variant):
     mixtures = mixtures_of(model, random_ids(12))
     assert len(mixtures) == (2 if variant == "qwen3_moe" else 3)
     for own, _ in mixtures:
-        visited = (own.places >= 0).sum(0)
+        visited = (own.visit_index >= 0).sum(0)
         assert (visited == model.config.num_experts_per_tok).all()
-        assert ((own.places >= 0).sum(1) > 0).sum() > model.config.num_experts_per_tok
+        assert ((own.visit_index >= 0).sum(1) > 0).sum() > model.config.num_experts_per_tok
 
 
 @pytest.mark.parametrize("variant", MIXTURES)
@@ -38,7 +38,7 @@ def test_experts_that_no_position_visits_change_nothing(variant):
     before, logits = model.decompose(ids).dense(), model(ids[None]).logits
     changed = 0
     for own, site in mixtures_of(model, ids):
-        idle = (own.places < 0).all(1)
+        idle = (own.visit_index < 0).all(1)
         changed += int(idle.sum())
         with torch.no_grad():
             site.experts.gate_up_proj[idle] *= 3

@@ -14,7 +14,7 @@ from decomp.locate.edges.prompts import open_prompts
 from decomp.locate.edges.scoring import EdgeRequest, score_edges
 from decomp.locate.layers.readings import LayerRequest
 from decomp.locate.layers.table import open_facts, score_layers
-from decomp.locate.neurons.checking import Check, check_neurons
+from decomp.locate.neurons.checking import CheckInputs, check_neurons
 from decomp.locate.neurons.finding import find_neurons
 from decomp.locate.neurons.items import open_items
 from decomp.locate.neurons.scoring import NeuronRequest
@@ -128,7 +128,7 @@ def test_neurons_that_a_capital_rests_on(pair, facts):
     items = open_items(*pair, facts[:1])
     (found,) = find_neurons(pair[0], items, NeuronRequest(steps=3))
     assert 0 < found.kept.sum() < 100
-    check = Check({(found.item.fact, found.item.level): found.kept}, items, [])
+    check = CheckInputs({(found.item.fact, found.item.level): found.kept}, items, [])
     rows = [row for each in check_neurons(pair[0], check, (0.0,), draws=3) for row in each]
     change = {row.group: row.change for row in rows}
     assert change["found"] < min(change["random"], -0.5)

@@ -9,7 +9,7 @@ import decomp
 from decomp.report.groups import aligned
 from decomp.report.page.document import document
 from decomp.report.page.opening import table_page
-from decomp.report.plotting import Wanted, picture_of_scores
+from decomp.report.plotting import PlotRequest, picture_of_scores
 from decomp.report.terminal import shown
 from decomp.report.texts import texts_of
 from decomp.tables.table import Table
@@ -122,14 +122,14 @@ def test_every_token_of_a_sentence_has_its_colour(scored):
 
 
 def test_the_picture_has_a_column_for_each_group(scored):
-    axes, _ = picture_of_scores(scored, Wanted("heat")).axes
+    axes, _ = picture_of_scores(scored, PlotRequest("heat")).axes
     values = np.ma.filled(axes.images[0].get_array(), np.nan)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["</s>", *SENTENCES]
     assert values.shape == (len(np.unique(scored["position"])), 5)
     last = [row.score for row in scored if row.position == scored["position"].max()]
     assert_allclose(values[-1], last)
     with pytest.raises(ValueError, match=r"arcs are between single tokens or words, .* are groups: draw heat"):
-        picture_of_scores(scored, Wanted("arcs"))
+        picture_of_scores(scored, PlotRequest("arcs"))
 
 
 def test_named_groups_and_the_page_without_scripts(scored):

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 
 import decomp
 from decomp.report import plots
-from decomp.report.plots import Seen, save_picture
-from decomp.report.plotting import Wanted, picture_of, picture_of_scores
+from decomp.report.plots import PlottedScores, save_picture
+from decomp.report.plotting import PlotRequest, picture_of, picture_of_scores
 from decomp.report.texts import texts_of
 from decomp.tables.columns import COLUMNS
 from decomp.tables.table import Table
@@ -30,7 +30,7 @@ def labels(axis):
 
 
 def test_heat_is_the_table_s_matrix(scored):
-    axes, bar = picture_of_scores(scored, Wanted("heat", "attention")).axes
+    axes, bar = picture_of_scores(scored, PlotRequest("heat", "attention")).axes
     (image,) = axes.images
     shown = np.ma.filled(image.get_array(), np.nan)
     assert_allclose(shown[:, :-1], scored.matrix(measure="attention"))
@@ -42,20 +42,20 @@ def test_heat_is_the_table_s_matrix(scored):
 
 
 def test_nearer_sources_and_the_beginning_are_left_out(scored):
-    (axes, _) = picture_of_scores(scored, Wanted("heat", min_distance=3, hide_bos=True)).axes
+    (axes, _) = picture_of_scores(scored, PlotRequest("heat", min_distance=3, hide_bos=True)).axes
     shown = np.ma.filled(axes.images[0].get_array(), np.nan)
     expected = scored.matrix(measure="delta_lp")
     target, source = np.indices(expected.shape)
     expected[(target + 1 - source < 3) | (source == 0)] = np.nan
     assert_allclose(shown[:, :-1], expected)
     with pytest.raises(ValueError, match="no score of article 0 is left to draw: take a smaller --min-distance"):
-        picture_of_scores(scored, Wanted("heat", min_distance=13))
+        picture_of_scores(scored, PlotRequest("heat", min_distance=13))
     with pytest.raises(ValueError, match="no score of this token of article 0 is left to draw"):
-        picture_of_scores(decomp.score("A cat.", MODEL), Wanted("bars", target=0, min_distance=2))
+        picture_of_scores(decomp.score("A cat.", MODEL), PlotRequest("bars", target=0, min_distance=2))
 
 
 def test_bars_are_one_target_s_sources(scored):
-    (axes,) = picture_of_scores(scored, Wanted("bars", target=20, top=4)).axes
+    (axes,) = picture_of_scores(scored, PlotRequest("bars", target=20, top=4)).axes
     rows = [row for row in scored.select(position=20, measure="delta_lp") if row.source_position is not None]
     strongest = sorted(rows, key=lambda row: -abs(row.score))[:4]
     widths = [patch.get_width() for patch in axes.patches]
@@ -66,28 +66,28 @@ def test_bars_are_one_target_s_sources(scored):
 
 
 def test_distances_are_means_with_intervals(scored):
-    panels = picture_of_scores(scored, Wanted("distance")).axes
+    panels = picture_of_scores(scored, PlotRequest("distance")).axes
     assert len(panels) == 2
     (line,) = (line for line in panels[0].lines if len(line.get_xdata()) > 2)
     rows = scored.select(measure="delta_lp")
     kept = [row for row in rows if row.source_position is not None and row.source_position >= 0]
     for distance, mean in zip(line.get_xdata(), line.get_ydata(), strict=True):
         assert mean == pytest.approx(np.mean([row.score for row in kept if row.distance == distance]))
-    seen = Seen(texts_of(scored)[0], 0, "delta_lp")
+    seen = PlottedScores(texts_of(scored)[0], 0, "delta_lp")
     for _, mean, low, high in plots.decay_of([seen], 0):
         assert low < mean < high
 
 
 def test_arcs_are_the_strongest_pairs():
     scores = table_of([f"Ġ{n}" for n in range(6)])
-    (axes,) = picture_of_scores(scores, Wanted("arcs")).axes
+    (axes,) = picture_of_scores(scores, PlotRequest("arcs")).axes
     strongest = max(scores, key=lambda row: abs(row.score))
     widest = max(axes.patches, key=lambda arc: arc.get_linewidth())
     assert widest.width == strongest.distance
     assert len(axes.patches) == len(scores)
     long = table_of([f"Ġ{n}" for n in range(70)])
     with pytest.raises(ValueError, match="arcs are for up to 60 tokens, article 0 has 70: draw heat"):
-        picture_of_scores(long, Wanted("arcs"))
+        picture_of_scores(long, PlotRequest("arcs"))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -95,7 +95,7 @@ def test_hostile_tokens_are_labels_and_bytes_are_the_same(tmp_path, suffix):
     table = table_of([*HOSTILE, "$x^{$", "Ġ<b>&"])
     paths = [tmp_path / f"{n}{suffix}" for n in range(2)]
     for path in paths:
-        save_picture(picture_of_scores(table, Wanted("heat")), path)
+        save_picture(picture_of_scores(table, PlotRequest("heat")), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 

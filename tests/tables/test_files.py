@@ -9,7 +9,7 @@ import pytest
 from decomp.tables.blocks import block_of, rows_of
 from decomp.tables.columns import COLUMNS
 from decomp.tables.files import FORMAT_NAMES, format_of, open_table, read_lines, table_writer
-from decomp.tables.front import Front
+from decomp.tables.leading_columns import LeadingColumns
 from decomp.tables.operations import merge
 from decomp.tables.reduction import Reduction
 from decomp.tables.summary import summarise, summary_columns
@@ -79,7 +79,7 @@ def test_every_string_survives_two_formats(tmp_path, first, second):
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 def test_numbers_and_what_is_missing(tmp_path, name):
-    columns = Front(spans=True, article_ids=True, entropy=True).columns
+    columns = LeadingColumns(spans=True, article_ids=True, entropy=True).columns
     rest = row(source="<bias>", source_position=None, score=-1e-300)
     rows = [
         ("007", 2, 0, 5, 9, 0.1, -1, *row(score=1 / 3)),
@@ -323,7 +323,7 @@ def test_the_beginning_of_sequence_is_never_the_strongest(asked, strongest):
 
 
 def test_summary_keeps_what_stands_in_front(tmp_path):
-    columns = Front("word", entropy=True).columns
+    columns = LeadingColumns("word", entropy=True).columns
     rows = [(0, 3, 8, 4.5, -1, *row()), (0, 3, 8, 4.5, None, *row(source="<bias>", source_position=None))]
     (one,) = summaries([rows], columns)
     assert one["entropy"] == 4.5

@@ -45,7 +45,7 @@ class FrozenMixture:
     mixture: Mixture
     experts: tuple[FrozenMLP, ...]
     """The experts, each with slopes (times the router's weights) for those positions alone that visit it."""
-    places: Int[Tensor, "experts T"]
+    visit_index: Int[Tensor, "experts T"]
     """For each expert and position, the position's index among those that visit the expert; −1 where it does not."""
     router: RouterGradients | None = None
     """The values that gradients through the router need; None unless recorded for gradients."""
@@ -57,7 +57,7 @@ class FrozenMixture:
     ) -> Iterator[tuple[int, FrozenMLP, Int[Tensor, " n"], Int[Tensor, " n"]]]:
         """Yield each expert that some rows visit: number, slopes, those rows, and their indices among its visitors."""
         for number, expert in enumerate(self.experts):
-            place = self.places[number][positions]
+            place = self.visit_index[number][positions]
             rows = (place >= 0).nonzero()[:, 0]
             if len(rows):
                 yield number, expert, rows, place[rows]
@@ -103,5 +103,7 @@ class FrozenMixture:
     @property
     def nbytes(self) -> int:
         """Return the bytes held beside the model's own weights."""
-        held = sum(expert.nbytes for expert in self.experts) + self.places.numel() * self.places.element_size()
+        held = (
+            sum(expert.nbytes for expert in self.experts) + self.visit_index.numel() * self.visit_index.element_size()
+        )
         return held if self.router is None else held + self.router.nbytes

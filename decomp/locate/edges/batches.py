@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Setting
+from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Behaviour
 from decomp.locate.edges.graph import Graph, Outputs, graph_of
 from decomp.locate.edges.passes import UniformMask
 from decomp.locate.edges.prompts import PromptPair, place_of
@@ -66,11 +66,11 @@ def ids_of(model: Model, prompts: Sequence[PromptPair], side: str) -> Int[Tensor
 
 
 def mean_outputs(
-    model: Model, graph: Graph, parts: Sequence[Sequence[PromptPair]], setting: Setting
+    model: Model, graph: Graph, parts: Sequence[Sequence[PromptPair]], behaviour: Behaviour
 ) -> list[Float[Tensor, "1 _ _"]]:
     """Return the mean of every stage's output over prompts, for the ablations in `OVER_TOKENS` also over positions."""
-    over_tokens = setting.ablation in OVER_TOKENS
-    sides = ("clean", "corrupt") if setting.side == "both" else (setting.side,)
+    over_tokens = behaviour.ablation in OVER_TOKENS
+    sides = ("clean", "corrupt") if behaviour.side == "both" else (behaviour.side,)
     sums: list[Any] = [0] * len(graph.stages)
     for part in parts:
         for side in sides:
@@ -81,28 +81,28 @@ def mean_outputs(
     return [total / count for total in sums]
 
 
-def given_batches(prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
+def given_batches(prompts: Sequence[PromptPair], behaviour: Behaviour) -> list[list[PromptPair]]:
     """Return the groups of prompts whose ablations share their means: each given batch, or all prompts."""
     by_name: dict[str | None, list[PromptPair]] = {}
     for prompt in prompts:
-        by_name.setdefault(group_of(prompt, setting), []).append(prompt)
+        by_name.setdefault(group_of(prompt, behaviour), []).append(prompt)
     return list(by_name.values())
 
 
-def group_of(prompt: PromptPair, setting: Setting) -> str | None:
+def group_of(prompt: PromptPair, behaviour: Behaviour) -> str | None:
     """Return the given batch over which a prompt's means are taken; None for means over all prompts."""
-    return prompt.batch if setting.ablation in PER_BATCH else None
+    return prompt.batch if behaviour.ablation in PER_BATCH else None
 
 
-def parts_of(model: Model, prompts: Sequence[PromptPair], setting: Setting) -> list[list[PromptPair]]:
+def parts_of(model: Model, prompts: Sequence[PromptPair], behaviour: Behaviour) -> list[list[PromptPair]]:
     """Return the lists of prompts that are computed together.
 
-    ValueError for prompts that do not fit the setting, and for too little memory.
+    ValueError for prompts that do not fit it, and for too little memory.
     """
-    setting.check(prompts)
+    behaviour.check(prompts)
     graph, itemsize = graph_of(model), model.dtype.itemsize
-    groups = given_batches(prompts, setting)
-    return [part for group in groups for part in in_batches(graph, group, setting.memory, itemsize)]
+    groups = given_batches(prompts, behaviour)
+    return [part for group in groups for part in in_batches(graph, group, behaviour.memory, itemsize)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,29 +110,29 @@ class Ablations:
     """The outputs that replace those of ablated sources; means over prompts are computed once for all batches."""
 
     prompts: Sequence[PromptPair]
-    setting: Setting
+    behaviour: Behaviour
     means: dict[str | None, Outputs] = field(default_factory=dict)
     """The means computed so far, by the given batch that they are over; None stands for all prompts."""
 
     def batch(self, model: Model, graph: Graph, part: Sequence[PromptPair]) -> Batch:
         """Return the batch of some prompts, with their ablated outputs."""
-        setting = self.setting
+        behaviour = self.behaviour
         ids = ids_of(model, part, "clean")
-        clean = model.patched_logits(ids, UniformMask(graph)) if setting.answer_function == "kl" else None
-        means = self.means_of(model, graph, group_of(part[0], setting)) if setting.ablation in MEANS else None
-        return Batch(part, ids, ablated_outputs(model, graph, part, setting, means), clean)
+        clean = model.patched_logits(ids, UniformMask(graph)) if behaviour.answer_function == "kl" else None
+        means = self.means_of(model, graph, group_of(part[0], behaviour)) if behaviour.ablation in MEANS else None
+        return Batch(part, ids, ablated_outputs(model, graph, part, behaviour, means), clean)
 
     def means_of(self, model: Model, graph: Graph, name: str | None) -> Outputs:
         """Return the means over the given batch of a name, or over all prompts for None."""
         if name not in self.means:
-            own = [prompt for prompt in self.prompts if group_of(prompt, self.setting) == name]
-            parts = list(in_batches(graph, own, self.setting.memory, model.dtype.itemsize))
-            self.means[name] = mean_outputs(model, graph, parts, self.setting)
+            own = [prompt for prompt in self.prompts if group_of(prompt, self.behaviour) == name]
+            parts = list(in_batches(graph, own, self.behaviour.memory, model.dtype.itemsize))
+            self.means[name] = mean_outputs(model, graph, parts, self.behaviour)
         return self.means[name]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that another process gets, without the means, which it computes itself."""
-        return {"prompts": self.prompts, "setting": self.setting, "means": {}}
+        return {"prompts": self.prompts, "behaviour": self.behaviour, "means": {}}
 
 
 def prompts_work(
@@ -149,10 +149,10 @@ def prompts_work(
 
 
 def ablated_outputs(
-    model: Model, graph: Graph, part: Sequence[PromptPair], setting: Setting, means: Outputs | None
+    model: Model, graph: Graph, part: Sequence[PromptPair], behaviour: Behaviour, means: Outputs | None
 ) -> Outputs:
     """Return the ablated output of every stage for prompts of one length, of shape (B, T, width)."""
     if means is not None:
         return [mean.expand(len(part), len(part[0]), -1) for mean in means]
-    outputs = outputs_on(model, graph, part, setting.side)
-    return [torch.zeros_like(output) for output in outputs] if setting.ablation == "zero" else outputs
+    outputs = outputs_on(model, graph, part, behaviour.side)
+    return [torch.zeros_like(output) for output in outputs] if behaviour.ablation == "zero" else outputs

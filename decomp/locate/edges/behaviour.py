@@ -87,7 +87,7 @@ SIDES: tuple[str, ...] = get_args(Side)
 
 
 @dataclass(frozen=True)
-class Setting:
+class Behaviour:
     """The behaviour that edges are scored for, and the ablation of their sources."""
 
     grad_function: str = "logit"

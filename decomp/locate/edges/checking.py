@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.edges.batches import Ablations, parts_of, prompts_work
-from decomp.locate.edges.behaviour import PER_BATCH, Setting
+from decomp.locate.edges.behaviour import PER_BATCH, Behaviour
 from decomp.locate.edges.circuits import find_circuit
 from decomp.locate.edges.graph import Graph, graph_of
 from decomp.locate.edges.passes import EdgeMasks
@@ -25,7 +25,7 @@ from decomp.tables.work import Work
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptEdges:
     """A row of the check: the part of a behaviour that remains with only some edges of a ranking kept.
 
     The ranking is that by `score`, or a random one, called `random` with its number.
@@ -79,18 +79,18 @@ def check_edges(
     prompts: Sequence[PromptPair],
     orders: dict[str, Int[Tensor, "edges 2"]],
     counts: Sequence[int],
-    setting: Setting,
+    behaviour: Behaviour,
     circuit: str = "top",
     advance: Callable[[int], object] = lambda _: None,
-) -> list[Kept]:
+) -> list[KeptEdges]:
     """Return the mean loss over prompts with some edges of each ranking kept, all others ablated.
 
     `orders` are rankings of all edges by name, `counts` the numbers of edges to keep, and `circuit` the way in which
     they are chosen (a name in `CIRCUITS`). `advance` is called with the number of prompts done. ValueError for numbers
-    of edges that the model does not have, for a behaviour that ablating every edge does not change, and for a setting
+    of edges that the model does not have, for a behaviour that ablating every edge does not change, and for a behaviour
     that is not valid or does not fit the prompts.
     """
-    work, total = check_work(model, graph, prompts, orders, counts, setting, circuit)
+    work, total = check_work(model, graph, prompts, orders, counts, behaviour, circuit)
     total.add(work.blocks(model, lambda batch: advance(len(batch))))
     return total.result()
 
@@ -101,17 +101,17 @@ def check_work(
     prompts: Sequence[PromptPair],
     orders: dict[str, Int[Tensor, "edges 2"]],
     counts: Sequence[int],
-    setting: Setting,
+    behaviour: Behaviour,
     circuit: str = "top",
 ) -> tuple[Work[PromptPair], "CircuitTable"]:
     """Return the computation of the check from prompts, and the table that sums it; errors are as for `check_edges`."""
-    every = len(graph.places())
+    every = len(graph.edge_indices())
     check_counts(counts, every)
     cases = [("score", 0), ("score", every), *((name, n) for n in sorted(counts) for name in orders)]
     kept = {(name, n): find_circuit(graph, orders[name], n, circuit) for name, n in cases}
-    parts = parts_of(model, prompts, setting)
+    parts = parts_of(model, prompts, behaviour)
     ordered = [prompt for part in parts for prompt in part]
-    compute = PromptLosses(Ablations(ordered, setting), setting, list(kept.values())).block
+    compute = PromptLosses(Ablations(ordered, behaviour), behaviour, list(kept.values())).block
     total = CircuitTable({case: len(edges) for case, edges in kept.items()}, every, len(prompts))
     return prompts_work(parts, compute, CircuitTable.COMPUTED, total), total
 
@@ -121,7 +121,7 @@ class PromptLosses:
     """A function of prompts: their losses with some edges kept and all others ablated, for several cases."""
 
     ablations: Ablations
-    setting: Setting
+    behaviour: Behaviour
     kept: Sequence[Int[Tensor, "edges 2"]]
     """The edges that are kept in each case."""
 
@@ -132,7 +132,7 @@ class PromptLosses:
         batch = self.ablations.batch(model, graph, prompts)
         for edges in self.kept:
             masks = EdgeMasks(graph, masks_but(graph, edges, batch.ablated[0]), batch.ablated)
-            losses = self.setting.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
+            losses = self.behaviour.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
             check_finite(losses, lambda at: f"the loss of {place_of(prompts[at[0]], at[0])}")
             sums.append(losses.sum().item())
         return {"case": np.arange(len(sums)), "loss": np.array(sums)}
@@ -154,14 +154,14 @@ class CircuitTable:
         for block in blocks:
             np.add.at(self.sums, numbers(block["case"]), numbers(block["loss"]))
 
-    def result(self) -> list[Kept]:
+    def result(self) -> list[KeptEdges]:
         """Return the rows of the table. ValueError for a behaviour that ablating every edge does not change."""
         mean = dict(zip(self.kept, (self.sums / self.prompts).tolist(), strict=True))
         none, clean = mean["score", 0], mean["score", self.edges]
         if clean == none:
             raise ValueError(f"ablating every edge leaves the loss at {clean:g}: choose an ablation that changes it")
         return [
-            Kept(name, count, self.kept[name, count], loss, (none - loss) / (none - clean))
+            KeptEdges(name, count, self.kept[name, count], loss, (none - loss) / (none - clean))
             for (name, count), loss in sorted(mean.items(), key=lambda item: item[0][1])
         ]
 
@@ -171,10 +171,10 @@ class CircuitTable:
         yield block_of(self.columns, map(astuple, self.result()))
 
 
-def check_made(path: Path, model: Model, setting: Setting, options: Mapping[str, Any]) -> None:
+def check_made(path: Path, model: Model, behaviour: Behaviour, options: Mapping[str, Any]) -> None:
     """Raise ValueError, with all differences, where a table of edges was made with another model or other options.
 
     These are the ablation, and `options`: `bos`, and `batch_by`, which matters only for means over given batches.
     """
-    own = {name: value for name, value in options.items() if name != "batch_by" or setting.ablation in PER_BATCH}
-    check_fits(path, "edges score", model, {**own, "ablation": setting.ablation, "side": setting.side})
+    own = {name: value for name, value in options.items() if name != "batch_by" or behaviour.ablation in PER_BATCH}
+    check_fits(path, "edges score", model, {**own, "ablation": behaviour.ablation, "side": behaviour.side})

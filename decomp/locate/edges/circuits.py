@@ -49,13 +49,13 @@ def prune(graph: Graph, edges: Int[Tensor, "some 2"]) -> Int[Tensor, "kept 2"]:
     while True:
         begun = {FIRST, *(node for node, kept in zip(nodes, alive, strict=True) if kept)}
         ended = {LAST, *(source for source, kept in zip(sources, alive, strict=True) if kept)}
-        still = alive & on_way(sources, begun) & on_way(nodes, ended)
+        still = alive & is_known(sources, begun) & is_known(nodes, ended)
         if torch.equal(still, alive):
             return edges[alive]
         alive = still
 
 
-def on_way(names: list[str], known: set[str]) -> Bool[Tensor, " names"]:
+def is_known(names: list[str], known: set[str]) -> Bool[Tensor, " names"]:
     """Return for each name whether it is among the known ones."""
     return torch.tensor([name in known for name in names], dtype=torch.bool)
 

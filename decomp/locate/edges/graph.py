@@ -68,7 +68,7 @@ class Graph:
             edges[stage.upstream, stage.destinations] = True
         return edges
 
-    def places(self) -> Int[Tensor, "edges 2"]:
+    def edge_indices(self) -> Int[Tensor, "edges 2"]:
         """Return every edge as the numbers of its source and destination, ordered by destination."""
         return self.edges().T.nonzero().flip(1)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.edges.batches import Ablations, Batch, ids_of, outputs_on, parts_of, prompts_work
-from decomp.locate.edges.behaviour import Setting, find
+from decomp.locate.edges.behaviour import Behaviour, find
 from decomp.locate.edges.graph import Graph, Outputs, graph_of, streams, vectors
 from decomp.locate.edges.passes import UniformMask
 from decomp.locate.edges.prompts import PromptPair, place_of
@@ -34,7 +34,7 @@ OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
 
 
 @dataclass(frozen=True)
-class EdgeRequest(Setting):
+class EdgeRequest(Behaviour):
     """The options by which edges are scored: the behaviour, and the method that takes its gradients.
 
     The method `mask_gradient` takes gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples`
@@ -143,9 +143,9 @@ class EdgeScores:
 
 def ranked(graph: Graph, scores: Float[Tensor, "U V"]) -> Int[Tensor, "edges 2"]:
     """Return all edges as (source, destination), the one with the largest absolute score first."""
-    places = graph.places()
-    sizes = scores.cpu()[places[:, 0], places[:, 1]].abs()
-    return places[sizes.argsort(descending=True, stable=True)]
+    indices = graph.edge_indices()
+    sizes = scores.cpu()[indices[:, 0], indices[:, 1]].abs()
+    return indices[sizes.argsort(descending=True, stable=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +205,9 @@ class PromptScores:
     def block(self, model: Model, prompts: Sequence[PromptPair]) -> Block:
         """Return the parts of a batch of prompts in scores and losses, with the columns `EdgeTable.COMPUTED`."""
         graph = graph_of(model)
-        batch, places = self.ablations.batch(model, graph, prompts), graph.places()
+        batch, indices = self.ablations.batch(model, graph, prompts), graph.edge_indices()
         scores, clean, ablated = self.of_batch(model, graph, batch)
-        values = scores.double().cpu()[places[:, 0], places[:, 1]].numpy()
+        values = scores.double().cpu()[indices[:, 0], indices[:, 1]].numpy()
         edges = np.concatenate([np.arange(len(values)), [EdgeTable.CLEAN, EdgeTable.ABLATED]])
         return {"edge": edges, "score": np.concatenate([values, [clean, ablated]])}
 
@@ -242,8 +242,8 @@ class EdgeTable:
 
     def __init__(self, graph: Graph, complete: bool, dtype: torch.dtype) -> None:
         self.graph, self.complete, self.dtype = graph, complete, dtype
-        self.places = graph.places()
-        self.sums = np.zeros(len(self.places) + 2)
+        self.indices = graph.edge_indices()
+        self.sums = np.zeros(len(self.indices) + 2)
 
     def add(self, blocks: Iterable[Block]) -> None:
         """Add up the parts of all batches, in the order in which these come."""
@@ -255,14 +255,14 @@ class EdgeTable:
         """Return the scores of all edges. ValueError for one that is not finite, and where all are zero."""
         graph = self.graph
         scores = torch.zeros(len(graph.sources), len(graph.destinations), dtype=self.dtype)
-        scores[self.places[:, 0], self.places[:, 1]] = torch.from_numpy(self.sums[:-2]).to(self.dtype)
+        scores[self.indices[:, 0], self.indices[:, 1]] = torch.from_numpy(self.sums[:-2]).to(self.dtype)
         check_scores(graph, scores)
         return EdgeScores(graph, scores, float(self.sums[self.CLEAN]), float(self.sums[self.ABLATED]), self.complete)
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yield the table made of all batches: one row for each edge."""
         self.add(blocks)
-        yield block_of(self.columns, edge_rows(self.result(), self.places))
+        yield block_of(self.columns, edge_rows(self.result(), self.indices))
 
 
 def edge_rows(result: EdgeScores, edges: Int[Tensor, "edges 2"]) -> Iterator[Row]:

@@ -145,12 +145,12 @@ def reduced(products: Float[Tensor, "L T D"], request: LayerRequest) -> Float[Te
     return total.abs() if request.reduce == "absolute" else total
 
 
-def places_of(fact: Fact, request: LayerRequest) -> list[tuple[int, str, str]]:
+def tokens_of(fact: Fact, request: LayerRequest) -> list[tuple[int, str, str]]:
     """Return position, token and role of each token in the rows of `combined`; the position is −1 for the BOS token."""
     first = -int(fact.has_bos)
-    places = [(first + i, token, role) for i, (token, role) in enumerate(zip(fact.tokens, fact.roles, strict=True))]
+    tokens = [(first + i, token, role) for i, (token, role) in enumerate(zip(fact.tokens, fact.roles, strict=True))]
     if request.multi_token == "first":
-        return places
+        return tokens
     sides = [("true_object", fact.true), ("false_object", fact.false)][: 2 if request.function in PLAIN else 1]
     after = first + len(fact.ids)
-    return places + [(after + j, token, role) for role, side in sides for j, token in enumerate(side.tokens[:-1])]
+    return tokens + [(after + j, token, role) for role, side in sides for j, token in enumerate(side.tokens[:-1])]

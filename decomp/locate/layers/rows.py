@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from decomp.locate.facts import OBJECT_ROLES, ROLES, Fact
-from decomp.locate.layers.readings import LayerRequest, places_of
+from decomp.locate.layers.readings import LayerRequest, tokens_of
 from decomp.locate.layers.scoring import DirectShares, LayerScores
 from decomp.tables.blocks import Block, block_of, rows_of
 from decomp.tables.columns import significant
@@ -68,11 +68,11 @@ class MeanRow(NamedTuple):
 def gradient_rows(item: int, fact: Fact, scores: LayerScores, request: LayerRequest) -> Iterator[LayerRow]:
     """Yield a fact's rows of gradient × activation, by component, layer and token."""
     (value,) = significant(scores.value[None])
-    places = places_of(fact, request)
+    tokens = tokens_of(fact, request)
     for component, by_layer in scores.components.items():
         for layer, by_token in enumerate(by_layer):
-            for place, score in zip(places, significant(by_token), strict=True):
-                yield LayerRow(item, "gradient_x_activation", component, layer, *place, request.function, value, score)
+            for token, score in zip(tokens, significant(by_token), strict=True):
+                yield LayerRow(item, "gradient_x_activation", component, layer, *token, request.function, value, score)
 
 
 def direct_rows(item: int, fact: Fact, shares: DirectShares, function: str) -> Iterator[LayerRow]:

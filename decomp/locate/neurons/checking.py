@@ -97,7 +97,7 @@ def check_items_of(path: Path, items: Sequence[Item], file: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class CheckInputs:
     """The input of a check: neurons that were found, and the items that they are checked on."""
 
     sets: Mapping[Key, Bool[Tensor, "L F"]]
@@ -117,7 +117,7 @@ def open_check(
     bos: bool = True,
     neurons: str = "activation",
     fields: Fields = None,
-) -> Check:
+) -> CheckInputs:
     """Read a table of `decomp neurons`, and the file of the items that its neurons were found for.
 
     `neurons` is the kind of values that was scored (`activation` or `pre-activation`), `unrelated` another file of
@@ -130,7 +130,7 @@ def open_check(
     every = open_items(model, tokenizer, items, levels, bos=bos, fields=fields)
     others = None if unrelated is None else open_items(model, tokenizer, unrelated, levels[:1], bos=bos, fields=fields)
     check_items_of(table, every, items)
-    return Check(sets, match(every, sets, table), others)
+    return CheckInputs(sets, match(every, sets, table), others)
 
 
 def match(items: Sequence[Item], sets: Mapping[Key, Tensor], path: Path) -> list[Item]:
@@ -238,7 +238,7 @@ class Interventions:
 
 
 def interventions(
-    check: Check, factors: Sequence[float], draws: int, seed: int, memory: int, neurons: str
+    check: CheckInputs, factors: Sequence[float], draws: int, seed: int, memory: int, neurons: str
 ) -> Interventions:
     """Return the function that checks neurons, with random ones drawn. ValueError for bad or repeated factors."""
     check_numbers("--factor", factors)
@@ -248,7 +248,7 @@ def interventions(
 
 
 def check_work(
-    check: Check,
+    check: CheckInputs,
     factors: Sequence[float] = (0.0, 2.0),
     draws: int = 20,
     seed: int = 0,
@@ -299,7 +299,7 @@ def mean_and_sd(values: Float[Tensor, " N"]) -> tuple[float, float | None]:
 
 def check_neurons(
     model: Model,
-    check: Check,
+    check: CheckInputs,
     factors: Sequence[float] = (0.0, 2.0),
     draws: int = 20,
     seed: int = 0,

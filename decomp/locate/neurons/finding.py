@@ -22,7 +22,7 @@ ENDS = ("item", "level", "residual", "effect")
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FoundNeurons:
     """The result for one item: the scores of all neurons, those found, and the share of prompts that found each."""
 
     item: Item
@@ -40,7 +40,7 @@ def find_neurons(
     items: Sequence[Item],
     request: NeuronRequest = NeuronRequest(),  # noqa: B008
     advance: Callable[[int], object] = lambda _: None,
-) -> Iterator[Found]:
+) -> Iterator[FoundNeurons]:
     """Find the neurons that completions rest on, by integrated gradients (Dai et al. 2022): yield each item's result.
 
     Items of one fact follow one another. `advance` is called with the number of items done. ValueError for a request
@@ -64,13 +64,13 @@ def by_fact(items: Sequence[Item]) -> list[tuple[Item, ...]]:
     return [tuple(prompts) for prompts in facts.values()]
 
 
-def found_of_fact(model: Model, prompts: Sequence[Item], request: NeuronRequest) -> Iterator[Found]:
+def found_of_fact(model: Model, prompts: Sequence[Item], request: NeuronRequest) -> Iterator[FoundNeurons]:
     """Yield the result for each prompt of one fact; neurons are found that enough of the prompts share."""
     results = [score_completions(model, one.completions, request, one.place) for one in prompts]
     masks = [found(result.scores.sum(1), request.threshold) for result in results]
     shared = shares(masks)
     for one, result, mask in zip(prompts, results, masks, strict=True):
-        yield Found(one, result, mask & (shared >= request.share), shared)
+        yield FoundNeurons(one, result, mask & (shared >= request.share), shared)
 
 
 def neurons_work(

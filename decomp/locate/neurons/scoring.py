@@ -104,11 +104,11 @@ def integrated_gradients(model: Model, completion: Completion, request: NeuronRe
         alphas, weight = neurons.new_tensor(nodes).unbind(1)
         gradient, without = torch.zeros_like(neurons), value.sum().repeat(len(neurons))
         for cases in cases_of(neurons, len(nodes), request.tokens).split(continuation.rows_within(request.memory)):
-            layers, node, places = cases.unbind(1)
-            values, gradients = scaled_gradients(continuation, request.function, layers, alphas[node], places)
+            layers, node, positions = cases.unbind(1)
+            values, gradients = scaled_gradients(continuation, request.function, layers, alphas[node], positions)
             gradient.index_add_(0, layers, weight[node][:, None, None] * gradients)
             zero = alphas[node] == 0
-            without.index_add_(0, layers[zero], values[zero] - value[places[zero]])
+            without.index_add_(0, layers[zero], values[zero] - value[positions[zero]])
     scores = NeuronScores(neurons * gradient, value.sum(), without)
     check_finite(scores.scores, lambda at: f"{place}: neuron {at[2]} of layer {at[0]}")
     return scores
@@ -144,39 +144,39 @@ def scaled_gradients(
     function: str,
     layers: Int[Tensor, " R"],
     alphas: Float[Tensor, " R"],
-    places: Int[Tensor, " R"],
+    positions: Int[Tensor, " R"],
 ) -> tuple[Float[Tensor, " R"], Float[Tensor, "R Y F"]]:
     """Return the function at αw, and ∂F/∂(αw), for each row, which scales the neurons w of one layer.
 
-    The place −1 scales all positions, for the function of all of Y; another place scales the neurons at that position
+    The position −1 scales all, for the function of all of Y; another scales the neurons at that position
     alone, for the function of the token predicted there.
     """
     points: dict[int, Tensor] = {}
     rows = {layer: (layers == layer).nonzero()[:, 0] for layer in layers.unique().tolist()}
-    apart = bool((places >= 0).any())
+    apart = bool((positions >= 0).any())
 
     def scale(layer: int, neurons: Tensor) -> Tensor:
         if layer not in rows:
             return neurons
         mine = rows[layer]
-        here = scaled_places(places[mine], neurons.shape[1])
+        here = scaled_positions(positions[mine], neurons.shape[1])
         factors = torch.where(here, alphas[mine, None], 1)[:, :, None]
         points[layer] = (factors * neurons[mine]).detach().requires_grad_()
         return neurons.index_copy(0, mine, points[layer])
 
     with torch.enable_grad():
         if apart:
-            values = continuation.values(function, len(layers), scale).gather(1, places[:, None])[:, 0]
+            values = continuation.values(function, len(layers), scale).gather(1, positions[:, None])[:, 0]
         else:
             values = continuation(function, len(layers), scale)
         gradients = torch.autograd.grad(values.sum(), list(points.values()))
     gradient = torch.cat(gradients)[torch.cat([rows[layer] for layer in points]).argsort()]
-    return values.detach(), gradient * scaled_places(places, gradient.shape[1])[:, :, None]
+    return values.detach(), gradient * scaled_positions(positions, gradient.shape[1])[:, :, None]
 
 
-def scaled_places(places: Int[Tensor, " R"], length: int) -> Tensor:
+def scaled_positions(positions: Int[Tensor, " R"], length: int) -> Tensor:
     """Return the positions that each row scales, one or for −1 all, as a mask of shape (R, Y)."""
-    return (places[:, None] < 0) | (places[:, None] == torch.arange(length, device=places.device))
+    return (positions[:, None] < 0) | (positions[:, None] == torch.arange(length, device=positions.device))
 
 
 def score_completions(model: Model, completions: list[Completion], request: NeuronRequest, place: str) -> NeuronScores:

@@ -1,4 +1,4 @@
-"""Columns in front of the long table's own: places in the article, and facts about predictions that were asked for."""
+"""Columns in front of the long table's own: words and characters in the article, facts about predictions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.core.partition import Partition
-from decomp.corpus.places import Place
 from decomp.corpus.sources import Sources, source_text
+from decomp.corpus.text_spans import TextSpan
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.corpus.word_lists import of_kind
 from decomp.measures.result import Scores
@@ -20,11 +20,11 @@ from decomp.measures.windows import partition_of
 from decomp.tables.blocks import Block, Builder, Column, block_of, constant
 from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, array, scores_block
 
-PLACE_COLUMNS = (*Place._fields, "source_word")
+SPAN_COLUMNS = (*TextSpan._fields, "source_word")
 
 
 @dataclass(frozen=True)
-class Front:
+class LeadingColumns:
     """The columns in front that a table has; a unit is a token or word that is predicted."""
 
     unit: Unit = "token"
@@ -52,7 +52,7 @@ class Front:
         has = {
             "article_id": self.article_ids,
             "span": self.spans,
-            **dict.fromkeys((*Place._fields, *self.annotations), True),
+            **dict.fromkeys((*TextSpan._fields, *self.annotations), True),
             "entropy": self.entropy,
             "corrected_log2_prob": self.boundaries is not None,
             "source_word": True,
@@ -69,7 +69,7 @@ class Front:
             known["article_id"] = constant(window.article.id, count)
         if self.spans:
             known["span"] = constant(window.span, count)
-        known |= place_columns(units.places)
+        known |= span_columns(units.text_spans)
         known |= {name: self.annotation(name, kind, units) for name, kind in self.annotations.items()}
         if self.entropy:
             known["entropy"] = unit_column(more["entropy"], count)
@@ -84,7 +84,7 @@ class Front:
         """Return a column of the list of words, with a value for each unit."""
         values = units.article.annotations.get(name)
         builder = Builder(kind)
-        words = [place.word for place in units.places]
+        words = [span.word for span in units.text_spans]
         builder.add([None if values is None or word < 0 else of_kind(values[word], kind) for word in words])
         return builder.column()
 
@@ -123,9 +123,9 @@ def groups_of(window: TokenisedWindow, partition: Partition | None, unit: Unit =
     return Groups(first.numpy(), texts, np.array([len(tokens) for tokens in members]))
 
 
-def place_columns(places: Sequence[tuple[int | None, ...]]) -> dict[str, Column]:
-    """Return the word and characters of each token as columns, missing for tokens without a place."""
-    return block_of(Place._fields, places)
+def span_columns(text_spans: Sequence[tuple[int | None, ...]]) -> dict[str, Column]:
+    """Return the word and characters of each token as columns, missing for tokens that stand for no text."""
+    return block_of(TextSpan._fields, text_spans)
 
 
 def unit_column(values: Float[Tensor, " targets"], count: int) -> Float[np.ndarray, " T"]:
