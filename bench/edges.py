@@ -9,7 +9,8 @@ from bench.measure import reset_peak, resident_bytes, seconds
 from bench.shapes import SHAPES, make_model
 from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
 from decomp.locate.edges.prompts import PromptPair
-from decomp.locate.edges.scoring import EdgeRequest, score_edges
+from decomp.locate.edges.request import EdgeRequest
+from decomp.locate.edges.scoring import score_edges
 
 RUNS = {
     "mask 0": ({"mask_value": 0.0}, 1),

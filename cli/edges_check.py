@@ -23,7 +23,7 @@ from decomp.cli.edges import behaviour_options, prompts_file
     click.option(
         "--keep",
         "counts",
-        type=int,
+        type=click.IntRange(0),
         multiple=True,
         help="Number of edges kept. Several at once.  [default: 1, 2, 5, 10, …]",
     ),
@@ -48,18 +48,20 @@ def command(**values: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, with_table
     from decomp.cli.running import deliver
+    from decomp.locate.edges.request import Behaviour
     from decomp.locate.forms import check_pairs
+    from decomp.locate.limits import check_once
 
     values = with_table(values, "edges_file")
     check_outputs(values)
+    behaviour = request_of(Behaviour, values)
+    check_once("--keep", values["counts"])
     check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
-    from decomp.locate.edges.behaviour import Behaviour  # imports torch
-    from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings
+    from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings  # imports torch
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import open_prompts, tokens_of
     from decomp.locate.edges.rows import read_edges
 
-    behaviour = request_of(Behaviour, values)
     model, tokenizer = open_named_model(values)
     graph = graph_of(model)
     check_made(values["edges_file"], model, behaviour, {name: values[name] for name in ("bos", "batch_by")})

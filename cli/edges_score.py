@@ -74,16 +74,17 @@ def command(**values: Any) -> None:
     """
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, say_lines
     from decomp.cli.running import claim_other_files, deliver
+    from decomp.locate.edges.request import EdgeRequest
     from decomp.locate.forms import check_pairs
     from decomp.report.circuits import check_picture, draw, write_subgraph
 
     check_outputs(values, check_picture)
+    request, picture, subgraph = request_of(EdgeRequest, values), values["picture"], values["subgraph"]
     check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
     from decomp.locate.edges.prompts import open_prompts, tokens_of  # imports torch
     from decomp.locate.edges.rows import summary
-    from decomp.locate.edges.scoring import EdgeRequest, edges_work, ranked
+    from decomp.locate.edges.scoring import edges_work, ranked
 
-    request, picture, subgraph = request_of(EdgeRequest, values), values["picture"], values["subgraph"]
     model, tokenizer = open_named_model(values)
     prompts = open_prompts(
         model, tokenizer, values["prompts_file"], values["bos"], values["batch_by"], values["fields"]

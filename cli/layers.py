@@ -71,17 +71,18 @@ def command(**values: Any) -> None:
     from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of
     from decomp.cli.running import claim_other_files, deliver, ignore
     from decomp.locate.forms import fact_records
+    from decomp.locate.layers.request import LayerRequest
     from decomp.report.plots import check_picture, heat_map, save_picture
 
     check_outputs(values, check_picture)
+    request, picture = request_of(LayerRequest, values), values["picture"]
     fact_records(values["facts_file"], values["fields"])
     needed = "needs --aggregate, whose intervals it is for: give that too, or leave it out"
     options.refuse_unless(values["aggregated"], needed, "confidence")
-    from decomp.locate.layers.readings import LayerRequest  # imports torch
-    from decomp.locate.layers.rows import Means, MeanSummary
+    from decomp.locate.layers.rows import Means, MeanSummary  # imports torch
     from decomp.locate.layers.table import layers_work, open_facts
 
-    request, picture, means = request_of(LayerRequest, values), values["picture"], Means()
+    means = Means()
     how = (means, values["confidence"], values["seed"])
     model, tokenizer = open_named_model(values)
     facts = open_facts(model, tokenizer, values["facts_file"], values["bos"], values["fields"])

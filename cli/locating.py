@@ -13,20 +13,19 @@ from decomp.cli.common import destination, made_now, open_model, say
 from decomp.cli.running import Job, check_output_options, device_here
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.amounts import parse_bytes
+from decomp.locate.edges.request import Behaviour, EdgeRequest
+from decomp.locate.layers.request import LayerRequest
+from decomp.locate.neurons.request import NeuronRequest
 from decomp.runs.tables import table_file_of
 from decomp.tables.work import Work
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decomp.locate.edges.behaviour import Behaviour
-    from decomp.locate.edges.scoring import EdgeRequest
-    from decomp.locate.layers.readings import LayerRequest
-    from decomp.locate.neurons.scoring import NeuronRequest
     from decomp.models.base import DecomposedModel
 
 T = TypeVar("T")
-R = TypeVar("R", "LayerRequest", "NeuronRequest", "EdgeRequest", "Behaviour")
+R = TypeVar("R", LayerRequest, NeuronRequest, EdgeRequest, Behaviour)
 
 
 def request_of(family: type[R], values: Mapping[str, Any]) -> R:

@@ -45,16 +45,16 @@ def command(**values: Any) -> None:
     from decomp.cli.running import deliver
     from decomp.io.amounts import parse_bytes
     from decomp.locate.forms import item_records
+    from decomp.locate.limits import check_numbers
 
     values = with_table(values, "neurons_file")
     check_outputs(values)
+    check_numbers("--factor", values["factors"])
     for path in filter(None, (values["items_file"], values["unrelated"])):
         item_records(path, fields=values["fields"])
-    from decomp.locate.limits import check_numbers  # imports torch
-    from decomp.locate.neurons.checking import check_work, open_check
+    from decomp.locate.neurons.checking import check_work, open_check  # imports torch
     from decomp.locate.neurons.items import tokens_of
 
-    check_numbers("--factor", values["factors"])
     found = {name: values[name] for name in ("unrelated", "bos", "neurons", "fields")}
     how = {name: values[name] for name in ("factors", "draws", "seed", "neurons")}
     memory = parse_bytes(values["memory"])

@@ -86,17 +86,18 @@ def command(**values: Any) -> None:
         say_lines,
     )
     from decomp.cli.running import claim_other_files, deliver
-    from decomp.locate.forms import item_records
+    from decomp.locate.forms import check_levels, item_records
+    from decomp.locate.neurons.request import NeuronRequest
     from decomp.report.plots import check_picture, layer_histogram, save_picture
 
     check_outputs(values, check_picture)
+    request, picture = request_of(NeuronRequest, values), values["picture"]
+    check_levels(values["levels"])
     item_records(values["items_file"], values["contrast"], values["fields"])
     from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts  # imports torch
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
-    from decomp.locate.neurons.scoring import NeuronRequest
 
-    request, picture = request_of(NeuronRequest, values), values["picture"]
     model, tokenizer = open_named_model(values)
     items = open_items(
         model, tokenizer, values["items_file"], values["levels"], request.contrast, values["bos"], values["fields"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from decomp.io.records import Fields, Record, parse_json, renamed, text_of
 from decomp.io.texts import read_text
+from decomp.locate.limits import check_once
 from decomp.locate.sources import read_sources
 
 FACT = ("subject", "target_true", "target_false")
@@ -58,6 +59,11 @@ def item_records(
     for record in records:
         check_form(record, contrast)
     return records
+
+
+def check_levels(levels: Sequence[str]) -> None:
+    """Raise ValueError for a level of edits that is asked for twice."""
+    check_once("--mask-level", levels)
 
 
 def form_of(record: Record) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
-"""Checks shared by layers, neurons and edges: enough memory, finite numbers, no repeated options."""
+"""Checks shared by layers, neurons and edges: enough memory, finite numbers, no repeated options; without torch."""
 
 import math
 from collections.abc import Callable, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from decomp.io.amounts import format_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_TOGETHER = 16
 """The largest number of texts computed together; after each such batch, results are kept and work can be shared."""
@@ -22,11 +23,11 @@ def rows_within(memory: int, row: int, what: str) -> int:
     return memory // row
 
 
-def check_finite(values: Tensor, name: Callable[[tuple[int, ...]], str]) -> None:
+def check_finite(values: "Tensor", name: Callable[[tuple[int, ...]], str]) -> None:
     """Raise ValueError for a value that is NaN or infinite; `name` names it, given its indices."""
-    if torch.isfinite(values).all():
+    if values.isfinite().all():
         return
-    place = tuple((~torch.isfinite(values)).nonzero()[0].tolist())
+    place = tuple((~values.isfinite()).nonzero()[0].tolist())
     raise ValueError(
         f"{name(place)} is {values[place].item()}, no finite number: try float32 or float64, or other inputs"
     )

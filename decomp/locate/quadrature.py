@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from decomp.measures.quadrature import RULES, Nodes
+from decomp.measures.quadrature import RULES, Nodes, check_steps
 
 
 def riemann(steps: int) -> Nodes:
@@ -11,9 +11,7 @@ def riemann(steps: int) -> Nodes:
 
 
 def linspace(steps: int) -> Nodes:
-    """Return the nodes i/(m − 1), i = 0 … m − 1, of equal weight (knowledge-neurons). ValueError for fewer than two."""
-    if steps < 2:
-        raise ValueError("linspace has both ends among its nodes: use 2 steps or more")
+    """Return the nodes i/(m − 1), i = 0 … m − 1, of equal weight (knowledge-neurons); m is at least 2."""
     return riemann(steps - 1)
 
 
@@ -22,9 +20,6 @@ QUADRATURES: dict[str, Callable[[int], Nodes]] = {"riemann": riemann, "linspace"
 
 
 def nodes_of(rule: str, steps: int) -> Nodes:
-    """Return the nodes and weights of a rule. ValueError for an unknown rule, and for fewer than one step."""
-    if rule not in QUADRATURES:
-        raise ValueError(f"unknown quadrature {rule!r}: choose one of {', '.join(QUADRATURES)}")
-    if steps < 1:
-        raise ValueError(f"a path needs 1 step or more, not {steps}")
+    """Return the nodes and weights of a rule. ValueError as for `check_steps`."""
+    check_steps(rule, steps, QUADRATURES)
     return QUADRATURES[rule](steps)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decomp.io.names import suggested
+from decomp.measures.registry import check_function
 
 AttributedFunction = Callable[
     [Float[Tensor, "*batch V"], Int[Tensor, "*batch"], Int[Tensor, "*batch"] | None], Float[Tensor, "*batch"]
@@ -94,6 +94,5 @@ def find_function(name: str) -> AttributedFunction:
         >>> find_function("contrast_logit")(logits, token, foil)
         tensor([1.])
     """
-    if name not in FUNCTIONS:
-        raise ValueError(f"unknown function {name!r}: {suggested(name, FUNCTIONS)}")
+    check_function(name)
     return FUNCTIONS[name]

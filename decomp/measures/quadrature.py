@@ -1,6 +1,6 @@
 """Rules of numerical integration over [0, 1]: nodes, and the weight of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -15,9 +15,7 @@ def gauss_legendre(steps: int) -> Nodes:
 
 
 def trapezoid(steps: int) -> Nodes:
-    """Return evenly spaced nodes from 0 to 1, the two ends with half weight. ValueError for fewer than two."""
-    if steps < 2:
-        raise ValueError("the trapezoid rule has both ends among its nodes: use 2 steps or more")
+    """Return evenly spaced nodes from 0 to 1, at least two, the two ends with half weight."""
     inner = 1 / (steps - 1)
     return [(i * inner, inner / 2 if i in (0, steps - 1) else inner) for i in range(steps)]
 
@@ -36,16 +34,27 @@ RULES: dict[str, Callable[[int], Nodes]] = {
 }
 
 
+BOTH_ENDS = ("trapezoid", "linspace")
+"""The rules that have 0 and 1 among their nodes, so that they have at least two; `linspace` is for neurons alone."""
+
+
+def check_steps(rule: str, steps: int, rules: Collection[str] = RULES) -> None:
+    """Raise ValueError, with the known rules, for an unknown one, and for fewer steps than the rule needs."""
+    if rule not in rules:
+        raise ValueError(f"unknown quadrature {rule!r}: choose one of {', '.join(rules)}")
+    if steps < 1:
+        raise ValueError(f"a path needs 1 step or more, not {steps}")
+    if steps < 2 and rule in BOTH_ENDS:
+        raise ValueError(f"{rule} has both ends among its nodes: use 2 steps or more")
+
+
 def quadrature(rule: str, steps: int) -> Nodes:
     """Return the nodes and weights of a rule over [0, 1].
 
-    ValueError, with the known rules, for an unknown one, and for fewer than one step.
+    ValueError as for `check_steps`.
 
     >>> quadrature("right", 2)
     [(0.5, 0.5), (1.0, 0.5)]
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown quadrature {rule!r}: choose one of {', '.join(RULES)}")
-    if steps < 1:
-        raise ValueError(f"a path needs 1 step or more, not {steps}")
+    check_steps(rule, steps)
     return RULES[rule](steps)

@@ -97,8 +97,7 @@ class Measure:
             return request.usual.get(self.name, self.default)
         if request.function in self.functions:
             return request.function
-        if request.function not in FUNCTION_NAMES:
-            raise ValueError(f"unknown function {request.function!r}: {suggested(request.function, FUNCTION_NAMES)}")
+        check_function(request.function)
         if not self.functions:
             raise ValueError(f"{self.name} explains no function of the logits: ask for it without {request.function}")
         raise ValueError(
@@ -129,6 +128,12 @@ class Measure:
             raise ValueError(f"{self.function_of(request)} of tokens does not add up to that of words: score log2_prob")
         if self.name == "delta_lp" and request.span > 1 and request.extra:
             raise ValueError(f"{self.name} is not defined for rows that are no token and spans: leave out one")
+
+
+def check_function(name: str) -> None:
+    """Raise ValueError, with the known names, for an unknown attributed function."""
+    if name not in FUNCTION_NAMES:
+        raise ValueError(f"unknown function {name!r}: {suggested(name, FUNCTION_NAMES)}")
 
 
 def check_foils(function: str | None, given: bool) -> None:

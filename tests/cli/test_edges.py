@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.locate.edges.prompts import read_prompts
-from decomp.locate.edges.scoring import EdgeRequest, score_edges
+from decomp.locate.edges.request import EdgeRequest
+from decomp.locate.edges.scoring import score_edges
 from tests.commands import refused, table
 from tests.conftest import ROOT
 

@@ -11,13 +11,13 @@ from torch.testing import assert_close
 from decomp.core.network import Norm
 from decomp.locate.conventions import EDGES
 from decomp.locate.edges.batches import bytes_of_prompt
-from decomp.locate.edges.behaviour import Behaviour
 from decomp.locate.edges.checking import check_edges, default_counts, rankings
 from decomp.locate.edges.circuits import CIRCUITS, find_circuit
 from decomp.locate.edges.graph import graph_of, streams
 from decomp.locate.edges.passes import EdgeMasks, UniformMask, through_norm
 from decomp.locate.edges.prompts import PromptPair
-from decomp.locate.edges.scoring import EdgeRequest, ranked, score_edges
+from decomp.locate.edges.request import Behaviour, EdgeRequest
+from decomp.locate.edges.scoring import ranked, score_edges
 from decomp.measures.conventions import find_convention
 from tests.edge_reference import EdgeForward
 from tests.variants import VARIANTS, make_pair, random_ids

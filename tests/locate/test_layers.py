@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.locate.facts import Fact, Object
-from decomp.locate.layers.readings import COMPONENTS, LayerRequest
+from decomp.locate.layers.request import COMPONENTS, LayerRequest
 from decomp.locate.layers.rows import LayerRow, Means
 from decomp.locate.layers.scoring import bytes_per_token, direct_shares, gradient_x_activation, summed_shares
 from decomp.locate.layers.table import open_facts, score_layers

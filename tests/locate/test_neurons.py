@@ -17,8 +17,9 @@ from decomp.locate.neurons.checking import random_like, read_neurons, values_wit
 from decomp.locate.neurons.completions import Completion, Continuation, changing_neurons
 from decomp.locate.neurons.finding import find_neurons, wider_cuts
 from decomp.locate.neurons.items import Item, read_items
+from decomp.locate.neurons.request import NeuronRequest
 from decomp.locate.neurons.rows import NeuronRow, found, ranked, shares
-from decomp.locate.neurons.scoring import NeuronRequest, NeuronScores, integrated_gradients
+from decomp.locate.neurons.scoring import NeuronScores, integrated_gradients
 from decomp.locate.quadrature import linspace, riemann
 from tests.commands import MODEL, refused
 from tests.conftest import ROOT

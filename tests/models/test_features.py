@@ -15,12 +15,14 @@ from decomp.evaluation.curves import perturbation_curves, rank_sources
 from decomp.locate.edges.graph import graph_of
 from decomp.locate.edges.passes import EdgeMasks, UniformMask
 from decomp.locate.edges.prompts import PromptPair
-from decomp.locate.edges.scoring import EdgeRequest, score_edges
+from decomp.locate.edges.request import EdgeRequest
+from decomp.locate.edges.scoring import score_edges
 from decomp.locate.facts import Fact, Object
-from decomp.locate.layers.readings import COMPONENTS, LayerRequest
+from decomp.locate.layers.request import COMPONENTS, LayerRequest
 from decomp.locate.layers.scoring import direct_shares, gradient_x_activation
 from decomp.locate.neurons.completions import Completion, Continuation
-from decomp.locate.neurons.scoring import NeuronRequest, integrated_gradients
+from decomp.locate.neurons.request import NeuronRequest
+from decomp.locate.neurons.scoring import integrated_gradients
 from decomp.measures import SCORES, AttentionOptions, GradientOptions, OcclusionOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
 from decomp.models.sites import AttentionSite

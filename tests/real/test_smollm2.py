@@ -11,13 +11,14 @@ from torch.testing import assert_close
 
 import decomp
 from decomp.locate.edges.prompts import open_prompts
-from decomp.locate.edges.scoring import EdgeRequest, score_edges
-from decomp.locate.layers.readings import LayerRequest
+from decomp.locate.edges.request import EdgeRequest
+from decomp.locate.edges.scoring import score_edges
+from decomp.locate.layers.request import LayerRequest
 from decomp.locate.layers.table import open_facts, score_layers
 from decomp.locate.neurons.checking import CheckInputs, check_neurons
 from decomp.locate.neurons.finding import find_neurons
 from decomp.locate.neurons.items import open_items
-from decomp.locate.neurons.scoring import NeuronRequest
+from decomp.locate.neurons.request import NeuronRequest
 from decomp.models import load_model
 from tests.conftest import ROOT, SHARED
 

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decomp.core.model import Model
-from decomp.locate.edges.behaviour import MEANS, OVER_TOKENS, PER_BATCH, Behaviour
+from decomp.locate.edges.behaviour import check_prompts
 from decomp.locate.edges.graph import Graph, Outputs, graph_of
 from decomp.locate.edges.passes import UniformMask
 from decomp.locate.edges.prompts import PromptPair, place_of
+from decomp.locate.edges.request import MEANS, OVER_TOKENS, PER_BATCH, Behaviour
 from decomp.locate.limits import MOST_TOGETHER, rows_within
 from decomp.tables.blocks import Block
 from decomp.tables.work import Summary, Work, item_of
@@ -99,7 +100,7 @@ def parts_of(model: Model, prompts: Sequence[PromptPair], behaviour: Behaviour) 
 
     ValueError for prompts that do not fit it, and for too little memory.
     """
-    behaviour.check(prompts)
+    check_prompts(behaviour, prompts)
     graph, itemsize = graph_of(model), model.dtype.itemsize
     groups = given_batches(prompts, behaviour)
     return [part for group in groups for part in in_batches(graph, group, behaviour.memory, itemsize)]

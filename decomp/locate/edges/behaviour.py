@@ -1,17 +1,14 @@
-"""The behaviour that edges are scored for: one loss a prompt, computed from its last logits, and the ablation."""
+"""The loss of a prompt that edges are scored for, computed from its last logits, and the prompts that it fits."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomp.locate.edges.prompts import PromptPair, place_of
-
-T = TypeVar("T")
+from decomp.locate.edges.request import PER_BATCH, Behaviour
 
 GRAD_FUNCTIONS: dict[str, Callable[[Float[Tensor, "B V"]], Float[Tensor, "B V"]]] = {
     "logit": lambda logits: logits,
@@ -56,96 +53,49 @@ ANSWER_FUNCTIONS: dict[str, Callable[[Float[Tensor, " V"], PromptPair], Float[Te
 }
 """The loss L of one prompt, by name; it is lower for better answers, so that ablating what they rest on raises it."""
 
-LOSSES = {
-    "avg_diff": "L = -(mean {0} of answers - mean {0} of wrong answers)",
-    "avg_val": "L = -(mean {0} of answers)",
-    "mse": "L = mean over the vocabulary of ({0} - 1 shared by the answers)^2",
-    "kl": "L = KL(clean prediction || prediction), bits",
-}
-"""The losses in words, for outputs of commands; `kl` compares whole predictions instead of answers."""
+
+def losses_of(
+    behaviour: Behaviour,
+    logits: Float[Tensor, "B V"],
+    prompts: Sequence[PromptPair],
+    clean: Float[Tensor, "B V"] | None,
+) -> Float[Tensor, " B"]:
+    """Return the loss L of each prompt; `clean` are the model's own logits, which `kl` needs."""
+    if behaviour.answer_function == "kl":
+        assert clean is not None
+        return divergence(logits, clean)
+    values = GRAD_FUNCTIONS[behaviour.grad_function](logits)
+    answer = ANSWER_FUNCTIONS[behaviour.answer_function]
+    return torch.stack([answer(row, prompt) for row, prompt in zip(values, prompts, strict=True)])
 
 
-def find(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """Return the entry of a name. ValueError, which names the `kind` and the known names, for an unknown one."""
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
-    return known[name]
+def check_prompts(behaviour: Behaviour, prompts: Sequence[PromptPair]) -> None:
+    """Raise ValueError for a behaviour that is not valid, and for prompts that do not fit it."""
+    behaviour.check()
+    for number, prompt in enumerate(prompts):
+        check_prompt(behaviour, place_of(prompt, number), prompt)
+    check_lengths(behaviour, prompts)
 
 
-Ablation = Literal["resample", "zero", "mean", "token_mean", "batch_mean", "batch_token_mean"]
-"""The output that an ablated source has instead of its own.
-
-That on the other prompt of the pair; zero; its mean over all prompts, at each position (`mean`) or over positions, too
-(`token_mean`); or such means over the prompts of a given batch.
-"""
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
-MEANS = ("mean", "token_mean", "batch_mean", "batch_token_mean")
-OVER_TOKENS = ("token_mean", "batch_token_mean")
-PER_BATCH = ("batch_mean", "batch_token_mean")
-Side = Literal["clean", "corrupt", "both"]
-SIDES: tuple[str, ...] = get_args(Side)
+def check_prompt(behaviour: Behaviour, place: str, prompt: PromptPair) -> None:
+    """Raise ValueError for a prompt for which the behaviour or the ablation is not defined."""
+    if behaviour.answer_function == "avg_diff" and len(prompt.wrong_answers) == 0:
+        raise ValueError(f"{place} has no wrong answers, which avg_diff needs: use avg_val")
+    if behaviour.ablation == "resample" and torch.equal(prompt.clean, prompt.corrupt):
+        raise ValueError(f"{place}: clean and corrupt are the same tokens: resampling would change nothing")
+    if behaviour.need_of_batches and prompt.batch is None:
+        raise ValueError(f"{place} is of no given batch, {behaviour.need_of_batches}: give --batch-by (batch_by)")
 
 
-@dataclass(frozen=True)
-class Behaviour:
-    """The behaviour that edges are scored for, and the ablation of their sources."""
-
-    grad_function: str = "logit"
-    """The value of each token that the loss is computed from, a name in `GRAD_FUNCTIONS`."""
-    answer_function: str = "avg_diff"
-    """The loss, a name in `ANSWER_FUNCTIONS`, or `kl`."""
-    ablation: Ablation = "resample"
-    """The output that an ablated source has instead of its own."""
-    side: Side = "corrupt"
-    """The side of the pairs that ablated outputs are computed on; `both` for means over clean and corrupt prompts."""
-    memory: int = 2**30
-    """The bytes of memory for all that is held beside the model."""
-
-    def check(self, prompts: Sequence[PromptPair] = ()) -> None:
-        """Raise ValueError for unknown names of functions and ablations, and for prompts that do not fit them."""
-        find("grad function", self.grad_function, GRAD_FUNCTIONS)
-        find("answer function", self.answer_function, LOSSES)
-        find("ablation", self.ablation, dict.fromkeys(ABLATIONS))
-        find("side", self.side, dict.fromkeys(SIDES))
-        if (self.ablation, self.side) == ("resample", "clean"):
-            raise ValueError("resampling the clean prompts' own outputs changes nothing: resample from corrupt")
-        if self.side == "both" and self.ablation not in MEANS:
-            raise ValueError(f"only means are over both prompts of a pair, {self.ablation} is not: use corrupt")
-        if self.answer_function == "kl" and self.grad_function != "logit":
-            raise ValueError(f"kl looks at the whole prediction, not at {self.grad_function}: leave it out")
-        for number, prompt in enumerate(prompts):
-            self.check_prompt(place_of(prompt, number), prompt)
-        self.check_lengths(prompts)
-
-    def check_prompt(self, place: str, prompt: PromptPair) -> None:
-        """Raise ValueError for a prompt for which the behaviour or the ablation is not defined."""
-        if self.answer_function == "avg_diff" and len(prompt.wrong_answers) == 0:
-            raise ValueError(f"{place} has no wrong answers, which avg_diff needs: use avg_val")
-        if self.ablation == "resample" and torch.equal(prompt.clean, prompt.corrupt):
-            raise ValueError(f"{place}: clean and corrupt are the same tokens: resampling would change nothing")
-        if self.ablation in PER_BATCH and prompt.batch is None:
-            raise ValueError(f"{place} is of no given batch, which {self.ablation} needs: give --batch-by (batch_by)")
-
-    def check_lengths(self, prompts: Sequence[PromptPair]) -> None:
-        """Raise ValueError for means at each position over prompts of different lengths."""
-        if self.ablation not in ("mean", "batch_mean"):
-            return
-        for batch in {prompt.batch if self.ablation in PER_BATCH else None for prompt in prompts}:
-            lengths = sorted({len(p) for p in prompts if self.ablation == "mean" or p.batch == batch})
-            if len(lengths) > 1:
-                instead = "token_mean" if self.ablation == "mean" else "batch_token_mean"
-                raise ValueError(
-                    f"the mean at each position needs prompts of one length, they have {lengths[0]} to {lengths[-1]} "
-                    f"tokens: use {instead}"
-                )
-
-    def losses(
-        self, logits: Float[Tensor, "B V"], prompts: Sequence[PromptPair], clean: Float[Tensor, "B V"] | None
-    ) -> Float[Tensor, " B"]:
-        """Return the loss L of each prompt; `clean` are the model's own logits, which `kl` needs."""
-        if self.answer_function == "kl":
-            assert clean is not None
-            return divergence(logits, clean)
-        values = GRAD_FUNCTIONS[self.grad_function](logits)
-        answer = ANSWER_FUNCTIONS[self.answer_function]
-        return torch.stack([answer(row, prompt) for row, prompt in zip(values, prompts, strict=True)])
+def check_lengths(behaviour: Behaviour, prompts: Sequence[PromptPair]) -> None:
+    """Raise ValueError for means at each position over prompts of different lengths."""
+    if behaviour.ablation not in ("mean", "batch_mean"):
+        return
+    for batch in {prompt.batch if behaviour.ablation in PER_BATCH else None for prompt in prompts}:
+        lengths = sorted({len(p) for p in prompts if behaviour.ablation == "mean" or p.batch == batch})
+        if len(lengths) > 1:
+            instead = "token_mean" if behaviour.ablation == "mean" else "batch_token_mean"
+            raise ValueError(
+                f"the mean at each position needs prompts of one length, they have {lengths[0]} to {lengths[-1]} "
+                f"tokens: use {instead}"
+            )

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.edges.batches import Ablations, parts_of, prompts_work
-from decomp.locate.edges.behaviour import PER_BATCH, Behaviour
+from decomp.locate.edges.behaviour import losses_of
 from decomp.locate.edges.circuits import find_circuit
 from decomp.locate.edges.graph import Graph, graph_of
 from decomp.locate.edges.passes import EdgeMasks
 from decomp.locate.edges.prompts import PromptPair, place_of
+from decomp.locate.edges.request import PER_BATCH, Behaviour
 from decomp.locate.edges.scoring import ranked
 from decomp.locate.limits import check_finite, check_once
 from decomp.locate.tables import check_fits
@@ -132,7 +133,8 @@ class PromptLosses:
         batch = self.ablations.batch(model, graph, prompts)
         for edges in self.kept:
             masks = EdgeMasks(graph, masks_but(graph, edges, batch.ablated[0]), batch.ablated)
-            losses = self.behaviour.losses(model.patched_logits(batch.ids, masks), batch.prompts, batch.clean)
+            logits = model.patched_logits(batch.ids, masks)
+            losses = losses_of(self.behaviour, logits, batch.prompts, batch.clean)
             check_finite(losses, lambda at: f"the loss of {place_of(prompts[at[0]], at[0])}")
             sums.append(losses.sum().item())
         return {"case": np.arange(len(sums)), "loss": np.array(sums)}

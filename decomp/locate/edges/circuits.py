@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decomp.locate.edges.behaviour import find
 from decomp.locate.edges.graph import Graph
+from decomp.locate.edges.request import find
 
 FIRST, LAST = "embedding", "logits"
 

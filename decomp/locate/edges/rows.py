@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomp.locate.edges.behaviour import LOSSES
 from decomp.locate.edges.graph import Graph
-from decomp.locate.edges.scoring import COLUMNS, QUADRATURE, EdgeRequest, EdgeScores
+from decomp.locate.edges.request import LOSSES, QUADRATURE, EdgeRequest
+from decomp.locate.edges.scoring import COLUMNS, EdgeScores
 from decomp.locate.tables import read_rows
 
 

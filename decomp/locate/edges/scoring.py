@@ -1,9 +1,7 @@
 """Scoring every edge of the computation graph by gradients (Syed et al. 2023; Hanna et al. 2024)."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,110 +10,18 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.edges.batches import Ablations, Batch, ids_of, outputs_on, parts_of, prompts_work
-from decomp.locate.edges.behaviour import Behaviour, find
+from decomp.locate.edges.behaviour import losses_of
 from decomp.locate.edges.graph import Graph, Outputs, graph_of, streams, vectors
 from decomp.locate.edges.passes import UniformMask
 from decomp.locate.edges.prompts import PromptPair, place_of
+from decomp.locate.edges.request import EdgeRequest
 from decomp.locate.limits import check_finite
-from decomp.locate.quadrature import nodes_of
-from decomp.measures.quadrature import Nodes
 from decomp.tables.blocks import Block, Row, block_of, numbers
 from decomp.tables.columns import significant
 from decomp.tables.work import Work
 
 COLUMNS = ("source", "destination", "input", "score")
 """The columns of the table of edges."""
-Method = Literal["mask_gradient", "eap_ig", "eap_ig_activations", "both_ends"]
-METHODS: tuple[str, ...] = get_args(Method)
-QUADRATURE = {"mask_gradient": "riemann", "eap_ig": "right", "eap_ig_activations": "right"}
-"""The default quadrature of each method: auto-circuit's mask values, or k/n for k = 1 … n (Hanna et al. 2024)."""
-OverPrompts = Literal["mean", "sum", "batch_means"]
-OVER_PROMPTS: tuple[str, ...] = get_args(OverPrompts)
-
-
-@dataclass(frozen=True)
-class EdgeRequest(Behaviour):
-    """The options by which edges are scored: the behaviour, and the method that takes its gradients.
-
-    The method `mask_gradient` takes gradients at one `mask_value`, or at the nodes of a `quadrature` of `samples`
-    between 0 and 1 (`riemann`: `samples` + 1 evenly spaced values); `eap_ig` at embeddings on the way from the ablated
-    to the clean one; `eap_ig_activations` at outputs of nodes on that way, those of one kind in one layer at a time;
-    `both_ends` in the passes over the clean and the corrupt prompts.
-    """
-
-    method: Method = "mask_gradient"
-    """The method: `mask_gradient`, `eap_ig`, `eap_ig_activations` or `both_ends`."""
-    mask_value: float | None = None
-    """The single mask value at which `mask_gradient` takes gradients; None for the nodes of a quadrature."""
-    samples: int | None = None
-    """The number of nodes of the quadrature; None for the method's default."""
-    quadrature: str | None = None
-    """The name of the rule for the nodes; None for the method's own, in `QUADRATURE`."""
-    over_prompts: OverPrompts = "mean"
-    """The way to combine prompts: their mean, their sum, or the sum over given batches of the means in them."""
-    over_samples: Literal["mean", "sum"] = "mean"
-    """The way to combine samples: their mean, or their sum."""
-
-    def check(self, prompts: Sequence[PromptPair] = ()) -> None:
-        """Raise ValueError for unknown names, for options that exclude each other, and for prompts that do not fit."""
-        find("method", self.method, dict.fromkeys(METHODS))
-        find("reduction over prompts", self.over_prompts, dict.fromkeys(OVER_PROMPTS))
-        find("reduction over samples", self.over_samples, {"mean": 0, "sum": 0})
-        self.check_nodes()
-        super().check(prompts)
-
-    def check_prompt(self, place: str, prompt: PromptPair) -> None:
-        """Raise ValueError for a prompt for which this request is not defined."""
-        super().check_prompt(place, prompt)
-        if self.over_prompts == "batch_means" and prompt.batch is None:
-            raise ValueError(f"{place} is of no given batch, whose means are added up: give --batch-by (batch_by)")
-
-    def check_nodes(self) -> None:
-        """Raise ValueError for options by which the points of gradients are contradictory or make no sense."""
-        if self.method == "both_ends":
-            if (self.mask_value, self.samples, self.quadrature) != (None, None, None):
-                raise ValueError("both_ends takes its gradients at the clean and corrupt prompts: give no nodes for it")
-            return
-        if (self.mask_value is None) == (self.samples is None):
-            raise ValueError("give a mask value or a number of integrated gradient samples, exactly one of the two")
-        if self.mask_value is not None and not 0 <= self.mask_value <= 1:
-            raise ValueError(f"the mask value must be from 0 (as it is) to 1 (ablated), not {self.mask_value}")
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"the number of integrated gradient samples must be at least 1, not {self.samples}")
-        if self.method != "mask_gradient" and self.samples is None:
-            what = "inputs" if self.method == "eap_ig" else "outputs"
-            raise ValueError(
-                f"{self.method} interpolates {what}, not masks: give integrated gradient samples, no mask value"
-            )
-        if self.quadrature is not None and self.samples is None:
-            raise ValueError("a quadrature is of integrated gradient samples: give their number, no mask value")
-        self.check_slope()
-
-    def check_slope(self) -> None:
-        """Raise ValueError for the divergence from the clean prediction with gradients there alone, which are zero."""
-        clean = 0.0 if self.method == "mask_gradient" else 1.0
-        if self.answer_function == "kl" and all(node == clean for node, _ in self.nodes()):
-            raise ValueError(
-                "the divergence from the clean prediction is flat there, every score would be 0: take gradients "
-                "elsewhere too, at samples of mask_gradient, more samples of eap_ig, or both_ends"
-            )
-
-    def nodes(self) -> Nodes:
-        """Return the nodes at which gradients are taken, and weights: mask values, or shares of the way to clean."""
-        if self.samples is None:
-            assert self.mask_value is not None
-            return [(self.mask_value, 1.0)]
-        nodes = nodes_of(self.quadrature or QUADRATURE[self.method], self.samples)
-        return [(node, 1.0 if self.over_samples == "sum" else weight) for node, weight in nodes]
-
-    def weights(self, prompts: Sequence[PromptPair]) -> dict[str | None, float]:
-        """Return the weight of a prompt in scores and losses, by its group (see `weighed_with`)."""
-        sizes = Counter(map(self.weighed_with, prompts))
-        return {name: 1.0 if self.over_prompts == "sum" else 1 / size for name, size in sizes.items()}
-
-    def weighed_with(self, prompt: PromptPair) -> str | None:
-        """Return the batch whose mean a prompt is part of; None for all prompts together."""
-        return prompt.batch if self.over_prompts == "batch_means" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +197,7 @@ def loss_of(
     model: Model, batch: Batch, one: Pass, request: EdgeRequest, counted: Float[Tensor, " B"]
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of the prompts' losses in one pass. ValueError, with the prompt, for one not finite."""
-    losses = request.losses(model.patched_logits(one.ids, one.patch), batch.prompts, batch.clean)
+    losses = losses_of(request, model.patched_logits(one.ids, one.patch), batch.prompts, batch.clean)
     check_finite(losses.detach(), lambda place: f"the loss of {place_of(batch.prompts[place[0]], place[0])}")
     return losses.to(counted.dtype) @ counted
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from decomp.locate.facts import OBJECT_ROLES, ROLES, Fact
-from decomp.locate.layers.readings import LayerRequest, tokens_of
+from decomp.locate.layers.readings import tokens_of
+from decomp.locate.layers.request import LayerRequest
 from decomp.locate.layers.scoring import DirectShares, LayerScores
 from decomp.tables.blocks import Block, block_of, rows_of
 from decomp.tables.columns import significant

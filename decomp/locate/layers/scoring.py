@@ -14,7 +14,8 @@ from decomp.core.operators import FrozenNorm
 from decomp.core.readout_rows import ReadoutRows
 from decomp.locate.facts import Fact
 from decomp.locate.hooks import capturing
-from decomp.locate.layers.readings import LayerRequest, Reading, check_linear, combined, readings_of, reduced
+from decomp.locate.layers.readings import Reading, combined, readings_of, reduced
+from decomp.locate.layers.request import LayerRequest, check_linear
 from decomp.locate.limits import check_finite, rows_within
 from decomp.measures.functions import AttributedFunction, find_function
 

@@ -12,7 +12,8 @@ from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields
 from decomp.locate.encoding import bos_of, check_length
 from decomp.locate.facts import Fact, read_facts
-from decomp.locate.layers.readings import LayerRequest, readings_of
+from decomp.locate.layers.readings import readings_of
+from decomp.locate.layers.request import LayerRequest
 from decomp.locate.layers.rows import LayerRow, direct_rows, gradient_rows
 from decomp.locate.layers.scoring import (
     LayerScores,

@@ -15,9 +15,6 @@ from decomp.core.model import Model
 from decomp.locate.limits import rows_within
 from decomp.measures.functions import FUNCTIONS
 
-NEURONS = ("activation", "pre-activation")
-"""The two kinds of neurons: the inputs of an MLP's last map, or those of its activation function."""
-
 Change = Callable[[int, Float[Tensor, "R Y F"]], Float[Tensor, "R Y F"]]
 """A function of a layer's number, and of its neurons at the positions that predict Y, that returns changed neurons."""
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from decomp.core.model import Model
 from decomp.corpus.batches import in_batches
 from decomp.locate.neurons.items import Item
+from decomp.locate.neurons.request import NeuronRequest
 from decomp.locate.neurons.rows import CountRow, NeuronRow, found, layer_rows, neuron_rows, shares
-from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronRequest, NeuronScores, score_completions
+from decomp.locate.neurons.scoring import RESIDUAL_WARNED, NeuronScores, score_completions
 from decomp.tables.blocks import Block, Row, block_of, present, rows_of, take
 from decomp.tables.work import Work, WorkItem, item_of
 

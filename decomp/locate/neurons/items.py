@@ -14,8 +14,7 @@ from decomp.corpus.spacing import spaced
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.io.records import Fields, Record, text_of
 from decomp.locate.encoding import bos_of, check_length, encode
-from decomp.locate.forms import FACT, FORMS, MASK_FIELD, form_of, item_records, string_of, template_of
-from decomp.locate.limits import check_once
+from decomp.locate.forms import FACT, FORMS, MASK_FIELD, check_levels, form_of, item_records, string_of, template_of
 from decomp.locate.neurons.completions import Completion
 from decomp.locate.neurons.spans import CUTS, Cut, cut, cut_mask
 
@@ -85,7 +84,7 @@ def read_items(
     ValueError, with the place, for an item of no known form, for an empty or unedited one, and for one with more tokens
     than `positions`.
     """
-    check_once("--mask-level", levels)
+    check_levels(levels)
     front = [] if bos is None else [bos]
     records = enumerate(item_records(source, contrast, fields))
     items = [one for n, record in records for one in items_of(n, record, tokenizer, front, levels, contrast)]

@@ -1,7 +1,6 @@
 """Scoring neurons by integrated gradients of a completion's probability (knowledge neurons, Dai et al. 2022)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -9,52 +8,11 @@ from torch import Tensor
 
 from decomp.core.model import Model
 from decomp.locate.limits import check_finite
-from decomp.locate.neurons.completions import NEURONS, SEQUENCE_FUNCTIONS, Completion, Continuation
+from decomp.locate.neurons.completions import Completion, Continuation
+from decomp.locate.neurons.request import NeuronRequest
 from decomp.locate.quadrature import nodes_of
 
 RESIDUAL_WARNED = 0.05
-
-
-@dataclass(frozen=True)
-class NeuronRequest:
-    """The options by which neurons are scored and found."""
-
-    function: str = "log2_prob"
-    """The attributed function of the whole target: log2 P(Y | X) in bits, P(Y | X), or the sum of its logits."""
-    contrast: bool = False
-    """Whether the same function of the foil is subtracted."""
-    neurons: Literal["activation", "pre-activation"] = "activation"
-    """The values that are scaled: the inputs of the MLP's last map, or those of its activation function."""
-    tokens: Literal["together", "separately"] = "together"
-    """The positions that are scaled together.
-
-    `together`: all positions that predict Y, for the function of all of Y. `separately`: one position at a time, for
-    the function of the token predicted there; the scores are then added up.
-    """
-    steps: int = 20
-    """The number of steps of the rule of integration."""
-    quadrature: str = "riemann"
-    """The rule of integration, a name in `decomp.locate.quadrature`."""
-    threshold: float = 0.2
-    """The fraction of an item's largest score that a neuron needs to be found."""
-    share: float = 0.7
-    """The fraction of a fact's prompts that must find a neuron."""
-    memory: int = 2**30
-    """The bytes of memory for all that is held beside the model."""
-
-    def check(self) -> None:
-        """Raise ValueError for unknown names, and for numbers out of range."""
-        for name, value, known in (
-            ("function", self.function, SEQUENCE_FUNCTIONS),
-            ("kind of neurons", self.neurons, NEURONS),
-            ("way to scale tokens", self.tokens, ("together", "separately")),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
-        for name, number in (("threshold", self.threshold), ("share", self.share)):
-            if not 0 <= number <= 1:
-                raise ValueError(f"the {name} must be from 0 to 1, not {number}")
-        nodes_of(self.quadrature, self.steps)
 
 
 @dataclass(frozen=True, eq=False)
