@@ -5,20 +5,26 @@ after which it is killed (None: never), and the file for what it says (None: non
 process ids, and once all have ended with that of their exit statuses, as `os.waitpid` gives them.
 """
 
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from decomp.cli.main import main
+from decomp.models import load_model
 from decomp.runs import parts
+from tests.paths import MODEL
 
 
 def begin(arguments: list[str], seconds: float | None, said: str | None) -> tuple[int, threading.Timer]:
@@ -31,11 +37,25 @@ def begin(arguments: list[str], seconds: float | None, said: str | None) -> tupl
         # Signals may be ignored here, as they are in the background of a script.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        main(arguments)
+        run_and_leave(arguments)
     timer = threading.Timer(seconds or 0, os.kill, (child, signal.SIGKILL))
     if seconds is not None:
         timer.start()
     return child, timer
+
+
+def run_and_leave(arguments: list[str]) -> NoReturn:
+    """Run a command, and end this process as soon as it has: to take all that is imported apart lasts longer."""
+    status: object = 1
+    try:
+        main(arguments)
+    except SystemExit as left:
+        status = left.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
 
 
 def end(child: int, timer: threading.Timer) -> int:
@@ -68,6 +88,7 @@ def import_what_is_imported_by(*commands: list[str]) -> None:
 
 def serve() -> None:
     torch.set_num_threads(1)
+    disable_progress_bar()  # which begins a thread
     import_module(
         "decomp.jobs"
     )  # most of all, and nothing but imports: once here, in place of once there and once here
@@ -75,6 +96,9 @@ def serve() -> None:
         ["score", "text.txt", "demo-opt", "--run", "run", "-o", "table.tsv", "-q"],
         ["decompose", "text.txt", "demo-opt", "4", "--output-dir", "stored", "-q"],
     )
+    load_model(MODEL)  # makes tables of what checkpoints may be named, once
+    gc.collect()
+    gc.freeze()  # else the collector of each fork writes to all pages, and so copies them
     parts.FOLDER_SIZE = 4  # of which a run of a test's size has several
     for line in sys.stdin:
         begun = [begin(*command) for command in json.loads(line)]
