@@ -50,11 +50,7 @@ class TableParts:
         Processes that did the same work at once may have cut it otherwise, and parts that have become one may still be
         there.
         """
-        chosen: list[tuple[range, Path]] = []
-        for items, path in self.all(run):
-            if not chosen or items.start >= chosen[-1][0].stop:
-                chosen.append((items, path))
-        return chosen
+        return each_item_once(self.all(run))
 
     def name(self, items: range, content: Path) -> str:
         """Return the name of the file of a part: its items, and the digest of these and its content."""
@@ -129,15 +125,28 @@ class TableParts:
         return [path for _, path in parts]
 
     def tidy(self, run: Path) -> None:
-        """Remove parts that have become one but were left by a process that was killed, and parts computed twice."""
-        kept = {path for _, path in self.in_order(run)}
-        for _, path in self.all(run):
-            if path not in kept:
-                path.unlink(missing_ok=True)
+        """Remove parts that have become one but were left by a process that was killed, and parts computed twice.
+
+        The folders are read once: a part that another process writes meanwhile is none of them.
+        """
+        there = self.all(run)
+        kept = each_item_once(there)
+        for part in there:
+            if part not in kept:
+                part[1].unlink(missing_ok=True)
 
     def remove(self, run: Path) -> None:
         """Remove all parts."""
         shutil.rmtree(run / "parts", ignore_errors=True)
+
+
+def each_item_once(parts: Iterable[tuple[range, Path]]) -> list[tuple[range, Path]]:
+    """Return those of some parts, given in order, that begin after the one before has ended."""
+    chosen: list[tuple[range, Path]] = []
+    for items, path in parts:
+        if not chosen or items.start >= chosen[-1][0].stop:
+            chosen.append((items, path))
+    return chosen
 
 
 def blocks_of(paths: Iterable[Path]) -> "Iterator[Block]":

@@ -579,6 +579,23 @@ def test_killed_between_the_whole_and_its_pieces(tmp_path, monkeypatch):
     assert list(table_of(run).rows()) == [(0,), (1,), (2,)]
 
 
+def test_parts_that_come_while_others_are_tidied_stay(tmp_path, monkeypatch):
+    run, coming = make_run(tmp_path, [10] * 10), iter(range(1, 4))
+    write_windows(run, range(0, 1))
+    every = TableParts.all
+
+    def looked_through(self, folder):
+        """As another shard has it, which writes one as soon as this one has looked."""
+        found, number = every(self, folder), next(coming)
+        self.write_part(folder, range(number, number + 1), [block_of(("a",), [(number,)])])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TableParts, "all", looked_through)
+        run.store.tidy(tmp_path)
+    assert run.store.done(tmp_path) == {*range(next(coming))}
+
+
 def test_outcomes_cut_a_part_where_a_batch_fails():
     def compute(batch):
         if batch.start in (0, 3):
