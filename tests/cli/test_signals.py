@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -68,3 +69,13 @@ def test_other_errors_are_told_there_as_before(monkeypatch):
     with signals_end_the_command():
         Failing()
     assert [str(lost.exc_value) for lost in told] == ["a file is gone"]
+
+
+def test_a_process_of_a_command_ends_without_a_search_for_cycles():
+    """And no other process that has the commands: a test, say, which goes on."""
+    told = "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
+    alone, called = "sys.argv = ['decomp', '--version']; main()", "main(['--version'])"
+    for command, frozen in ((alone, "True"), (called, "False")):
+        code = f"{told}; from decomp.cli.main import main; {command}"
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        assert said.splitlines()[-1] == frozen

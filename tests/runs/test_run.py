@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from decomp.cli.main import main
 from decomp.corpus.batches import in_batches
 from decomp.io import files
 from decomp.io.files import ABANDONED, CannotWriteError, complete_or_absent
@@ -32,7 +34,11 @@ MODEL = str(ROOT / "tests" / "golden" / "opt-tiny-pre")
 SENTENCES = (ROOT / "data" / "demo.sentitems").read_text("utf-8").replace("!ARTICLE", "").split()
 
 
-@pytest.fixture(autouse=True)
+FOLDER_SIZE = 4
+"""Of which a run of the corpus has several."""
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     """As the processes that are killed have: another number of threads rounds otherwise."""
     threads = torch.get_num_threads()
@@ -43,23 +49,44 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _small_folders(monkeypatch):
-    """Of which a run of this size has several."""
-    monkeypatch.setattr("decomp.runs.parts.FOLDER_SIZE", 4)
+    monkeypatch.setattr("decomp.runs.parts.FOLDER_SIZE", FOLDER_SIZE)
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    """Twelve articles of one to three windows."""
-    path = tmp_path / "c.txt"
+def write_corpus(folder):
+    """Twelve articles of several lengths."""
+    path = folder / "c.txt"
     texts = (" ".join(SENTENCES[i : i + 4 + 3 * (i % 7)]) for i in range(0, 60, 5))
     path.write_text("".join(f"!ARTICLE\n{text}\n" for text in texts), "utf-8")
     return path
 
 
 @pytest.fixture
-def plain(done, corpus):
-    done("score", corpus, MODEL, "-o", "plain.tsv")
-    return Path("plain.tsv").read_bytes()
+def corpus(tmp_path):
+    return write_corpus(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What the command makes of the corpus, once for all tests: `plain.tsv` without a run, and a run."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("decomp.runs.parts.FOLDER_SIZE", FOLDER_SIZE)
+        patch.chdir(folder)
+        for output in (("-o", "plain.tsv"), ("--run", "run")):
+            main(["score", str(write_corpus(folder)), MODEL, "-q", *output], standalone_mode=False)
+    return folder
+
+
+@pytest.fixture
+def plain(made):
+    return (made / "plain.tsv").read_bytes()
+
+
+@pytest.fixture
+def whole(made, tmp_path, monkeypatch):
+    """A complete run of the corpus in the folder `run`."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(made / "run", tmp_path / "run")
 
 
 class Forks:
@@ -130,17 +157,15 @@ def test_a_run_is_the_plain_command(done, corpus, options):
     assert computed(run) == list(range(len(run.items)))
 
 
-def test_decomp_table_takes_a_run(done, corpus, plain):
-    done("score", corpus, MODEL, "--run", "run")
+def test_decomp_table_takes_a_run(done, plain, whole):
     done("table", "run", "-o", "table.tsv")
     assert Path("table.tsv").read_bytes() == plain
 
 
-def test_other_libraries_read_the_parts(done, corpus, plain):
+def test_other_libraries_read_the_parts(whole):
     duckdb, polars, pandas = map(pytest.importorskip, ("duckdb", "polars", "pandas"))
     import pyarrow.dataset
 
-    done("score", corpus, MODEL, "--run", "run")
     table = list(table_of(open_run(Path("run"))).rows())
     total, count = sum(row[-1] for row in table), len(table)
     frame = pandas.read_parquet("run/parts")
@@ -163,21 +188,23 @@ def killed(forks, arguments, times, made, seed):
 
     Where it is quicker than the signal, most of what it made is taken back.
     """
-    moments, kills, most, whole = random.Random(seed), 0, 0, 1.0
-    while kills < times or (most <= 1 and kills < 100):  # a busy machine is killed before it begins
-        began = time.monotonic()
-        status = forks(arguments, moments.uniform(0.1, 0.6) * whole)
+    moments, kills, while_making, latest = random.Random(seed), 0, 0, 1.0
+    # A busy machine is killed before it begins.
+    while kills < times or (while_making < times // 4 and kills < 100):
+        before = set(made())
+        status = forks(arguments, moments.uniform(0.1, 1) * latest)
         if status == 0:
-            whole = time.monotonic() - began
+            latest *= 0.8
             for path in made()[1:]:
                 path.unlink()
         else:
             assert status == signal.SIGKILL
             kills += 1
-            whole *= 1 if made() else 1.2  # slower than thought: later
-        most = max(most, len(made()))
+            making = bool(set(made()) - before)
+            while_making += making
+            latest *= 1 if making else 1.1
         yield
-    assert most > 1
+    assert while_making >= times // 4
 
 
 def test_killed_twenty_times(forks, done, corpus, plain, tmp_path):
@@ -224,13 +251,10 @@ def test_killed_at_each_step_of_writing(done, corpus, plain, monkeypatch, step):
 
 
 def start_and_fail(corpus):
-    from decomp.cli.main import main
-
     main(["score", str(corpus), MODEL, "--run", "run", "-q"], standalone_mode=False)
 
 
-def test_abandoned_files_go_and_young_ones_stay(done, corpus, plain):
-    done("score", corpus, MODEL, "--run", "run")
+def test_abandoned_files_go_and_young_ones_stay(done, corpus, plain, whole):
     part = parts("run")[0]
     old, young = part.with_name(f".{part.name}.a.part"), part.with_name(f".{part.name}.b.part")
     for path in (old, young):
@@ -279,7 +303,7 @@ def stopped(forks, sent, begun, *arguments):
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_interrupts(forks, corpus, tmp_path, monkeypatch, sent, code):
-    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
+    corpus.write_text(corpus.read_text("utf-8") * 8, "utf-8")
     monkeypatch.chdir(tmp_path)
     returned, said = stopped(forks, sent, lambda: parts("run"), corpus, MODEL, "--run", tmp_path / "run")
     assert returned == code
@@ -290,7 +314,7 @@ def test_a_signal_interrupts(forks, corpus, tmp_path, monkeypatch, sent, code):
 
 def test_a_signal_leaves_no_file_behind(forks, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    corpus.write_text(corpus.read_text("utf-8") * 40, "utf-8")
+    corpus.write_text(corpus.read_text("utf-8") * 8, "utf-8")
 
     def begun():
         return any(tmp_path.glob(".table.tsv.*.part"))
@@ -364,8 +388,7 @@ def test_full_disk_of_decompose(run, done, corpus, monkeypatch):
     done("decompose", corpus, MODEL, 8)
 
 
-def test_a_changed_request_is_refused(run, done, corpus):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_changed_request_is_refused(run, done, corpus, whole):
     line = refused(run("score", corpus, MODEL, "--run", "run", "--stride", 7, "--dtype", "float64"))
     assert 'model.dtype: "float32" in the run, "float64" asked' in line
     assert "options.stride: null in the run, 7 asked" in line
@@ -387,15 +410,13 @@ def test_a_run_keeps_the_rule_it_was_begun_with(run, done, corpus):
     "content",
     [b"", b"{", b"[]", b"\xff", b'{"version": 4}', b'{"version": 4, "items": {"a": 1}}', b"[" * 10**5],
 )
-def test_a_damaged_manifest(run, done, corpus, content):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_damaged_manifest(run, corpus, content, whole):
     Path("run/manifest.json").write_bytes(content)
     for arguments in (("score", corpus, MODEL, "--run", "run"), ("status", "run"), ("table", "run")):
         assert "run/manifest.json is damaged" in refused(run(*arguments))
 
 
-def test_a_newer_manifest(run, done, corpus):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_newer_manifest(run, whole):
     path = Path("run/manifest.json")
     text = path.read_text()
     path.write_text(text.replace('"version": 4', '"version": 5', 1))
@@ -414,8 +435,7 @@ def cut_the_end(content):
 
 
 @pytest.mark.parametrize("damage", [flip_a_digit, cut_the_end, lambda content: b"", lambda content: b"nonsense"])
-def test_a_damaged_part(run, done, corpus, damage):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_damaged_part(run, corpus, damage, whole):
     path = parts("run")[1]
     path.write_bytes(damage(path.read_bytes()))
     for arguments in (("score", corpus, MODEL, "--run", "run"), ("table", "run", "-o", "table.tsv")):
@@ -434,8 +454,7 @@ def test_a_part_with_another_window_s_content(run, done, corpus):
     assert f"{moved} is damaged" in refused(run("score", corpus, MODEL, "--run", "run", "--batch-size", 1))
 
 
-def test_a_part_that_is_a_folder(run, done, corpus):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_part_that_is_a_folder(run, corpus, whole):
     path = parts("run")[1]
     path.unlink()
     path.mkdir()
@@ -443,8 +462,7 @@ def test_a_part_that_is_a_folder(run, done, corpus):
     assert f"can't read {path} (Is a directory)" in refused(run("table", "run"))
 
 
-def test_a_damaged_journal_is_passed_over(done, corpus, plain):
-    done("score", corpus, MODEL, "--run", "run")
+def test_a_damaged_journal_is_passed_over(done, corpus, plain, whole):
     before = done("status", "run")
     (journal,) = Path("run/journal").iterdir()
     entries = ["[" * 10**5, "3", "null", "{}", '{"time": "soon"}', '{"time": 1}', '{"time": 1, "shard": 3}']
