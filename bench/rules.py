@@ -16,6 +16,7 @@ from decomp.measures.contrast import scored
 from decomp.measures.functions import find_function
 from decomp.measures.request import token_id
 from decomp.models.base import DecomposedModel
+from decomp.settings import contrast_settings, scoring_settings
 from decomp.tables.intervals import bootstrap_interval, gathered
 
 RULES = {"gate": ("frozen", "half"), "activation": ("tangent", "secant")}
@@ -31,7 +32,8 @@ def alignments(pair: Pair, items: Sequence[Path], limit: int | None, kind: str) 
     read = list(chain.from_iterable(read_items(path)[:limit] for path in items))
     found: Values = {}
     for rule in RULES[kind]:
-        opened = with_evidence(open_contrasting(read, pair, "delta_lp", **{f"{kind}_rule": rule}), None)
+        settings = contrast_settings("delta_lp", **{f"{kind}_rule": rule})
+        opened = with_evidence(open_contrasting(read, settings, pair), None)
         each = scored(opened.model, opened.contrasts, opened.contraster.requests, BATCH)
         rows = gathered(alignment.alignments(opened.model, item, results, None) for item, results in each)
         for (phenomenon, measure, metric), values in alignment.by_phenomenon(rows).items():
@@ -46,7 +48,7 @@ def curves(pair: Pair, text: Path, count: int, positions: int, removals: Sequenc
     articles = list(read_articles(text))
     found: Values = {}
     for rule in RULES[kind]:
-        scoring = open_scoring(articles, pair, "delta_lp", **{f"{kind}_rule": rule})
+        scoring = open_scoring(scoring_settings(articles, "delta_lp", **{f"{kind}_rule": rule}), pair)
         scorer = scoring.scorer
         chosen = faithfulness.choose_targets(scoring.windows, None, count, seed)
         replacements = {name: token_id(name, pair[1], ("mask",)) for name in removals}

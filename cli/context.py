@@ -8,7 +8,7 @@ import click
 from decomp.cli import kinds, layout, options
 
 NO_SETTINGS = {"model", "output", "format_name", "overwrite", "quiet", "device", *options.RUN_OPTIONS}
-"""Options that are not settings of `open_contexts`."""
+"""Options that are not settings of `context_settings`."""
 
 
 @layout.command(
@@ -41,14 +41,16 @@ def command(items: Path, limit: int | None, **values: Any) -> None:
     from decomp.cli.common import made_now, silence_libraries
     from decomp.cli.running import Job, check_output_options, deliver, device_here
     from decomp.corpus.context_items import read_context_items
+    from decomp.settings import context_settings
 
     settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = read_context_items(items)[:limit]
     check_output_options(values, (items, values["model"]))
+    checked = context_settings(device=device_here(values), **settings)
     from decomp.jobs import open_contexts  # imports torch
 
     silence_libraries()
-    opened = open_contexts(read, values["model"], device=device_here(values), **settings)
+    opened = open_contexts(read, checked, values["model"])
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job = Job(opened.work(), opened.model, values["model"], made)
     if goes_to_a_person(values):

@@ -13,7 +13,7 @@ NO_SETTINGS = {
     *("output", "format_name", "batch_size", "overwrite", "quiet", "device"),
     *options.RUN_OPTIONS,
 }
-"""Options that are not settings of `open_contrasting`."""
+"""Options that are not settings of `contrast_settings`."""
 
 
 @layout.command(
@@ -52,22 +52,23 @@ def command(items: Path | None, limit: int | None, **values: Any) -> None:
     With --run, whatever stops the command, the same command goes on where it stopped.
     """
     items, name = items_and_model(items, values["model"], *(values[text] for text in ("prompt", "target", "foil")))
-    from decomp.cli.common import made_now, reduction_of, say, silence_libraries
+    from decomp.cli.common import made_now, say, silence_libraries
     from decomp.cli.running import Job, check_output_options, deliver, device_here
     from decomp.corpus.contrast_items import read_items
+    from decomp.settings import contrast_settings
 
     check_output_options(values, (items, name))
-    reduction_of(values)
+    settings = {name: values[name] for name in values if name not in NO_SETTINGS}
+    checked = contrast_settings(device=device_here(values), **settings)
     if items is not None:
         read_items(items, values["fields"])
     from decomp.api import items_of  # imports torch
     from decomp.jobs import open_contrasting
     from decomp.tables.contrasting import preferring
 
-    settings = {name: values[name] for name in values if name not in NO_SETTINGS}
     read = items_of(items or str(values["prompt"]), values["target"], values["foil"], limit, values["fields"])
     silence_libraries()
-    opened = open_contrasting(read, name, device=device_here(values), **settings)
+    opened = open_contrasting(read, checked, name)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job, preferred = Job(opened.work(values["batch_size"]), opened.model, name, made), set[int]()
 

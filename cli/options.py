@@ -148,9 +148,7 @@ bos = click.option("--bos/--no-bos", default=True, help="Begin texts with the be
 
 window_options = section(
     "Windows",
-    click.option(
-        "--stride", type=int, help="Tokens from one window's start to the next one's.  [default: half the positions]"
-    ),
+    whole_number("--stride", "Tokens from one window's start to the next one's.  [default: half the positions]"),
     bos,
     whole_number("--batch-size", "Windows computed together.  [default: as many as have one full window's tokens]"),
 )

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from decomp.runs.run import Batch
@@ -18,13 +19,10 @@ ATTEMPTS = 3
 """The number of times that a unit is tried again after its worker has died."""
 
 
-def need_ray() -> Any:
-    """Return the module ray. ValueError where it is not installed."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("--engine ray needs ray: pip install 'tokenwise-decomposition[ray]'") from error
-    return ray
+def check_ray() -> None:
+    """Raise ValueError where ray is not installed; it is not imported, which takes seconds."""
+    if find_spec("ray") is None:
+        raise ValueError("--engine ray needs ray: pip install 'tokenwise-decomposition[ray]'")
 
 
 class Worker:
@@ -103,8 +101,10 @@ def open_pool(address: str | None, workers: int | None, device: str) -> Iterator
     By default there is a worker for each GPU where the device is one, else one; threads are an equal share of the
     cores.
     """
-    ray = need_ray()
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    check_ray()
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
             ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from decomp.cli import kinds, layout, options
+from decomp.corpus.article import Article
 from decomp.models.sources import check_name
 from decomp.report.page.document import check_page
+from decomp.settings import scoring_settings
 
 
 @layout.command(
@@ -61,6 +63,8 @@ def command(
     network: open it in a browser. With --text instead, MODEL scores that text by the measures asked for.
     """
     check_inputs(inputs, text, bool(articles or items_file))
+    if text is not None:
+        scoring_settings([Article(text)], **settings)
     check_page(output, [] if text is not None else [Path(name) for name in inputs], overwrite)
     from decomp.api import write_report  # imports torch
     from decomp.cli.common import silence_libraries

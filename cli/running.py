@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
+from decomp import settings
 from decomp.cli.common import command_line, first_computed, made_now, open_model, say, silence_libraries, table
 from decomp.cli.options import RUN_OPTIONS, refuse_unless
-from decomp.cli.pool import open_pool
+from decomp.cli.pool import check_ray, open_pool
 from decomp.cli.progress import announced, progress, say_wrote
 from decomp.io.files import check_output_folder
 from decomp.runs.manifest import start_or_resume
@@ -102,6 +103,8 @@ def check_output_options(values: Values, inputs: Iterable[Path | str | None], *o
     check_run_options(run, values["shard"], values["engine"], values["overwrite"])
     is_pool, needed = values["engine"] == "ray", "needs --engine ray: give that too, or leave it out"
     refuse_unless(is_pool, needed, "num_workers", "ray_address")
+    if is_pool:
+        check_ray()
     if run is not None:
         check_output_folder(run)
         inputs = (*inputs, run / MANIFEST, run / "parts", run / "journal", run / FOLDER)
@@ -147,12 +150,13 @@ def evaluate(
 ) -> None:
     """Print the result of the evaluation with this name, and write its table if a file is asked for."""
     check_output_options(values, (*inputs, values["model"]))
+    given = {name: value for name, value in values.items() if name not in NO_SETTINGS}
+    getattr(settings, f"{name}_settings")(source, **given)
     from decomp import jobs  # imports torch
 
     silence_libraries()
-    settings = {name: value for name, value in values.items() if name not in NO_SETTINGS}
     opened: Evaluating[Any] = getattr(jobs, f"open_{name}")(
-        source, values["model"], device=device_here(values), **settings
+        source, values["model"], device=device_here(values), **given
     )
     made = made_now(opened.model.about(), lambda _: opened.made["options"]["baseline"])
     job = Job(opened.work, opened.model, values["model"], {**made, **opened.contents})

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from decomp.cli.common import made_now, reduction_of, say, silence_libraries
+from decomp.cli.common import made_now, say, silence_libraries
 from decomp.cli.options import RUN_OPTIONS, input_of
 from decomp.cli.running import Job, check_output_options, device_here, sample_of, say_plan
 from decomp.corpus.article import Article
 from decomp.corpus.articles import InputFormat, read_articles
 from decomp.runs.plan import plan, written_pairs
+from decomp.settings import scoring_settings
 from decomp.tables.files import format_of
 from decomp.tables.table import Table
 
@@ -36,20 +37,20 @@ NO_SETTINGS = {
     *RUN_OPTIONS,
     *("batch_size", "overwrite", "quiet", "device", "plan"),
 }
-"""Options that are not settings of `open_scoring`, or have another name there."""
+"""Options that are not settings of `scoring_settings`, or have another name there."""
 
 
 def open_job(values: Mapping[str, Any]) -> ScoreJob:
     """Return the job that the command's options describe, its inputs read and checked."""
     source, name = input_of(values)
     articles = [Article(source)] if isinstance(source, str) else articles_of_input(source, values)
-    reduction_of(values)
+    settings = {option: value for option, value in values.items() if option not in NO_SETTINGS}
+    checked = scoring_settings(articles, words=values["word_list"], device=device_here(values), **settings)
     check_output_options(values, (source if isinstance(source, Path) else None, values["word_list"], name))
     from decomp.jobs import contents, open_scoring  # imports torch
 
     silence_libraries()
-    settings = {option: value for option, value in values.items() if option not in NO_SETTINGS}
-    scoring = open_scoring(articles, name, words=values["word_list"], device=device_here(values), **settings)
+    scoring = open_scoring(checked, name)
     if values["max_new_tokens"] is not None:
         (window,) = scoring.windows[:1]
         say(f"the model writes {window.article.text[len(articles[0].text) :]!r}", values["quiet"])

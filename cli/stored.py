@@ -36,12 +36,14 @@ def write_delta_lp(values: Mapping[str, Any]) -> None:
     reduction = reduction_of(values)
     check_reduction(reduction, values)
     check_output(values, [values["model"]])
-    from decomp.models.architecture import model_label  # imports torch
-    from decomp.models.loading import tokens_by
-    from decomp.runs.stored import find_stored, open_stored
+    from decomp.runs.find_stored import find_stored
 
     paths = find_stored(values["identifier"], values["output_dir"])
     check_output(values, [*paths.values(), values["model"]])
+    from decomp.models.architecture import model_label  # imports torch
+    from decomp.models.loading import tokens_by
+    from decomp.runs.stored import open_stored
+
     label, tokens_of = model_label(values["model"]), tokens_by(values["model"])
     stored = (open_stored(name, path, label, number, tokens_of) for number, (name, path) in enumerate(paths.items()))
     # What can't be opened is refused before a file is begun.

@@ -14,6 +14,7 @@ from decomp.cli.scoring import articles_of_input
 from decomp.corpus.article import Article
 from decomp.corpus.articles import corpus_name
 from decomp.corpus.batches import in_batches
+from decomp.corpus.source_kinds import check_segments
 from decomp.io.amounts import format_bytes
 from decomp.io.files import check_output_folder
 from decomp.runs.manifest import start_or_resume
@@ -50,16 +51,15 @@ def open_job(values: Mapping[str, Any]) -> StoringJob:
         raise ValueError("the .pt format has tokens for sources, not groups of them: leave out --format pt")
     if values["overwrite"] and values["shard"].count > 1:
         raise ValueError("--overwrite would remove what the other shards write: remove the files first")
+    check_segments(values["sources"], articles)
     check_output_folder(values["output_dir"])
-    from decomp.corpus.sources import check_fit  # imports torch
-    from decomp.jobs import open_windows
+    from decomp.jobs import open_windows  # imports torch
     from decomp.models.architecture import model_label
     from decomp.models.checks import parse_dtype
     from decomp.runs.decomposition_files import DecompositionFiles
 
     model, tokenizer = open_model(values["model"], values["dtype"], values["device"], values["revision"])
     windows = open_windows(articles, model, tokenizer, values["stride"], values["bos"])
-    check_fit(values["sources"], windows)
     files = DecompositionFiles(
         values["output_dir"],
         corpus_name(values["input_file"]),

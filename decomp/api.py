@@ -13,13 +13,13 @@ from decomp.corpus.article import Article
 from decomp.corpus.articles import InputFormat, articles_of_rows, read_articles
 from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contrast_items import Item, read_items
-from decomp.corpus.sources import Sources, check_fit, check_sources
+from decomp.corpus.source_kinds import check_segments, check_sources
+from decomp.corpus.sources import Sources, check_fit
 from decomp.io.records import Fields
 from decomp.jobs import (
     Evaluating,
     Model,
     Scoring,
-    check_least,
     open_agreement,
     open_alignment,
     open_context_evaluation,
@@ -44,6 +44,7 @@ from decomp.report.page.opening import (
 from decomp.report.page.predictions import likely_tokens
 from decomp.runs.stored import with_text_spans
 from decomp.runs.tables import open_table_or_run
+from decomp.settings import check_least, context_settings, contrast_settings, scoring_settings
 from decomp.tables.table import Table
 
 __all__ = [
@@ -112,7 +113,7 @@ def score(
     (['delta_lp', 'input_x_gradient'], 20)
     """
     check_least(batch_size=batch_size)
-    scoring = open_scoring(articles_of(source, text_field, id_field), model, measures, **settings)
+    scoring = open_scoring(scoring_settings(articles_of(source, text_field, id_field), measures, **settings), model)
     each = with_progress(scoring.blocks_by_window(batch_size), len(scoring.windows), "window", progress)
     made = scoring.about(
         "score", {**OF_FILES, "text_field": text_field, "id_field": id_field, "batch_size": batch_size, **settings}
@@ -153,7 +154,8 @@ def contrast(
     ['</s>', 'The', 'Ġkey', 's']
     """
     check_least(limit=limit, batch_size=batch_size)
-    contrasting = open_contrasting(items_of(prompt, target, foil, limit, fields), model, measures, **settings)
+    checked = contrast_settings(measures, **settings)
+    contrasting = open_contrasting(items_of(prompt, target, foil, limit, fields), checked, model)
     each = contrasting.rows_by_item(batch_size)
     items = with_progress(each, len(contrasting.contrasts), "item", progress)
     made = contrasting.about("contrast", {"limit": limit, "batch_size": batch_size, **settings})
@@ -191,7 +193,7 @@ def context(
     """
     check_least(limit=limit)
     read = read_context_items(items)[:limit]
-    opened = open_contexts(read, model, measures, **settings)
+    opened = open_contexts(read, context_settings(measures, **settings), model)
     work = opened.work()
     blocks = with_progress(work.blocks(opened.model), len(work.items), "item", progress)
     made = opened.about("context", {"limit": limit, **settings})
@@ -230,6 +232,7 @@ def decompose(
     """
     articles = articles_of([text] if isinstance(text, str) else text)
     check_sources(sources)
+    check_segments(sources, articles)
     decomposed, tokenizer = open_model(model, dtype, device, revision)
     windows = open_windows(articles, decomposed, tokenizer, None, bos)
     if len(windows) != 1:
@@ -427,7 +430,7 @@ def text_page(
     **settings: Any,
 ) -> Page:
     """Return the page of a scored text, with the model's likeliest tokens at each position."""
-    scoring = open_scoring(articles_of(text), model, measures, **settings)
+    scoring = open_scoring(scoring_settings(articles_of(text), measures, **settings), model)
     each = with_progress(scoring.blocks_by_window(), len(scoring.windows), "window", progress)
     made = scoring.about("report", {**OF_FILES, **settings})
     page = table_page(Table.from_blocks(scoring.columns, each, made), title or shortened(text))

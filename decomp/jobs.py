@@ -4,10 +4,9 @@ Everything that can be refused without the model is refused before it is loaded.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,16 +18,16 @@ from torch import Tensor
 
 from decomp.corpus.article import Article
 from decomp.corpus.batches import in_batches
-from decomp.corpus.context_items import LEVELS, ContextItem
+from decomp.corpus.context_items import ContextItem
 from decomp.corpus.contexts import TokenisedContext, tokenise_context
 from decomp.corpus.contrast_items import Item, read_items, tokenise
-from decomp.corpus.sources import Sources, check_fit, check_sources
-from decomp.corpus.targets import ALL, Target, only_targets, parse_targets, target_names
+from decomp.corpus.source_kinds import has_groups
+from decomp.corpus.sources import Sources, check_fit
+from decomp.corpus.targets import only_targets, parse_targets, target_names
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.corpus.tokens import beginning_of_sequence
-from decomp.corpus.windows import TokenisedWindow, Unit, continued, windows_of
-from decomp.corpus.word_lists import annotation_kinds, with_words
-from decomp.corpus.words import check_white_space
+from decomp.corpus.windows import TokenisedWindow, continued, windows_of
+from decomp.corpus.word_lists import annotation_kinds
 from decomp.evaluation import agreement, contexts
 from decomp.evaluation.agreement import AgreementRows
 from decomp.evaluation.alignment import AlignmentRows, alignment_work
@@ -36,18 +35,27 @@ from decomp.evaluation.contexts import ContextRows
 from decomp.evaluation.faithfulness import FaithfulnessRows, Perturbation, choose_targets, faithfulness_work
 from decomp.io.digests import digest
 from decomp.io.records import Fields
-from decomp.measures import Measure, Request
-from decomp.measures.contexts import check_answer
-from decomp.measures.contrast import Contrast, MultiToken, contrastive_request, default_measures, make_contrast
+from decomp.measures import Request
+from decomp.measures.contrast import Contrast, make_contrast
+from decomp.measures.contrast_request import MultiToken
 from decomp.measures.functions import find_function
-from decomp.measures.options import begins_with_bos, find_measures, option_values, request_from
-from decomp.measures.registry import check_foils
+from decomp.measures.options import begins_with_bos, option_values
 from decomp.measures.request import token_id
 from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
 from decomp.runs.cost import cost_model, planned
+from decomp.settings import (
+    ContextSettings,
+    ContrastSettings,
+    ScoringSettings,
+    agreement_settings,
+    alignment_settings,
+    context_evaluation_settings,
+    defaults_of,
+    faithfulness_settings,
+)
 from decomp.tables.blocks import Block
 from decomp.tables.contexts import ContextScorer
 from decomp.tables.contrasting import Contraster, ItemBlock
@@ -82,13 +90,6 @@ def open_model(
     if given := [name for name, value in (("dtype", dtype), ("device", device), ("revision", revision)) if value]:
         raise ValueError(f"the model is loaded already: give {', '.join(given)} to decomp.load_model instead")
     return model
-
-
-def check_least(least: int = 1, /, **numbers: int | None) -> None:
-    """Raise ValueError for a number that is smaller than `least`, or not whole; None is no number."""
-    for name, number in numbers.items():
-        if number is not None and not (isinstance(number, int) and number >= least):
-            raise ValueError(f"{name} must be at least {least}, not {number!r}")
 
 
 def open_windows(
@@ -146,31 +147,17 @@ def tokens_digest(texts: Iterable[Tensor]) -> str:
     return digest(ids.cpu().numpy().tobytes() for ids in texts)
 
 
-KEPT = tuple(field.name for field in fields(Reduction))
-"""Options that choose the rows of a table."""
-PLACEMENT = ("dtype", "device", "revision")
-"""Options of a model, which apply only where it is given by name."""
-
-
-def split(names: Sequence[str], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options with these names, and all others."""
-    named = {name: options[name] for name in names if name in options}
-    return named, {name: value for name, value in options.items() if name not in named}
-
-
 def all_settings(
-    function: Callable[..., Any],
+    family: type,
     given: Mapping[str, Any],
     model: DecomposedModel,
     request: Request,
     reduction: Reduction | None = None,
 ) -> dict[str, Any]:
-    """Return the settings of a function, with the defaults of those that are not given."""
-    parameters = signature(function).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Return all settings of a `family` (a class of `decomp.settings`), with the defaults of those not given."""
     kept = {} if reduction is None else asdict(reduction)
     own = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
-    settings = {**defaults, **kept, **own, **option_values(request), **given, **own}
+    settings = {**defaults_of(family), **kept, **own, **option_values(request), **given, **own}
     if settings["baseline"] == "auto":
         settings["baseline"] = request.gradients.baseline
     if settings.get("bos") is None:
@@ -208,7 +195,7 @@ class Scoring:
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the account of how the table is made; `given` are the settings that were given to the command."""
-        settings = all_settings(open_scoring, given, self.model, self.scorer.request, self.scorer.reduction)
+        settings = all_settings(ScoringSettings, given, self.model, self.scorer.request, self.scorer.reduction)
         names = [measure.name for measure in self.scorer.measures]
         targets = target_names(settings["targets"])
         options = {**settings, "word_list": settings["words"], "measures": names, "targets": targets}
@@ -216,105 +203,28 @@ class Scoring:
         return {**made, **contents(self.articles, self.windows)}
 
 
-def open_scoring(
-    articles: Sequence[Article],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = "delta_lp",
-    *,
-    unit: Unit = "token",
-    sources: Sources | None = None,
-    words: Path | None = None,
-    fields: Fields = None,
-    entropy: bool = False,
-    corrected: bool = False,
-    targets: int | str | Sequence[int | str] = (ALL,),
-    strongest: int | None = None,
-    stride: int | None = None,
-    bos: bool | None = None,
-    max_new_tokens: int | None = None,
-    sample: bool = False,
-    temperature: float = 1.0,
-    seed: int = 0,
-    **options: Any,
-) -> Scoring:
-    """Return articles cut into windows, with the measures that score them; the settings are those of `decomp.score`.
+def open_scoring(settings: ScoringSettings, model: Model = "demo-opt") -> Scoring:
+    """Return articles cut into windows, with the measures that score them.
 
-    `options` are the fields of `Request` and its families, those of `Reduction`, and dtype, device and revision of the
-    model. ValueError for settings that are unknown or don't go together, an article or model that can't be read, and a
-    text without room for `max_new_tokens`.
+    ValueError for a model that can't be read, for settings that do not fit its tokens, and for a text without room for
+    `max_new_tokens`.
     """
-    check_least(max_new_tokens=max_new_tokens, strongest=strongest)
-    kept, options = split(KEPT, options)
-    placement, options = split(PLACEMENT, options)
-    reduction = Reduction(**kept)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, not {temperature!r}")
-    wanted = parse_targets(targets)
-    articles = with_annotations(articles, words, fields)
-    chosen, request = find_measures(measures), replace(request_from(options), strongest=strongest)
-    check_measures(chosen, request, targets)
-    check_units(chosen, request, unit, wanted, corrected)
-    check_groups(chosen, request, sources, unit)
-    if corrected:
-        check_white_space(articles)
-    decomposed, tokenizer = open_model(model, **placement)
-    bos = begins_with_bos(options) if bos is None else bos
-    windows = open_windows(articles, decomposed, tokenizer, stride, bos, unit=unit, span=request.span)
-    if max_new_tokens is not None:
-        windows = [let_write(windows, decomposed, tokenizer, max_new_tokens, sample, temperature, seed)]
+    decomposed, tokenizer = open_model(model, **settings.placement)
+    articles, unit, sources, request = settings.articles, settings.unit, settings.sources, settings.request
+    windows = open_windows(
+        articles, decomposed, tokenizer, settings.stride, bool(settings.bos), unit=unit, span=request.span
+    )
+    if settings.max_new_tokens is not None:
+        windows = [let_write(windows, decomposed, tokenizer, settings)]
     check_fit(sources, windows)
-    windows = only_targets(windows, wanted)
+    windows = only_targets(windows, parse_targets(settings.targets))
     check_predicted(windows, unit, request.span)
-    boundaries = word_boundaries(decomposed, tokenizer) if corrected else None
+    boundaries = word_boundaries(decomposed, tokenizer) if settings.corrected else None
     spans, ids = any(window.span > 1 for window in windows), any(article.id for article in articles)
-    leading = LeadingColumns(unit, spans, ids, entropy, boundaries, sources, annotation_kinds(articles))
-    scorer = Scorer(chosen, request.resolved(decomposed, tokenizer), leading, reduction)
+    annotations = annotation_kinds(articles)
+    leading = LeadingColumns(unit, spans, ids, settings.entropy, boundaries, sources, annotations)
+    scorer = Scorer(settings.measures, request.resolved(decomposed, tokenizer), leading, settings.reduction)
     return Scoring(decomposed, tokenizer, articles, windows, scorer)
-
-
-def with_annotations(articles: Sequence[Article], words: Path | None, fields: Fields) -> list[Article]:
-    """Return articles with the words of a list and their annotations, as they are without a list.
-
-    ValueError for names of columns without a list, and for a list that does not fit the articles.
-    """
-    if fields and words is None:
-        raise ValueError("--field (fields=) names columns of the list of words: give --words (words=)")
-    return list(articles) if words is None else with_words(words, list(articles), fields)
-
-
-def check_measures(measures: Sequence[Measure], request: Request, targets: int | str | Sequence[int | str]) -> None:
-    """Raise ValueError for measures that don't take the request's function, or its number of strongest sources."""
-    for measure in measures:
-        measure.check_strongest(request)
-        measure.function_of(request)
-    check_foils(request.function, given=False)
-    if request.strongest is not None and ALL in target_names(targets):
-        raise ValueError("--strongest (strongest=) is for single targets and spans: give --target (targets=)")
-
-
-def check_units(
-    measures: Sequence[Measure], request: Request, unit: Unit, targets: Sequence[Target | None], corrected: bool
-) -> None:
-    """Raise ValueError for measures or settings that are not defined for this unit, for spans, or for these targets."""
-    if unit not in ("token", "word"):
-        raise ValueError(f"the unit must be token or word, not {unit!r}")
-    if corrected and unit == "token":
-        raise ValueError("--corrected is for words: give --unit word (unit='word')")
-    spans = [request.span, *(target.count for target in targets if target is not None)]
-    if unit == "token" and max(spans) == 1:
-        return
-    if (unit == "word" or request.span > 1) and targets != [None]:
-        raise ValueError("--target names tokens, 10:14 those from 10 to 13: leave out --unit word and --span")
-    for measure in measures:
-        measure.check_together(replace(request, span=max(spans)))
-
-
-def check_groups(measures: Sequence[Measure], request: Request, sources: Sources | None, unit: Unit = "token") -> None:
-    """Raise ValueError for sources that are unknown, or that a measure is not defined for."""
-    check_sources(sources, unit)
-    if sources is not None and not (isinstance(sources, str) and sources == "token"):
-        for measure in measures:
-            measure.check_sources(request)
 
 
 def word_boundaries(model: DecomposedModel, tokenizer: Tokenizer) -> Bool[Tensor, " V"]:
@@ -323,13 +233,7 @@ def word_boundaries(model: DecomposedModel, tokenizer: Tokenizer) -> Bool[Tensor
 
 
 def let_write(
-    windows: Sequence[TokenisedWindow],
-    model: DecomposedModel,
-    tokenizer: Tokenizer,
-    max_new_tokens: int,
-    sample: bool,
-    temperature: float,
-    seed: int,
+    windows: Sequence[TokenisedWindow], model: DecomposedModel, tokenizer: Tokenizer, settings: ScoringSettings
 ) -> TokenisedWindow:
     """Return a text with the model's continuation, of which only the continuation is predicted.
 
@@ -342,8 +246,9 @@ def let_write(
             else "the text has no tokens: the model needs some to continue"
         )
     ids = windows[0].ids.to(model.device)
-    new_ids = model.write(ids, max_new_tokens, sample=sample, temperature=temperature, seed=seed).cpu()
-    return continued(windows[0], new_ids, tokenizer)
+    assert settings.max_new_tokens is not None
+    how: dict[str, Any] = {"sample": settings.sample, "temperature": settings.temperature, "seed": settings.seed}
+    return continued(windows[0], model.write(ids, settings.max_new_tokens, **how).cpu(), tokenizer)
 
 
 @dataclass(frozen=True)
@@ -373,39 +278,22 @@ class Contrasting:
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the account of how the table is made; `given` are the settings that were given."""
         measures, requests = zip(*self.contraster.requests, strict=True)
-        settings = all_settings(open_contrasting, given, self.model, requests[0], self.contraster.reduction)
+        settings = all_settings(ContrastSettings, given, self.model, requests[0], self.contraster.reduction)
         options = {**settings, "function": given.get("function"), "measures": [measure.name for measure in measures]}
         return account(command, self.model.about(), options)
 
 
-def open_contrasting(
-    items: Sequence[Item],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = (),
-    *,
-    multi_token: MultiToken = "first",
-    sources: Sources | None = None,
-    bos: bool | None = None,
-    **options: Any,
-) -> Contrasting:
-    """Return tokenised items with the measures that score them; the settings are those of `decomp.contrast`.
+def open_contrasting(items: Sequence[Item], settings: ContrastSettings, model: Model = "demo-opt") -> Contrasting:
+    """Return tokenised items with the measures that score them.
 
-    ValueError for settings that are unknown or don't go together, and for items that can't be scored.
+    ValueError for a model that can't be read, and for items that can't be scored.
     """
-    kept, options = split(KEPT, options)
-    placement, options = split(PLACEMENT, options)
-    reduction = Reduction(**kept)
-    if multi_token not in ("first", "sum"):
-        raise ValueError(f"multi_token must be first or sum, not {multi_token!r}")
-    has_groups = sources is not None and not (isinstance(sources, str) and sources == "token")
-    chosen, request = find_measures(measures or default_measures(multi_token, has_groups)), request_from(options)
-    requests = [(measure, contrastive_request(measure, request, multi_token)) for measure in chosen]
-    check_groups(chosen, request, sources)
-    decomposed, tokenizer = open_model(model, **placement)
-    requests = [(measure, request.resolved(decomposed, tokenizer)) for measure, request in requests]
-    bos = begins_with_bos(options) if bos is None else bos
-    contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bos, sources)
-    return Contrasting(decomposed, tokenizer, contrasts, Contraster(requests, multi_token, reduction, has_groups))
+    decomposed, tokenizer = open_model(model, **settings.placement)
+    requests = [(measure, request.resolved(decomposed, tokenizer)) for measure, request in settings.requests]
+    multi_token, sources = settings.multi_token, settings.sources
+    contrasts = open_contrasts(items, decomposed, tokenizer, multi_token, bool(settings.bos), sources)
+    contraster = Contraster(requests, multi_token, settings.reduction, has_groups(sources))
+    return Contrasting(decomposed, tokenizer, contrasts, contraster)
 
 
 def open_contrasts(
@@ -474,18 +362,16 @@ def open_faithfulness(
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of faithfulness on predicted tokens; the settings are those of `decomp.faithfulness`."""
-    function = find_function(drop_in)
-    check_least(count=count, batch_size=batch_size)
-    check_least(2, draws=draws)
-    scoring = open_scoring(articles, model, measures, **settings)
+    own: dict[str, Any] = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
+    checked = faithfulness_settings(articles, measures, **own, batch_size=batch_size, **settings)
+    scoring = open_scoring(checked, model)
     request = scoring.scorer.request
     replacements = {name: token_id(name, scoring.tokenizer, ("mask",)) for name in removals}
     sources = scoring.scorer.leading.sources
     chosen = choose_targets(scoring.windows, request.decomposition_length, count, seed, sources)
-    perturbation = Perturbation(replacements, function, draws, seed)
+    perturbation = Perturbation(replacements, find_function(drop_in), draws, seed)
     curves = FaithfulnessRows(scoring.scorer.measures, request, perturbation, sources)
     work = faithfulness_work(chosen, curves, batch_size, scoring.model.max_length())
-    own = {"count": count, "removals": removals, "drop_in": drop_in, "draws": draws, "seed": seed}
     made = scoring.about("evaluate faithfulness", {**settings, **own, "batch_size": batch_size})
     return Evaluating(scoring.model, work, contents(articles, scoring.windows), made)
 
@@ -500,12 +386,12 @@ def open_agreement(
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of agreement between measures on windows; the settings are those of `decomp.agreement`."""
-    check_least(batch_size=batch_size)
-    scoring = open_scoring(articles, model, measures, **settings)
+    own: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    scoring = open_scoring(agreement_settings(articles, measures, **own, **settings), model)
     compute = AgreementRows(scoring.scorer.measures, scoring.scorer.request, scoring.scorer.leading.sources).block
     summary = MeanTable(agreement.COLUMNS, seed, agreement.refuse_none)
     work = replace(scoring.work(batch_size), compute=compute, computed=agreement.COMPUTED, summary=summary)
-    made = scoring.about("evaluate agreement", {**settings, "seed": seed, "batch_size": batch_size})
+    made = scoring.about("evaluate agreement", {**settings, **own})
     return Evaluating(scoring.model, work, contents(articles, scoring.windows), made)
 
 
@@ -521,16 +407,14 @@ def open_alignment(
     **settings: Any,
 ) -> Evaluating[Any]:
     """Return the evaluation of alignment with evidence on items; the settings are those of `decomp.alignment`."""
-    check_least(limit=limit, batch_size=batch_size)
-    if settings.get("sources") not in (None, "token"):
-        raise ValueError("alignment asks for known words among single tokens: leave out sources")
+    own: dict[str, Any] = {"limit": limit, "seed": seed, "batch_size": batch_size}
+    checked = alignment_settings(items, measures, fields=fields, **own, **settings)
     read = list(chain.from_iterable(read_items(Path(path), fields)[:limit] for path in items))
     length = settings.get("decomposition_length")
-    opened = with_evidence(open_contrasting(read, model, measures, **settings), length)
+    opened = with_evidence(open_contrasting(read, checked, model), length)
     aligned = AlignmentRows(opened.contraster.requests, length)
     work = alignment_work(opened.contrasts, aligned, batch_size, seed)
-    own = {"items": items, "limit": limit, "seed": seed, "batch_size": batch_size}
-    made = opened.about("evaluate alignment", {**settings, **own})
+    made = opened.about("evaluate alignment", {**settings, "items": items, **own})
     return Evaluating(opened.model, work, opened.contents(), made)
 
 
@@ -556,41 +440,22 @@ class ContextScoring:
 
     def about(self, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the account of how the table is made; `given` are the settings that were given."""
-        settings = all_settings(open_contexts, given, self.model, self.scorer.request)
+        settings = all_settings(ContextSettings, given, self.model, self.scorer.request)
         options = {**settings, "measures": [measure.name for measure in self.scorer.measures]}
         return {**account(command, self.model.about(), options), **self.contents()}
 
 
-def open_contexts(
-    items: Sequence[ContextItem],
-    model: Model = "demo-opt",
-    measures: str | Sequence[str] = "delta_lp",
-    *,
-    refine: int = 0,
-    refine_top: int = 1,
-    max_new_tokens: int = 64,
-    bos: bool | None = None,
-    **options: Any,
-) -> ContextScoring:
-    """Return contexts and answers as tokens, with the measures that score them; `decomp.context` has the settings.
+def open_contexts(items: Sequence[ContextItem], settings: ContextSettings, model: Model = "demo-opt") -> ContextScoring:
+    """Return contexts and answers as tokens, with the measures that score them.
 
-    ValueError for settings that are unknown or don't go together, and for items that can't be scored.
+    ValueError for a model that can't be read, and for items that can't be scored.
     """
-    check_least(refine_top=refine_top, max_new_tokens=max_new_tokens)
-    if refine not in range(len(LEVELS)):
-        raise ValueError(f"refine must be 0, 1 (sentences) or 2 (words too), not {refine!r}")
-    placement, options = split(PLACEMENT, options)
-    chosen, request = find_measures(measures), request_from(options)
-    if request.decomposition_length is not None or request.extra:
-        raise ValueError("segments are all kept, and are all that is scored: leave out decomposition_length and extra")
-    for measure in chosen:
-        check_answer(measure, request)
-    decomposed, tokenizer = open_model(model, **placement)
-    bos, write = begins_with_bos(options) if bos is None else bos, partial(written, decomposed, max_new_tokens)
-    positions = decomposed.max_length()
-    tokenised = [tokenise_context(item, tokenizer, decomposed.config, positions, bos, write) for item in items]
-    scorer = ContextScorer(chosen, request.resolved(decomposed, tokenizer), refine, refine_top)
-    return ContextScoring(decomposed, tokenizer, tokenised, scorer)
+    decomposed, tokenizer = open_model(model, **settings.placement)
+    write, bos, positions = partial(written, decomposed, settings.max_new_tokens), settings.bos, decomposed.max_length()
+    contexts = [tokenise_context(item, tokenizer, decomposed.config, positions, bool(bos), write) for item in items]
+    request = settings.request.resolved(decomposed, tokenizer)
+    scorer = ContextScorer(settings.measures, request, settings.refine, settings.refine_top)
+    return ContextScoring(decomposed, tokenizer, contexts, scorer)
 
 
 def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[Tensor, " new"]:
@@ -602,25 +467,14 @@ def written(model: DecomposedModel, count: int, ids: Int[Tensor, " T"]) -> Int[T
 
 
 def open_context_evaluation(
-    items: Sequence[ContextItem],
-    model: Model,
-    measures: str | Sequence[str],
-    *,
-    seed: int,
-    max_new_tokens: int = 64,
-    bos: bool | None = None,
-    **settings: Any,
+    items: Sequence[ContextItem], model: Model, measures: str | Sequence[str], *, seed: int, **settings: Any
 ) -> Evaluating[Any]:
     """Return the evaluation of segment rankings on items; the settings are those of `decomp.evaluate_context`."""
-    chosen, request = find_measures(measures), request_from(split(PLACEMENT, settings)[1])
-    for measure in chosen:
-        measure.check_sources(request)
-    given: dict[str, Any] = {**settings, "max_new_tokens": max_new_tokens, "bos": bos}
-    opened = open_contexts(items, model, **given)
-    begun = begins_with_bos(settings) if bos is None else bos
-    judge = ContextRows(chosen, opened.scorer.request, opened.tokenizer, begun, seed)
+    chosen, checked = context_evaluation_settings(items, measures, seed=seed, **settings)
+    opened = open_contexts(items, checked, model)
+    judge = ContextRows(chosen, opened.scorer.request, opened.tokenizer, bool(checked.bos), seed)
     summary = MeanTable(contexts.COLUMNS, seed, dict)
     work = replace(opened.work(), compute=judge.block, computed=contexts.COMPUTED, summary=summary)
-    made = opened.about("evaluate context", {**given, "seed": seed})
+    made = opened.about("evaluate context", {**settings, "seed": seed})
     made["options"]["measures"] = [measure.name for measure in chosen]
     return Evaluating(opened.model, work, opened.contents(), made)

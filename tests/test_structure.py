@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 FLOORS = {
     **{"io": 0, "corpus": 1, "core": 2, "models": 3, "measures": 3, "tables": 4, "runs": 5, "locate": 5},
-    **{"evaluation": 5, "report": 6, "jobs": 7, "api": 8, "cli": 9, "__main__": 10},
+    **{"evaluation": 5, "settings": 5, "report": 6, "jobs": 7, "api": 8, "cli": 9, "__main__": 10},
 }
 """Imports point to the same folder or to a lower floor; `models` stands on the core."""
 

@@ -6,7 +6,6 @@ rows are read: those of `.pt` files are in a manifest beside them. `read` gives 
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from decomp.core.ablation import Unembedding
+from decomp.core.file_names import SUFFIX
 from decomp.core.pairs import Pairs
 from decomp.core.partition import Partition
 from decomp.io.digests import digest, file_digest
@@ -30,7 +30,6 @@ FORMAT_VERSION = 3
 TOKENS_VERSION = 2
 """The version of all other files, which older releases that know no groups can read, too."""
 METADATA_KEY = "decomp"
-SUFFIX = ".safetensors"
 MANIFEST_SUFFIX = ".meta.json"
 """The suffix of manifests, which hold what `.pt` files do not say themselves."""
 BLOCK = 1024
@@ -563,15 +562,3 @@ def pt_unembedding(path: Path, about: Mapping[str, str]) -> Unembedding:
     if weight.ndim != 2 or not weight.is_floating_point() or not weight.isfinite().all():
         raise ValueError(f"{path}: expected finite numbers (vocabulary, hidden), not {tuple(weight.shape)}")
     return Unembedding(weight)
-
-
-def stored_identifiers(folder: Path) -> dict[str, Path]:
-    """Return the files of all decompositions in a folder, of either format, by their identifiers."""
-    ours = {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.stem.endswith("_unembedding")}
-    return {p.stem[2:]: p for p in folder.glob("d_*.pt")} | ours
-
-
-def numbered(run: str, identifiers: Iterable[str]) -> dict[int, str]:
-    """Return the identifiers of the form `{run}_{n}`, by their number n."""
-    matches = (re.fullmatch(re.escape(run) + r"_(\d+)", name) for name in identifiers)
-    return {int(match[1]): match[0] for match in matches if match}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,11 @@ from torch import Tensor
 
 from decomp.corpus.contrast_items import TokenisedItem
 from decomp.corpus.parts import Span, spans_of_kind
-from decomp.corpus.tokens import TokenisedArticle
 from decomp.corpus.windows import TokenisedWindow, Unit
 from decomp.corpus.words import spans_of, trimmed, whitespace_words
 
-SourceKind = Literal["token", "word", "sentence", "line", "paragraph", "segment"]
-SOURCE_KINDS: tuple[str, ...] = get_args(SourceKind)
 Sources = str | Sequence[int] | Int[Tensor, " T"]
-"""A kind of sources (one of `SOURCE_KINDS`), or a number for each token: tokens of one number are one source."""
+"""A kind of sources, a name in `SOURCE_KINDS`, or a number for each token: tokens of one number are one source."""
 OTHERWISE = "<continuation>"
 """The name of the source that holds all tokens after the last named segment: an answer, or what the model wrote."""
 HOLE = " … "
@@ -34,41 +31,18 @@ class SourceLabels:
     """The names of sources, by their numbers; None where no source has one."""
 
 
-def check_sources(sources: Sources | None, unit: Unit = "token") -> None:
-    """Raise ValueError for an unknown kind of sources, and for sources smaller than the words that are predicted."""
-    if isinstance(sources, str) and sources not in SOURCE_KINDS:
-        raise ValueError(
-            f"sources must be one of {', '.join(SOURCE_KINDS)}, or a label for each token: not {sources!r}"
-        )
-    if unit == "word" and not (sources is None or (isinstance(sources, str) and sources != "token")):
-        raise ValueError("sources of words are words or larger: leave out --unit word for tokens and labels as sources")
-
-
 def check_fit(sources: Sources | None, windows: Sequence[TokenisedWindow]) -> None:
-    """Raise ValueError where the sources asked for do not fit the texts.
-
-    Segments need articles that name some; numbers of sources need a single window, and one number for each token.
-    """
+    """Raise ValueError for labels of sources that are not those of the tokens of a single window."""
     if isinstance(sources, str) or sources is None:
-        for window in windows if sources == "segment" else ():
-            check_segments(window.article)
-    elif len(windows) != 1:
+        return
+    if len(windows) != 1:
         raise ValueError(
             f"labels are for the tokens of one window, the text has {len(windows)}: name a kind of sources"
         )
-    elif len(sources) != (count := len(windows[0].ids)):
+    if len(sources) != (count := len(windows[0].ids)):
         raise ValueError(
             f"sources must have a label for each of the {count} tokens (with the beginning-of-sequence token, where "
             f"the text has one), not {len(sources)}"
-        )
-
-
-def check_segments(article: TokenisedArticle) -> None:
-    """Raise ValueError for an article without named segments."""
-    if not article.parts.segments:
-        raise ValueError(
-            f"article {article.id or article.number} has no named segments, which sources by segment need: give rows "
-            'with "segments", as decomp context has them, or take sentence, line or paragraph'
         )
 
 

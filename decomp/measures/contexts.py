@@ -49,15 +49,6 @@ class ContextScores:
         return sorted(ranked, key=lambda number: -scores[number])[:count]
 
 
-def check_answer(measure: Measure, request: Request) -> None:
-    """Raise ValueError for a measure that is not defined for segments, or whose scores do not add up over tokens."""
-    measure.check_sources(request)
-    if not (measure.together == "targets" or measure.adds_up(request)):
-        raise ValueError(f"{measure.name} of tokens does not add up to that of an answer: choose delta_lp or occlusion")
-    if measure.function_of(request) != "log2_prob":
-        raise ValueError(f"an answer is scored by its log2_prob, which adds up, not by {measure.function_of(request)}")
-
-
 def score_context(
     model: Model, context: TokenisedContext, measures: Sequence[Measure], request: Request
 ) -> list[ContextScores]:

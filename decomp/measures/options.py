@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.io.names import suggested
 from decomp.measures.conventions import find_convention
+from decomp.measures.quadrature import check_steps
 from decomp.measures.registry import Measure, find_measure, measure_names
 from decomp.measures.request import AttentionOptions, GradientOptions, OcclusionOptions, Request
 
@@ -58,6 +59,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
     convention = find_convention(options.get("convention", "decomp"))
     options = {**convention.options, **options, "usual": convention.functions}
     families = {name: filled(family, options) for name, family in FAMILIES.items()}
+    check_steps(families["gradients"].quadrature, families["gradients"].steps)
     memory = parse_bytes(options.get("memory", DEFAULT_MEMORY))
     return filled(Request, {**options, **families, "memory": memory})
 

@@ -129,6 +129,16 @@ class Measure:
         if self.name == "delta_lp" and request.span > 1 and request.extra:
             raise ValueError(f"{self.name} is not defined for rows that are no token and spans: leave out one")
 
+    def check_answer(self, request: Request) -> None:
+        """Raise ValueError where the measure is not defined for segments, or its scores do not add up over tokens."""
+        self.check_sources(request)
+        if not (self.together == "targets" or self.adds_up(request)):
+            raise ValueError(
+                f"{self.name} of tokens does not add up to that of an answer: choose delta_lp or occlusion"
+            )
+        if (function := self.function_of(request)) != "log2_prob":
+            raise ValueError(f"an answer is scored by its log2_prob, which adds up, not by {function}")
+
 
 def check_function(name: str) -> None:
     """Raise ValueError, with the known names, for an unknown attributed function."""

@@ -11,14 +11,12 @@ from safetensors import SafetensorError
 
 from decomp.core.ablation import Unembedding
 from decomp.core.decomposition import Decomposition
+from decomp.core.file_names import SUFFIX, numbered, stored_identifiers
 from decomp.core.storage import (
-    SUFFIX,
-    numbered,
     pt_manifest_path,
     pt_paths,
     pt_unembedding_path,
     save_pt,
-    stored_identifiers,
     unembedding_path,
 )
 from decomp.corpus.windows import TokenisedWindow

@@ -1,6 +1,5 @@
-"""Decompositions that `decomp decompose` stored: found by name, checked against their run, opened with their text."""
+"""Decompositions that `decomp decompose` stored, opened with their text."""
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,12 +12,10 @@ from torch import Tensor
 
 from decomp.core.decomposition import Decomposition, load
 from decomp.core.partition import Partition
-from decomp.core.storage import numbered, pt_unembedding_path, stored_identifiers, unembedding_path
+from decomp.core.storage import pt_unembedding_path, unembedding_path
 from decomp.corpus.cutting import Window
 from decomp.corpus.windows import TokenisedWindow
 from decomp.measures.result import Scores, finite
-from decomp.runs.manifest import open_run
-from decomp.runs.run import MANIFEST, SUFFIX
 from decomp.tables.blocks import Block
 from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block
 from decomp.tables.leading_columns import SPAN_COLUMNS, groups_of, span_columns
@@ -109,46 +106,6 @@ def window_of(result: Decomposition, name: str) -> StoredWindow:
     if window is None or result.tokens is None:
         raise ValueError(f"{name} does not say its tokens and window: make it with decomp decompose (decomp.decompose)")
     return StoredWindow(name, result, Window(**window), result.tokens)
-
-
-def find_stored(identifier: str, folder: Path) -> dict[str, Path]:
-    """Return the stored file with this identifier, or those of all windows of this corpus and model, in order.
-
-    ValueError for an unknown identifier, a run that is not finished, and windows that are missing or have another's
-    name.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"no folder {folder}: give the one that decomp decompose wrote, with --output-dir")
-    stored = stored_identifiers(folder)
-    if identifier in stored:
-        return {identifier: stored[identifier]}
-    windows = numbered(identifier, stored)
-    check_all_there(identifier, folder, windows)
-    if windows:
-        return {name: stored[name] for _, name in sorted(windows.items())}
-    near = difflib.get_close_matches(identifier, stored, n=5, cutoff=0.3)
-    known = f"near ones are {', '.join(near)}" if near else f"the folder has {len(stored)} decompositions"
-    raise ValueError(f"no decomposition {identifier!r} in {folder}: {known}")
-
-
-def check_all_there(identifier: str, folder: Path, windows: dict[int, str]) -> None:
-    """Raise ValueError unless these are all windows of the run, or, where no run is known, numbered without a gap."""
-    run_folder = folder / f"{identifier}{SUFFIX}"
-    count = max(windows, default=-1) + 1
-    if (run_folder / MANIFEST).exists():
-        run = open_run(run_folder)
-        run.refuse_incomplete()
-        run.check()
-        if count > len(run.items):
-            raise ValueError(
-                f"{windows[count - 1]} in {folder} is not of the run {run_folder}, which has {len(run.items)} "
-                "windows: remove it"
-            )
-    elif missing := sorted(set(range(count)) - set(windows)):
-        raise ValueError(
-            f"{identifier}_{missing[0]} is missing in {folder}, as {len(missing)} of {count} windows are: decompose "
-            "again, or give the identifiers of single windows"
-        )
 
 
 def open_stored(name: str, path: Path, model: str, number: int, tokens_of: Tokens) -> StoredWindow:

@@ -10,7 +10,8 @@ from decomp.core.model import Model
 from decomp.corpus.tokenizer import Tokenizer
 from decomp.measures import Measure, Request
 from decomp.measures.contrast import COLUMNS as ITEM_COLUMNS
-from decomp.measures.contrast import Contrast, MultiToken, joined, log2_odds, scored
+from decomp.measures.contrast import Contrast, joined, log2_odds, scored
+from decomp.measures.contrast_request import MultiToken
 from decomp.tables.blocks import Block, concatenate, constant, equal_to, numbers
 from decomp.tables.columns import COLUMNS, SOURCE_LENGTH, Groups, scores_block, significant
 from decomp.tables.reduction import Reduction

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from decomp.corpus.contrast_items import read_items
-from decomp.measures.contrast import default_measures
+from decomp.measures.contrast_request import default_measures
 from decomp.tables.columns import COLUMNS
 from tests.commands import CORPUS, MODEL, refused, table
 from tests.conftest import ROOT, SHARED, needs_shared

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 import decomp
 from decomp.corpus.article import Article
 from decomp.jobs import open_scoring
+from decomp.settings import scoring_settings
 from decomp.tables.files import open_table
 from decomp.tables.inseq import write_inseq
 from tests.commands import MODEL, refused, table
@@ -197,11 +198,11 @@ def test_tables_of_groups_are_no_files_of_inseq(model, tmp_path):
 
 @pytest.mark.parametrize("length", [None, 2])
 def test_a_plan_counts_the_pairs_of_sources(model, length):
-    scoring = open_scoring([Article(TEXT)], model, sources="sentence", decomposition_length=length)
+    scoring = open_scoring(scoring_settings([Article(TEXT)], sources="sentence", decomposition_length=length), model)
     (item,) = scoring.work().plan
     tokens = decomp.decompose(TEXT, model, decomposition_length=length)
     sentences = decomp.decompose(TEXT, model, sources="sentence", decomposition_length=length)
     assert item.pairs == len(sentences.rows)
-    (whole,) = open_scoring([Article(TEXT)], model, decomposition_length=length).work().plan
+    (whole,) = open_scoring(scoring_settings([Article(TEXT)], decomposition_length=length), model).work().plan
     assert whole.pairs == len(tokens.rows)
     assert (item.cost < whole.cost) == (item.pairs < whole.pairs)

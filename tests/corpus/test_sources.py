@@ -9,7 +9,8 @@ import torch
 from decomp.corpus.article import Article
 from decomp.corpus.articles import read_articles, text_articles
 from decomp.corpus.parts import Parts, parts_of_lines, spans_of_kind
-from decomp.corpus.sources import check_fit, check_sources, source_labels, source_text
+from decomp.corpus.source_kinds import check_segments, check_sources
+from decomp.corpus.sources import check_fit, source_labels, source_text
 from decomp.corpus.windows import continued, windows_of
 from decomp.measures.windows import partition_of
 from decomp.models.loading import load_model
@@ -145,7 +146,7 @@ def test_sources_that_are_refused(opened):
     with pytest.raises(ValueError, match="sources of words are words or larger"):
         check_sources("token", "word")
     with pytest.raises(ValueError, match="article a1 has no named segments"):
-        check_fit("segment", [window])
+        check_segments("segment", [Article("A cat sat.", "a1")])
     with pytest.raises(ValueError, match=f"a label for each of the {len(window.ids)} tokens .*, not 2"):
         check_fit([0, 1], [window])
     with pytest.raises(ValueError, match="labels are for the tokens of one window, the text has 2"):

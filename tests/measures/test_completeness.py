@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from decomp.corpus.contrast_items import Item, TokenisedItem
 from decomp.measures import SCORES, GradientOptions, Request, Text
-from decomp.measures.contrast import contrastive_request, contrastive_scores, default_measures, make_contrast
+from decomp.measures.contrast import contrastive_scores, make_contrast
+from decomp.measures.contrast_request import contrastive_request, default_measures
 from tests.variants import make_pair, random_ids
 
 WORDS = [0, 1, 2, 2, 3, 4, 4, 4, 5, 6, 6, 7]

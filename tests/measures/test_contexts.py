@@ -8,7 +8,7 @@ from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contexts import in_segments, tokenise_context
 from decomp.corpus.parts import sentences
 from decomp.measures import Request, find_measure
-from decomp.measures.contexts import check_answer, parts_of, refined, score_context
+from decomp.measures.contexts import parts_of, refined, score_context
 from decomp.tables.contexts import answer_parts
 
 ITEM = {
@@ -104,6 +104,6 @@ def test_a_sum_of_first_order_scores_is_that_of_the_whole_context(pair, context)
 )
 def test_measures_that_do_not_add_up_are_refused(name, line):
     with pytest.raises(ValueError, match=line):
-        check_answer(find_measure(name), Request())
+        find_measure(name).check_answer(Request())
     with pytest.raises(ValueError, match="an answer is scored by its log2_prob, which adds up, not by prob"):
-        check_answer(find_measure("delta_lp"), Request(function="prob"))
+        find_measure("delta_lp").check_answer(Request(function="prob"))

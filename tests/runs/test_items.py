@@ -146,6 +146,7 @@ def test_a_pool_is_alone(done, monkeypatch, name):
     for before, table in NEEDED.get(name, {}).items():
         done(*COMMANDS[before], "-o", table)
     done(*command, "-o", "alone.tsv")
+    monkeypatch.setattr("decomp.cli.running.check_ray", lambda: None)
     monkeypatch.setattr("decomp.cli.running.open_pool", lambda *_: nullcontext(PretendPool()))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     done(*command, "--run", "run", "--engine", "ray", "-o", "pool.tsv")
