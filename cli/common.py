@@ -55,11 +55,6 @@ def estimate(mean: float, low: float, high: float) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def printable(text: str) -> str:
-    """Return text from a file with the characters that would control a terminal replaced by their codes."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
 def readable(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a small table, its columns aligned, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

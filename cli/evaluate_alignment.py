@@ -48,11 +48,12 @@ def command(items: tuple[Path, ...], **values: Any) -> None:
 
 def result_lines(rows: "Iterable[Row]") -> Iterator[str]:
     """Yield a block of lines per phenomenon, a line per measure."""
-    from decomp.cli.common import estimate, printable, readable
+    from decomp.cli.common import estimate, readable
+    from decomp.report.readable import one_line
 
     for phenomenon, group in groupby(rows, itemgetter(0)):
         (*_, items, mean, low, high, _), *others = group
-        yield f"{printable(phenomenon)}: {items} items, target preferred in {estimate(mean, low, high)}"
+        yield f"{one_line(phenomenon)}: {items} items, target preferred in {estimate(mean, low, high)}"
         lines = [["measure", "dot product", "probes needed", "MRR"]]
         for measure, metrics in groupby(others, itemgetter(1)):
             lines.append([measure, *(estimate(*row[4:7]) for row in metrics)])

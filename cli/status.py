@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decomp.cli import layout
+from decomp.report.readable import one_line
 
 if TYPE_CHECKING:
     from decomp.runs.run import Run
@@ -70,7 +71,7 @@ def report(run: "Run") -> list[str]:
         lines.append(f"  failed  {sum(map(len, status.failed))} {run.what}s; the same command tries them again:")
     for items, error in list(status.failed.items())[:SHOWN]:
         places = "; ".join(run.items[n].key for n in items[:3])
-        lines.append(f"          {printable(places)}{' …' if len(items) > 3 else ''}: {printable(error)}")
+        lines.append(f"          {one_line(places)}{' …' if len(items) > 3 else ''}: {one_line(error)}")
     return lines
 
 
@@ -79,8 +80,3 @@ def share(run: "Run", done: "Amount", total: "Amount") -> str:
     percent = int(100 * done.cost / max(1, total.cost))
     tokens = f"{done.targets:,} of {total.targets:,} tokens, " if total.targets else ""
     return f"{done.items:,} of {total.items:,} {run.what}s, {tokens}{percent} % of the work"
-
-
-def printable(text: str) -> str:
-    """Return text with the characters that would control a terminal replaced by question marks."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -5,21 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from decomp.report.contexts import finest, is_context, segment_labels
-from decomp.report.groups import (
-    ELSEWHERE,
-    Indices,
-    behind_targets,
-    blocks_of,
-    has_groups,
-    names_of,
-    stops_of,
-    with_groups,
+from decomp.report.article_rows import (
+    ArticleRows,
+    extra_of,
+    in_groups,
+    locate_rows,
+    scores_of,
+    tokens_of,
+    word_numbers,
 )
-from decomp.report.readable import one_line, pieces_of, sentences_of, spelling_of, visible, words_of
-from decomp.tables.blocks import present
+from decomp.report.contexts import finest, is_context, segment_labels
+from decomp.report.groups import Indices, blocks_of, has_groups, names_of, stops_of, with_groups
+from decomp.report.readable import one_line, pieces_of, sentences_of, spelling_of, visible
 from decomp.tables.table import Table
 
 MOST_PLACES = 20_000
@@ -126,125 +125,45 @@ def by_article(table: Table) -> Iterator[Table]:
 
 def text_of(table: Table, measures: Sequence[str], spelling: str) -> ShownText:
     """Return the text that the rows of one article describe."""
-    is_source = present(table.column("source_position"))
-    position = np.asarray(table["position"])
-    source_position = np.where(is_source, np.ma.filled(table["source_position"], 0), position)
-    grouped = has_groups(table) and not is_context(table)
-    behind = behind_targets(position, source_position) if grouped else position[:0]
-    positions = np.unique(np.concatenate([position, source_position, behind]))
-    place, source = np.searchsorted(positions, position), np.searchsorted(positions, source_position)
-    targets, target = np.unique(place, return_inverse=True)
-    measure = np.array([measures.index(name) for name in table["measure"]])
-    starts, sources, scores = scores_of(table, is_source, measure, target, source, len(measures), len(targets))
-    first = np.zeros(len(targets), dtype=np.int64)
-    first[target[::-1]] = np.arange(len(table))[::-1]
-    tokens = tokens_of(table, len(positions), place, source, is_source)
-    bos = int(positions[0] == -1)
-    stops = stops_of(table, is_source, positions) if grouped else None
-    pieces = [*tokens[:bos], *pieces_of(tokens[bos:], spelling)]
-    if stops is not None:
-        labels = dict(zip(source[is_source].tolist(), table["source_token"][is_source], strict=True))
-        pieces = with_groups(pieces, labels, positions, stops, targets)
-    words = word_numbers(table, pieces, bos, place, source, is_source)
-    segments = segment_labels(table, positions) if is_context(table) else {}
-    if stops is not None:
-        segments = {place: visible(name) for place, name in names_of(labels, pieces, stops).items()}
+    rows = locate_rows(table, measures)
+    stops = stops_of(table, rows.is_source, rows.positions) if in_groups(table) else None
+    pieces = pieces_of_rows(rows, spelling, stops)
+    words = word_numbers(rows, pieces)
+    starts, sources, scores = scores_of(rows, name_of(table))
+    sentences = sentences_of(pieces[rows.bos :], words[rows.bos :].tolist())
     return ShownText(
         name=name_of(table),
         pieces=[visible(piece) for piece in pieces],
-        positions=positions,
+        positions=rows.positions,
         words=words,
-        sentences=np.array([-1] * bos + sentences_of(pieces[bos:], words[bos:].tolist())),
-        targets=targets,
-        log2_prob=np.asarray(table["log2_prob"])[first],
-        entropy=np.asarray(table["entropy"])[first] if "entropy" in table.columns else None,
+        sentences=np.array([-1] * rows.bos + sentences),
+        targets=rows.targets,
+        log2_prob=np.asarray(table["log2_prob"])[rows.first],
+        entropy=np.asarray(table["entropy"])[rows.first] if "entropy" in table.columns else None,
         starts=starts,
         sources=sources,
         scores=scores,
-        extra=extra_of(table, ~is_source, measure, target, len(measures), len(targets)),
+        extra=extra_of(rows),
         facts=facts_of(table),
-        segments=segments,
+        segments=segments_of(rows, pieces, stops),
         stops=stops,
-        blocks=[] if stops is None else blocks_of(sources, stops, positions, pieces),
+        blocks=[] if stops is None else blocks_of(sources, stops, rows.positions, pieces),
     )
 
 
-def scores_of(
-    table: Table,
-    is_source: Bool[np.ndarray, " rows"],
-    measure: Int[np.ndarray, " rows"],
-    target: Int[np.ndarray, " rows"],
-    source: Int[np.ndarray, " rows"],
-    measures: int,
-    targets: int,
-) -> tuple[Indices, Indices, Float[np.ndarray, "measures pairs"]]:
-    """Return the pairs that any measure scores, target by target: first pair of each target, sources, scores.
-
-    ValueError where a measure has two scores of one pair.
-    """
-    measure, target, source = measure[is_source], target[is_source], source[is_source]
-    width = int(source.max(initial=0)) + 1
-    keys, pair = np.unique(target * width + source, return_inverse=True)
-    if len(np.unique(measure * max(1, len(keys)) + pair)) < len(pair):
-        raise ValueError(
-            f"the table has two scores of one source for a predicted token of {name_of(table)}: it holds rows of "
-            "several models or options; report each by itself"
-        )
-    scores = np.full((measures, len(keys)), np.nan)
-    scores[measure, pair] = np.asarray(table["score"])[is_source]
-    starts = np.searchsorted(keys // width, np.arange(targets + 1))
-    return starts, keys % width, scores
+def pieces_of_rows(rows: ArticleRows, spelling: str, stops: Indices | None) -> list[str]:
+    """Return the piece of running text at each place; `stops` are those of sources that are groups of tokens."""
+    tokens = tokens_of(rows)
+    pieces = [*tokens[: rows.bos], *pieces_of(tokens[rows.bos :], spelling)]
+    return pieces if stops is None else with_groups(pieces, rows.labels, rows.positions, stops, rows.targets)
 
 
-def extra_of(
-    table: Table,
-    is_extra: Bool[np.ndarray, " rows"],
-    measure: Int[np.ndarray, " rows"],
-    target: Int[np.ndarray, " rows"],
-    measures: int,
-    targets: int,
-) -> dict[str, Float[np.ndarray, "measures targets"]]:
-    """Return the scores of the rows that are not tokens, by their name."""
-    names = table["source_token"]
-    found = {}
-    for name in dict.fromkeys(names[is_extra]):
-        rows = is_extra & (names == name)
-        found[name] = np.full((measures, targets), np.nan)
-        found[name][measure[rows], target[rows]] = np.asarray(table["score"])[rows]
-    return found
-
-
-def tokens_of(
-    table: Table, places: int, place: Indices, source: Indices, is_source: Bool[np.ndarray, " rows"]
-) -> list[str]:
-    """Return the token at each place."""
-    tokens = np.full(places, ELSEWHERE.strip(), dtype=object)
-    tokens[source[is_source]] = table["source_token"][is_source]
-    tokens[place] = table["token"]
-    return list(tokens)
-
-
-def word_numbers(
-    table: Table,
-    pieces: Sequence[str],
-    bos: int,
-    place: Indices,
-    source: Indices,
-    is_source: Bool[np.ndarray, " rows"],
-) -> Int[np.ndarray, " places"]:
-    """Return the number of the word at each place; −1 for the beginning of sequence.
-
-    Numbers are those of the table, or where it has none, counted by white space.
-    """
-    own = np.array([-1] * bos + words_of(pieces[bos:]))
-    if "word" not in table.columns or "source_word" not in table.columns:
-        return own
-    known = np.full(len(pieces), -2)
-    has_word = is_source & present(table.column("source_word"))
-    known[source[has_word]] = np.ma.filled(table["source_word"], -2)[has_word]
-    has_word = present(table.column("word"))
-    known[place[has_word]] = np.ma.filled(table["word"], -2)[has_word]
-    return own if (known == -2).any() else known
+def segments_of(rows: ArticleRows, pieces: Sequence[str], stops: Indices | None) -> dict[int, str]:
+    """Return the labels of segments, and of groups that are called other than their text, by their first places."""
+    if is_context(rows.table):
+        return segment_labels(rows.table, rows.positions)
+    named = {} if stops is None else names_of(rows.labels, pieces, stops)
+    return {place: visible(name) for place, name in named.items()}
 
 
 def name_of(table: Table) -> str:

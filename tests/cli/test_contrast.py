@@ -165,7 +165,7 @@ def test_alignment_of_several_files_and_items_without_evidence(run, small, caplo
     result = run("evaluate", "alignment", small, "other.csv", MODEL, *DELTA_LP)
     assert "1 of 3 items left out: no evidence in its prompt" in caplog.text
     assert "small: 1 items" in result.stdout
-    assert "\\u001b[1m: 1 items" in result.stdout
+    assert "⟨U+001B⟩[1m: 1 items" in result.stdout
     assert "<all>: 2 items" in result.stdout
     Path("none.csv").write_text("prompt,target,foil,evidence\nThe cat,sat,set,dog\n", "utf-8")
     assert "none of 1 items has evidence" in refused(run("evaluate", "alignment", "none.csv", MODEL, *DELTA_LP))
