@@ -1,12 +1,17 @@
 """`decomp contrast`: why the target and not the foil."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import kinds, layout, options
 from decomp.models.sources import check_name
+
+if TYPE_CHECKING:
+    from decomp.corpus.contrast_items import Item
+    from decomp.settings import ContrastSettings
 
 NO_SETTINGS = {
     *("model", "fields", "prompt", "target", "foil"),
@@ -52,8 +57,7 @@ def command(items: Path | None, limit: int | None, **values: Any) -> None:
     With --run, whatever stops the command, the same command goes on where it stopped.
     """
     items, name = items_and_model(items, values["model"], *(values[text] for text in ("prompt", "target", "foil")))
-    from decomp.cli.common import made_now, say, silence_libraries
-    from decomp.cli.running import Job, check_output_options, deliver, device_here
+    from decomp.cli.running import check_output_options, device_here
     from decomp.corpus.contrast_items import read_items
     from decomp.settings import contrast_settings
 
@@ -63,12 +67,20 @@ def command(items: Path | None, limit: int | None, **values: Any) -> None:
     if items is not None:
         read_items(items, values["fields"])
     from decomp.api import items_of  # imports torch
-    from decomp.jobs import open_contrasting
-    from decomp.tables.contrasting import preferring
 
     read = items_of(items or str(values["prompt"]), values["target"], values["foil"], limit, values["fields"])
+    score(read, name, checked, values)
+
+
+def score(items: Sequence["Item"], name: str, checked: "ContrastSettings", values: Mapping[str, Any]) -> None:
+    """Score all items under the model of a name, and write the table."""
+    from decomp.cli.common import made_now, say, silence_libraries
+    from decomp.cli.running import Job, deliver
+    from decomp.jobs import open_contrasting  # imports torch
+    from decomp.tables.contrasting import preferring
+
     silence_libraries()
-    opened = open_contrasting(read, checked, name)
+    opened = open_contrasting(items, checked, name)
     made = {**made_now(opened.model.about(), opened.model.default_baseline), **opened.contents()}
     job, preferred = Job(opened.work(values["batch_size"]), opened.model, name, made), set[int]()
 

@@ -1,11 +1,15 @@
 """`decomp edges check`: how much of a behaviour the best edges carry."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import kinds, layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
+
+if TYPE_CHECKING:
+    from decomp.locate.edges.request import Behaviour
 
 
 @layout.command(
@@ -46,8 +50,7 @@ def command(**values: Any) -> None:
     model, beginning and ablation; edges that it lacks count as 0. Writes one row per ranking and n: the edges kept,
     the loss L, and its share of the way from all edges ablated (0) to none (1).
     """
-    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, with_table
-    from decomp.cli.running import deliver
+    from decomp.cli.locating import check_outputs, request_of, with_table
     from decomp.locate.edges.request import Behaviour
     from decomp.locate.forms import check_pairs
     from decomp.locate.limits import check_once
@@ -57,6 +60,13 @@ def command(**values: Any) -> None:
     behaviour = request_of(Behaviour, values)
     check_once("--keep", values["counts"])
     check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
+    check(behaviour, values)
+
+
+def check(behaviour: "Behaviour", values: Mapping[str, Any]) -> None:
+    """Check the best edges of a table on all prompts, and write the table of losses."""
+    from decomp.cli.locating import job_of, open_named_model
+    from decomp.cli.running import deliver
     from decomp.locate.edges.checking import check_made, check_work, default_counts, rankings  # imports torch
     from decomp.locate.edges.graph import graph_of
     from decomp.locate.edges.prompts import open_prompts, tokens_of

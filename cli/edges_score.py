@@ -1,12 +1,16 @@
 """`decomp edges score`: a score for every edge."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import layout, options
 from decomp.cli.edges import behaviour_options, prompts_file
 from decomp.locate.conventions import EDGES
+
+if TYPE_CHECKING:
+    from decomp.locate.edges.request import EdgeRequest
 
 
 @layout.command(
@@ -72,19 +76,27 @@ def command(**values: Any) -> None:
     loss L with respect to the edge's mask (0: as it is, 1: ablated), averaged over prompts and samples: positive
     where ablating the edge harms the answer. Writes one row per edge.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of, say_lines
-    from decomp.cli.running import claim_other_files, deliver
+    from decomp.cli.locating import check_outputs, request_of
     from decomp.locate.edges.request import EdgeRequest
     from decomp.locate.forms import check_pairs
-    from decomp.report.circuits import check_picture, draw, write_subgraph
+    from decomp.report.circuits import check_picture
 
     check_outputs(values, check_picture)
-    request, picture, subgraph = request_of(EdgeRequest, values), values["picture"], values["subgraph"]
+    request = request_of(EdgeRequest, values)
     check_pairs(values["prompts_file"], values["batch_by"], values["fields"])
+    score(request, values)
+
+
+def score(request: "EdgeRequest", values: Mapping[str, Any]) -> None:
+    """Score the edges on all prompts, and write the table and the files beside it."""
+    from decomp.cli.locating import job_of, open_named_model, say_lines
+    from decomp.cli.running import claim_other_files, deliver
     from decomp.locate.edges.prompts import open_prompts, tokens_of  # imports torch
     from decomp.locate.edges.rows import summary
     from decomp.locate.edges.scoring import edges_work, ranked
+    from decomp.report.circuits import draw, write_subgraph
 
+    picture, subgraph = values["picture"], values["subgraph"]
     model, tokenizer = open_named_model(values)
     prompts = open_prompts(
         model, tokenizer, values["prompts_file"], values["bos"], values["batch_by"], values["fields"]

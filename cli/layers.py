@@ -1,10 +1,14 @@
 """`decomp layers`: the contribution of each layer to the prediction of a fact."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import kinds, layout, options
+
+if TYPE_CHECKING:
+    from decomp.locate.layers.request import LayerRequest
 
 
 @layout.command(
@@ -68,21 +72,28 @@ def command(**values: Any) -> None:
     CounterFact's own JSON. Writes one row per item, component, layer and token. Direct shares, of the layers and the
     embedding and bias, add up to the logit difference exactly.
     """
-    from decomp.cli.locating import check_outputs, job_of, open_named_model, request_of
-    from decomp.cli.running import claim_other_files, deliver, ignore
+    from decomp.cli.locating import check_outputs, request_of
     from decomp.locate.forms import fact_records
     from decomp.locate.layers.request import LayerRequest
-    from decomp.report.plots import check_picture, heat_map, save_picture
+    from decomp.report.plots import check_picture
 
     check_outputs(values, check_picture)
-    request, picture = request_of(LayerRequest, values), values["picture"]
+    request = request_of(LayerRequest, values)
     fact_records(values["facts_file"], values["fields"])
     needed = "needs --aggregate, whose intervals it is for: give that too, or leave it out"
     options.refuse_unless(values["aggregated"], needed, "confidence")
+    score(request, values)
+
+
+def score(request: "LayerRequest", values: Mapping[str, Any]) -> None:
+    """Score the layers for all facts, and write the table and the picture beside it."""
+    from decomp.cli.locating import job_of, open_named_model
+    from decomp.cli.running import claim_other_files, deliver, ignore
     from decomp.locate.layers.rows import Means, MeanSummary  # imports torch
     from decomp.locate.layers.table import layers_work, open_facts
+    from decomp.report.plots import heat_map, save_picture
 
-    means = Means()
+    picture, means = values["picture"], Means()
     how = (means, values["confidence"], values["seed"])
     model, tokenizer = open_named_model(values)
     facts = open_facts(model, tokenizer, values["facts_file"], values["bos"], values["fields"])

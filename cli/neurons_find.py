@@ -1,12 +1,16 @@
 """`decomp neurons find`: items in, knowledge neurons out."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decomp.cli import layout, options
 from decomp.cli.neurons import items_file, kind_of_neurons
 from decomp.locate.conventions import NEURONS
+
+if TYPE_CHECKING:
+    from decomp.locate.neurons.request import NeuronRequest
 
 
 @layout.command(
@@ -77,27 +81,28 @@ def command(**values: Any) -> None:
     post_text. Rows are neurons by rank; `residual` says how far the scores of a layer are from what all its neurons
     give (`effect`).
     """
-    from decomp.cli.locating import (
-        check_outputs,
-        job_of,
-        lines_file,
-        open_named_model,
-        request_of,
-        say_lines,
-    )
-    from decomp.cli.running import claim_other_files, deliver
+    from decomp.cli.locating import check_outputs, request_of
     from decomp.locate.forms import check_levels, item_records
     from decomp.locate.neurons.request import NeuronRequest
-    from decomp.report.plots import check_picture, layer_histogram, save_picture
+    from decomp.report.plots import check_picture
 
     check_outputs(values, check_picture)
-    request, picture = request_of(NeuronRequest, values), values["picture"]
+    request = request_of(NeuronRequest, values)
     check_levels(values["levels"])
     item_records(values["items_file"], values["contrast"], values["fields"])
+    find(request, values)
+
+
+def find(request: "NeuronRequest", values: Mapping[str, Any]) -> None:
+    """Find the neurons of all items, and write the table and the files beside it."""
+    from decomp.cli.locating import job_of, lines_file, open_named_model, say_lines
+    from decomp.cli.running import claim_other_files, deliver
     from decomp.locate.neurons.finding import NeuronTable, neurons_work, wider_cuts  # imports torch
     from decomp.locate.neurons.items import open_items, tokens_of
     from decomp.locate.neurons.rows import cut_of
+    from decomp.report.plots import layer_histogram, save_picture
 
+    picture = values["picture"]
     model, tokenizer = open_named_model(values)
     items = open_items(
         model, tokenizer, values["items_file"], values["levels"], request.contrast, values["bos"], values["fields"]

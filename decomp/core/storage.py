@@ -247,12 +247,17 @@ def save(result: Storable, path: Path, *, dtype: torch.dtype | None = None, over
         tensors["sources"] = result.partition.labels
         about |= {"version": FORMAT_VERSION, "source_names": result.partition.names}
     if result.unembedding is not None:
-        beside = unembedding_path(path.parent, result.about.get("model", "model"))
-        if beside.exists():
-            check_model(beside, read_header(beside, "unembedding")[1]["about"], result.about)
-        else:
-            save_unembedding(result.unembedding, beside, result.about)
+        save_unembedding_once(result.unembedding, path.parent, result.about)
     write_safetensors(path, tensors, about)
+
+
+def save_unembedding_once(unembedding: Unembedding, folder: Path, about: Mapping[str, str]) -> None:
+    """Write an unembedding into a folder unless it is there. ValueError for one of another model that is there."""
+    path = unembedding_path(folder, about.get("model", "model"))
+    if path.exists():
+        check_model(path, read_header(path, "unembedding")[1]["about"], about)
+    else:
+        save_unembedding(unembedding, path, about)
 
 
 def read(path: Path, unembedding: Path | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from decomp.tables.intervals import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Arc
 
     from decomp.locate.layers.rows import MeanRow
     from decomp.locate.neurons.rows import CountRow
@@ -222,8 +223,6 @@ def label_ticks(
 @in_package_style
 def arcs(seen: PlottedScores) -> "Figure":
     """Draw the strongest pairs as arcs over the text: orange for positive scores, blue for negative, wide for large."""
-    from matplotlib.patches import Arc
-
     text = seen.text
     if text.stops is not None:
         raise ValueError(f"arcs are between single tokens or words, sources of {text.name} are groups: draw heat")
@@ -239,17 +238,22 @@ def arcs(seen: PlottedScores) -> "Figure":
     figure = new_figure(max(4, 0.3 * len(text.pieces)), min(5, 1.3 + 0.14 * farthest))
     axes = figure.subplots()
     for pair in strongest[::-1]:
-        source, target, score = text.sources[pair], seen.predicted()[pair], float(seen.scores(pair))
-        share, middle, span = abs(score) / most, (source + target) / 2, target - source
-        colour = PLUS if score > 0 else MINUS
-        arc = Arc((middle, 0), span, 2 * span, theta1=0, theta2=180, color=colour, lw=0.4 + 3.2 * share)
-        arc.set_alpha(0.25 + 0.75 * share)
-        axes.add_patch(arc)
+        axes.add_patch(arc(int(text.sources[pair]), int(seen.predicted()[pair]), float(seen.scores(pair)) / most))
     axes.set(xlim=(-0.7, len(text.pieces) - 0.3), ylim=(0, farthest * 1.06), yticks=[])
     axes.spines[:].set_visible(False)
     label_ticks(axes.xaxis, seen, np.arange(len(text.pieces)), seen.label, rotation=60)
     axes.set_title(f"{seen.name}: the {len(strongest)} strongest; orange supports, blue opposes", loc="left")
     return figure
+
+
+def arc(source: int, target: int, share: float) -> "Arc":
+    """Return the arc between two places for a score, given as its share (−1 to 1) of the largest one."""
+    from matplotlib.patches import Arc
+
+    middle, span, colour, width = (source + target) / 2, target - source, PLUS if share > 0 else MINUS, abs(share)
+    found = Arc((middle, 0), span, 2 * span, theta1=0, theta2=180, color=colour, lw=0.4 + 3.2 * width)
+    found.set_alpha(0.25 + 0.75 * width)
+    return found
 
 
 @in_package_style

@@ -112,6 +112,21 @@ def payload(page: Page) -> str:
 
 def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
     """Return a text in the form that the page's script reads; its arrays are added to the packing."""
+    return {
+        "name": visible(text.name),
+        "pieces": list(text.pieces),
+        "paragraphs": paragraphs(text),
+        "facts": plain_facts(text.facts),
+        "evidence": list(text.evidence),
+        "segments": {str(place): one_line(name) for place, name in text.segments.items()},
+        "predictions": [[[one_line(t), round(p, 4)] for t, p in likely] for likely in text.predictions],
+        "gap": text.completeness_gap,
+        "arrays": packed_arrays(text, packing, most),
+    }
+
+
+def packed_arrays(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
+    """Return the places of a text's arrays in the packing, to which they are added; scores are in `most` steps."""
     scores, sizes = in_steps(text.scores, text.starts, most)
     back = np.repeat(text.targets, np.diff(text.starts)) - text.sources
     arrays = {
@@ -130,17 +145,7 @@ def packed_text(text: ShownText, packing: Packing, most: int) -> dict[str, Any]:
         arrays["stops"] = packing.add(text.stops, "int32")
     if text.entropy is not None:
         arrays["entropy"] = packing.add(text.entropy, "float32")
-    return {
-        "name": visible(text.name),
-        "pieces": list(text.pieces),
-        "paragraphs": paragraphs(text),
-        "facts": plain_facts(text.facts),
-        "evidence": list(text.evidence),
-        "segments": {str(place): one_line(name) for place, name in text.segments.items()},
-        "predictions": [[[one_line(t), round(p, 4)] for t, p in likely] for likely in text.predictions],
-        "gap": text.completeness_gap,
-        "arrays": arrays,
-    }
+    return arrays
 
 
 def paragraphs(text: ShownText) -> list[int]:
