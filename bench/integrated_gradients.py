@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 
 import click
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
-from bench.measure import gemm_peak, seconds
-from bench.shapes import SHAPES, make_model
+from bench.measure import sampled_peak, seconds_without
+from bench.shapes import SHAPES, check_length, make_model
 from decomp.measures import SCORES, GradientOptions, Request, Text
 from decomp.models.base import DecomposedModel
 
+SAMPLES = 8
+"""How often at most the rate of matrix products is sampled between the targets."""
 BASELINE = 5
 """The id of the baseline token: captum's baselines are token ids here."""
 
@@ -50,22 +53,28 @@ def main(shape: str, length: int, steps: int, sample: int, last_logits: bool, th
     torch.set_num_threads(threads)
     logging.getLogger("decomp").setLevel(logging.ERROR)
     model = make_model(shape)
+    check_length(shape, model, length)
     ids = torch.randint(4, model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(1))
     targets = np.unique(np.linspace(0, length - 2, sample or length - 1).round().astype(int)).tolist()
     scores: list[Tensor] = []
-    peak = gemm_peak()
+    peak = sampled_peak(threads)
     ours(model, ids[:4], 1)
     captum(model, ids, 4, 1, last_logits)
-    our_time = seconds(lambda: scores.append(ours(model, ids, steps)))
+    peak.sample()
+    our_time = seconds_without(lambda: scores.append(ours(model, ids, steps)), peak)
     times, gap = [], 0.0
-    for target in targets:
+    for number, target in enumerate(targets):
+        if number % -(-len(targets) // SAMPLES) == 0:
+            peak.sample()
         theirs: list[Tensor] = []
-        times.append(seconds(lambda i=target, kept=theirs: kept.append(captum(model, ids, i, steps, last_logits))))  # type: ignore[misc]
+        work = partial(captum, model, ids, target, steps, last_logits)
+        times.append(seconds_without(lambda work=work, kept=theirs: kept.append(work()), peak))  # type: ignore[misc]
         gap = max(gap, (theirs[0] - scores[0][target, : target + 1]).abs().max().item())
+    peak.sample()
     their_time = float(np.interp(np.arange(length - 1), targets, times).sum())
     click.echo(
         f"{shape}, {length} tokens, {length - 1} targets, {steps} nodes, {threads} threads, float32, "
-        f"matrix products at {peak / 1e9:.0f} GFLOP/s"
+        f"matrix products at {peak.rate / 1e9:.0f} GFLOP/s meanwhile"
     )
     click.echo(f"captum {their_time:8.1f} s (measured: {len(targets)} targets, {sum(times):.1f} s)")
     click.echo(f"ours   {our_time:8.1f} s (all targets)   speed-up {their_time / our_time:.2f}")

@@ -32,14 +32,6 @@ def processor_seconds(work: Callable[[], object], repeat: int = 1) -> float:
     return best
 
 
-def gemm_peak(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 4096) -> float:
-    """Return the floating-point operations a second of a large square matrix product."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    out = torch.empty_like(a)
-    torch.mm(a, b, out=out)
-    return 2 * size**3 / seconds(lambda: torch.mm(a, b, out=out), repeat=3)
-
-
 @dataclass
 class Sampled:
     """The rate of matrix products, measured a moment at a time between the steps of other work."""
@@ -66,6 +58,31 @@ class Sampled:
     def rate(self) -> float:
         """Return floating-point operations a second."""
         return self.operations / self.seconds
+
+
+LARGE = 4096
+"""The size of the square matrices by whose product a machine's rate is sampled."""
+
+
+def clock_for(threads: int) -> Callable[[], float]:
+    """Return processor time for one thread, which others at work disturb little, else the clock."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def sampled_peak(threads: int) -> Sampled:
+    """Return the rate of large square products, to be sampled between the steps of what is measured."""
+    return Sampled([(torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE))], clock_for(threads))
+
+
+def seconds_without(work: Callable[[], object], *samples: Sampled) -> float:
+    """Return the seconds of some work without those of the samples that it takes meanwhile."""
+
+    def now() -> float:
+        return samples[0].clock() - sum(each.seconds for each in samples)
+
+    begin = now()
+    work()
+    return now() - begin
 
 
 def resident_bytes(field: str) -> int:

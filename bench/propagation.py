@@ -7,7 +7,6 @@ time, which others at work on the machine disturb little; several threads are me
 """
 
 import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bench import original
-from bench.measure import Sampled, reset_peak, resident_bytes
-from bench.shapes import SHAPES, make_model
+from bench.measure import Sampled, reset_peak, resident_bytes, sampled_peak, seconds_without
+from bench.shapes import SHAPES, check_length, make_model
 from decomp.core.engine import BLOCK_ROWS, propagate
 from decomp.core.folding import FoldedNetwork, fold_block
 from decomp.core.network import Attention, Network
@@ -29,7 +28,6 @@ from decomp.core.rules import GATE_RULES, GateRule, Rules
 from decomp.io.amounts import DEFAULT_MEMORY, format_bytes, parse_bytes
 
 WAYS = ("original", "engine")
-LARGE = 4096
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,10 @@ def measure(
 ) -> Measured:
     """Return what the propagation after the recording takes."""
     torch.set_num_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
     model = make_model(shape, active)
     folded = model.folded(rule)
-    large = Sampled([(torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE))], clock)
-    own = Sampled([(torch.randn(BLOCK_ROWS, len(b)), b) for b in weights_of_a_block(folded)], clock)
+    large = sampled_peak(threads)
+    own = Sampled([(torch.randn(BLOCK_ROWS, len(b)), b) for b in weights_of_a_block(folded)], large.clock)
 
     def sample() -> None:
         large.sample()
@@ -64,9 +61,7 @@ def measure(
     before = reset_peak()
     drawn = [torch.randint(4, model.config.vocab_size, (length,)) for _ in range(texts)]
     points = [model.record(ids, rules=Rules(gate=rule)) for ids in drawn]
-    begin = clock() - large.seconds - own.seconds
-    carry(way, folded, points, kept, memory, sample)
-    time_taken = clock() - large.seconds - own.seconds - begin
+    time_taken = seconds_without(lambda: carry(way, folded, points, kept, memory, sample), large, own)
     return Measured(time_taken, resident_bytes("VmHWM") - before, large.rate, own.rate)
 
 
@@ -139,7 +134,9 @@ def main(
 ) -> None:
     """Time the propagation of all contributions of some texts."""
     torch.set_num_threads(threads)
-    each_pair = operations_of_a_pair(make_model(shape).folded(rule).network)
+    model = make_model(shape)
+    check_length(shape, model, max(lengths))
+    each_pair = operations_of_a_pair(model.folded(rule).network)
     click.echo(
         f"{shape}, gate rule {rule}, {threads} threads, float32, {texts} at once; "
         "T kept active way seconds GFLOP/s of-peak of-own-products peak memory speed-up"

@@ -1,5 +1,6 @@
 """Models of published shapes with random weights, and with as many open gates as asked for."""
 
+import click
 import torch
 from transformers import GPT2Config, LlamaConfig, OPTConfig
 
@@ -18,6 +19,15 @@ LLAMA = LlamaConfig(
     max_position_embeddings=2048,
 )
 SHAPES = (*OPT_SHAPES, "gpt2", "llama")
+
+
+def check_length(shape: str, model: DecomposedModel, length: int) -> None:
+    """Raise ClickException, which names a longer shape, for a text longer than a model's positions."""
+    if length > (positions := model.max_length()):
+        raise click.ClickException(
+            f"{shape} has {positions:,} positions, fewer than --length {length:,}: take --shape opt-125m, which has "
+            "2,048, or a shorter text"
+        )
 
 
 def make_model(shape: str, active: float = 1.0, seed: int = 0) -> DecomposedModel:

@@ -4,7 +4,7 @@ import click
 import torch
 
 from bench.measure import processor_seconds
-from bench.shapes import SHAPES, make_model
+from bench.shapes import SHAPES, check_length, make_model
 from decomp.core.partition import Partition
 from decomp.measures import Request, Text, find_measure
 
@@ -23,6 +23,7 @@ def main(shape: str, length: int, counts: tuple[int, ...], threads: int) -> None
     """Time ΔLP of every target of one text."""
     torch.set_num_threads(threads)
     model, ids = make_model(shape), torch.randint(4, 1000, (length,))
+    check_length(shape, model, length)
     click.echo(f"{shape}, {length} tokens, {threads} threads, float32; sources pairs, processor seconds, speed-up")
     first = None
     for count in (length, *(counts or (round(length / 1.35), 40))):

@@ -7,7 +7,7 @@ import click
 import torch
 
 from bench.measure import processor_seconds
-from bench.shapes import SHAPES, make_model
+from bench.shapes import SHAPES, check_length, make_model
 from decomp.core.model import Model
 from decomp.io.amounts import DEFAULT_MEMORY, parse_bytes
 from decomp.measures import Request, Text, find_measure
@@ -38,6 +38,7 @@ def main(shape: str, length: int, span: int, strongest: int, threads: int, memor
     """Time a forward pass, the readouts of one target and of a span, ΔLP of the strongest sources, and of all pairs."""
     torch.set_num_threads(threads)
     model = make_model(shape)
+    check_length(shape, model, length)
     ids = torch.randint(4, model.config.vocab_size, (length,))
     last, end = Text(ids, range(length - 2, length - 1)), Text(ids, range(length - 1 - span, length - 1))
     request = Request(memory=parse_bytes(memory))
