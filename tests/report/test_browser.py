@@ -17,7 +17,7 @@ from decomp.report.texts import texts_of
 from tests.commands import CORPUS, MODEL
 from tests.report.pages import HOSTILE, long_table, table_of
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pages are tested with playwright")
+playwright = pytest.importorskip("playwright.sync_api", reason="pages are tested with playwright (extra test)")
 CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(path).exists()), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="pages are tested in chromium, which is not installed")
 WITHIN_MS = 5000

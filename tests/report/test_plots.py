@@ -17,7 +17,7 @@ from tests.commands import CORPUS, MODEL, refused
 from tests.conftest import ROOT
 from tests.report.pages import HOSTILE, table_of
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="needs matplotlib (extra plot)")
 
 
 @pytest.fixture(scope="module")

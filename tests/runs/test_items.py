@@ -176,7 +176,7 @@ def test_full_disk_where_only_the_table_is_missing(run, done, monkeypatch):
 
 
 def test_pictures_beside_a_run_s_table_are_its_own(run, done):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs matplotlib (extra plot)")
     command = (*COMMANDS["layers"], "--plot", "heat.png", "-o", "table.tsv")
     done(*command, "--run", "run")
     done(*command, "--run", "run")

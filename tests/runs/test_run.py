@@ -163,7 +163,8 @@ def test_decomp_table_takes_a_run(done, plain, whole):
 
 
 def test_other_libraries_read_the_parts(whole):
-    duckdb, polars, pandas = map(pytest.importorskip, ("duckdb", "polars", "pandas"))
+    reason = "needs duckdb, polars and pandas (extra test)"
+    duckdb, polars, pandas = (pytest.importorskip(name, reason=reason) for name in ("duckdb", "polars", "pandas"))
     import pyarrow.dataset
 
     table = list(table_of(open_run(Path("run"))).rows())
