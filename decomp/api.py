@@ -476,7 +476,8 @@ def articles_of(
         return read_articles(source, form)
     if isinstance(source, Mapping):
         raise ValueError(f"expected one data set, not several: give one of {', '.join(map(str, source))}")
-    if hasattr(source, "to_dict"):  # a data frame of pandas
+    # A data frame of pandas; a data set has a function of that name, too, which gives columns.
+    if hasattr(source, "to_dict") and not are_rows(source):
         source = source.to_dict("records")
     if are_rows(source):
         return articles_of_rows(source, form)

@@ -23,6 +23,9 @@ class DataSet:
     def __iter__(self):
         return iter(ROWS)
 
+    def to_dict(self, batch_size=None):
+        return {name: [row[name] for row in ROWS] for name in self.column_names}
+
 
 @pytest.mark.parametrize("source", [ROWS, DataSet()])
 def test_rows_are_scored_as_texts_are(source):
