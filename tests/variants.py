@@ -1,4 +1,8 @@
-"""Small random models of every architecture, and of every variant that its config can express."""
+"""Small random models of every architecture, and of every variant that its config can express.
+
+They have two layers: a first one, which reads embeddings, and one that reads another's output, of each kind that
+alternates. `deep` makes them three, for tests of what a layer between the first and the last adds.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,17 +51,17 @@ OPT = {
     "hidden_size": 24,
     "word_embed_proj_dim": 24,
     "ffn_dim": 40,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "pad_token_id": 1,
     **SPECIAL,
 }
-GPT2 = {"vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": 24, "n_layer": 3, "n_head": 4, **SPECIAL}
+GPT2 = {"vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": 24, "n_layer": 2, "n_head": 4, **SPECIAL}
 LLAMA = {
     "vocab_size": VOCAB,
     "hidden_size": 24,
     "intermediate_size": 40,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": POSITIONS,
@@ -68,7 +72,7 @@ GPT_NEOX = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 40,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": POSITIONS,
     "rotary_pct": 0.5,
@@ -79,7 +83,7 @@ GPTJ = {
     "vocab_size": VOCAB,
     "n_positions": POSITIONS,
     "n_embd": 32,
-    "n_layer": 3,
+    "n_layer": 2,
     "n_head": 4,
     "rotary_dim": 4,
     **SPECIAL,
@@ -88,14 +92,14 @@ GPT_NEO = {
     "vocab_size": VOCAB,
     "max_position_embeddings": POSITIONS,
     "hidden_size": 24,
-    "num_layers": 3,
+    "num_layers": 2,
     "num_heads": 4,
-    "attention_types": [[["global", "local"], 1], [["global"], 1]],
+    "attention_types": [[["global", "local"], 1]],
     "window_size": 5,
     **SPECIAL,
 }
 # Six heads, so that ALiBi's slopes are not the powers of one number.
-BLOOM = {"vocab_size": VOCAB, "hidden_size": 24, "n_layer": 3, "n_head": 6, "seq_length": POSITIONS, **SPECIAL}
+BLOOM = {"vocab_size": VOCAB, "hidden_size": 24, "n_layer": 2, "n_head": 6, "seq_length": POSITIONS, **SPECIAL}
 GEMMA = {**LLAMA, "head_dim": 8, "sliding_window": 5}
 CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 """Low enough that they bend the scores and logits of random weights."""
@@ -175,8 +179,8 @@ ARCHITECTURES = {
         DecomposedGPTNeoForCausalLM,
         GPT_NEO,
         {
-            "-global": {"attention_types": [[["global"], 3]]},
-            "-local": {"attention_types": [[["local"], 3]], "window_size": 3},
+            "-global": {"attention_types": [[["global"], 2]]},
+            "-local": {"attention_types": [[["local"], 2]], "window_size": 3},
             "-narrow": {"intermediate_size": 20, "activation_function": "relu", "tie_word_embeddings": False},
         },
     ),
@@ -253,7 +257,7 @@ ARCHITECTURES = {
         {**GEMMA, **CAPS, "query_pre_attn_scalar": 16},
         {
             "-uncapped": {"attn_logit_softcapping": None, "final_logit_softcapping": None},
-            "-biased": {"attention_bias": True, "layer_types": ["full_attention"] * 3},
+            "-biased": {"attention_bias": True, "layer_types": ["full_attention"] * 2},
         },
     ),
     "gemma3": Architecture(
@@ -357,6 +361,19 @@ VARIANTS = [v for v, (name, _) in ARCHITECTURE_OF.items() if name in ("opt", "gp
 """For tests of features that do not look into the network."""
 FAMILIES = list(ARCHITECTURES)
 """One variant of each architecture."""
+
+
+def deep(variant: str) -> dict[str, object]:
+    """What differs in the config of a variant with a third layer, whose attention is that of the first."""
+    name, suffix = ARCHITECTURE_OF[variant]
+    config = {**ARCHITECTURES[name].base, **ARCHITECTURES[name].variants.get(suffix, {})}
+    more: dict[str, object] = {each: 3 for each in ("num_hidden_layers", "n_layer", "num_layers") if each in config}
+    if "attention_types" in config:
+        (((first, *_), _),) = config["attention_types"]
+        more["attention_types"] = [*config["attention_types"], [[first], 1]]
+    if "layer_types" in config:
+        more["layer_types"] = [*config["layer_types"], config["layer_types"][0]]
+    return more
 
 
 def config_of(variant: str, **more: object) -> PretrainedConfig:

@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 
 from decomp.models import families
 from tests.reference import decompose_by_loops
-from tests.variants import EVERY, FAMILIES, VARIANTS, make_pair, random_ids
+from tests.variants import EVERY, FAMILIES, VARIANTS, deep, make_pair, random_ids
 
 LENGTH = 19
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -55,7 +55,7 @@ RULES = [{"activation_rule": "tangent", "gate_rule": "frozen"}, {"activation_rul
 @pytest.mark.parametrize("rules", RULES, ids=["tangent-frozen", "secant-half"])
 @pytest.mark.parametrize("variant", EVERY)
 def test_every_layer_adds_up_in_float64(variant, rules):
-    plain, decomposed = make_pair(variant)
+    plain, decomposed = make_pair(variant, **deep(variant))
     ids = random_ids(LENGTH)
     states, _ = plain_states(plain, decomposed, ids)
     result = decomposed.decompose(ids, **rules, output_layers=True)
@@ -68,7 +68,7 @@ def test_every_layer_adds_up_in_float64(variant, rules):
 
 @pytest.mark.parametrize("variant", EVERY)
 def test_logits_are_the_plain_model_s_bit_for_bit(variant):
-    plain, decomposed = make_pair(variant, torch.float32)
+    plain, decomposed = make_pair(variant, torch.float32, **deep(variant))
     decomposed.config._attn_implementation = "eager"
     ids = random_ids(LENGTH)[None]
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_contributions_are_jacobian_vector_products(variant, rule, monkeypatch):
 
 @pytest.mark.parametrize("activation", sorted(ACT2FN))
 def test_any_activation_of_transformers(activation):
-    plain, decomposed = make_pair("opt", activation_function=activation, num_hidden_layers=2)
+    plain, decomposed = make_pair("opt", activation_function=activation)
     ids = random_ids(11)
     states, _ = plain_states(plain, decomposed, ids)
     result = decomposed.decompose(ids)

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_separate_passes(variant):
     plain.set_attn_implementation("sdpa")
     for fact, scores in zip(FOUR, gradient_x_activation(model, FOUR, LayerRequest(components=COMPONENTS)), strict=True):
         for component in COMPONENTS:
-            expected = torch.stack([separately(plain, fact, component, layer) for layer in range(3)])
+            expected = torch.stack([separately(plain, fact, component, layer) for layer in range(2)])
             assert_close(scores.components[component], expected, rtol=0, atol=1e-10)
 
 
@@ -321,7 +321,7 @@ def table(text):
 def test_command(done):
     rows = table(done("layers", FACTS, MODEL, "--component", "attention", "--component", "mlp", "--dtype", "float64"))
     assert tuple(rows[0]) == LayerRow._fields
-    assert {(r["component"], r["layer"]) for r in rows} == {(c, str(n)) for c in ("mlp", "attention") for n in range(3)}
+    assert {(r["component"], r["layer"]) for r in rows} == {(c, str(n)) for c in ("mlp", "attention") for n in range(2)}
     assert {r["item"] for r in rows} == {str(n) for n in range(12)}
     assert rows[0]["position"] == "-1"
     assert rows[0]["role"] == "bos"

@@ -141,7 +141,7 @@ def test_weights_are_those_of_the_plain_model(variant):
     mean = scores_of("attention", model, ids, "mean")["attention[mean]"]
     assert_close(mean, torch.stack(weights).mean((0, 1))[:-1], **EXACT)
     heads = scores_of("attention", model, ids, "each", "each")
-    assert list(heads) == [f"attention[{layer}.{head}]" for layer in range(3) for head in range(4)]
+    assert list(heads) == [f"attention[{layer}.{head}]" for layer in range(2) for head in range(4)]
     for name, scores in heads.items():
         layer, head = map(int, name[len("attention[") : -1].split("."))
         assert_close(scores, weights[layer][head][:-1], **EXACT)

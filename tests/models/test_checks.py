@@ -91,8 +91,8 @@ def test_masks_of_older_files_are_no_weights(model_of):
     folder = model_of()
     weights = load_file(folder / "model.safetensors")
     old = {name.removeprefix("transformer."): value for name, value in weights.items()}
-    old |= {f"h.{n}.attn.bias": torch.ones(1, 1, 48, 48) for n in range(3)}
-    old |= {f"h.{n}.attn.masked_bias": torch.tensor(-1e4) for n in range(3)}
+    old |= {f"h.{n}.attn.bias": torch.ones(1, 1, 48, 48) for n in range(2)}
+    old |= {f"h.{n}.attn.masked_bias": torch.tensor(-1e4) for n in range(2)}
     (folder / "model.safetensors").unlink()
     torch.save(old, folder / "pytorch_model.bin")
     model, _ = load_model(str(folder))
@@ -125,15 +125,15 @@ def test_weights_of_another_shape_are_named(model_of):
 
 def test_more_layers_in_the_config(model_of):
     folder = model_of()
-    change_config(folder, n_layer=4)
-    with pytest.raises(ValueError, match=r"12 weights \(transformer\.h\.3\.[^)]*, …\) are missing"):
+    change_config(folder, n_layer=3)
+    with pytest.raises(ValueError, match=r"12 weights \(transformer\.h\.2\.[^)]*, …\) are missing"):
         load_model(str(folder))
 
 
 def test_fewer_layers_in_the_config(model_of):
     folder = model_of("opt")
-    change_config(folder, num_hidden_layers=2)
-    with pytest.raises(ValueError, match=r"16 weights \(model\.decoder\.layers\.2\..*, …\) belong to no part"):
+    change_config(folder, num_hidden_layers=1)
+    with pytest.raises(ValueError, match=r"16 weights \(model\.decoder\.layers\.1\..*, …\) belong to no part"):
         load_model(str(folder))
 
 
@@ -147,8 +147,8 @@ def test_weights_of_another_architecture(model_of):
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite(model_of, value):
     folder = model_of()
-    change_weights(folder, lambda weights: weights["transformer.h.2.mlp.c_fc.weight"].fill_(1)[0].fill_(value))
-    with pytest.raises(ValueError, match=r"1 weights \(transformer\.h\.2\.mlp\.c_fc\.weight\) hold NaN or infinity"):
+    change_weights(folder, lambda weights: weights["transformer.h.1.mlp.c_fc.weight"].fill_(1)[0].fill_(value))
+    with pytest.raises(ValueError, match=r"1 weights \(transformer\.h\.1\.mlp\.c_fc\.weight\) hold NaN or infinity"):
         load_model(str(folder))
 
 
@@ -309,7 +309,7 @@ def test_device_maps_of_one_device(model_of):
 
 
 def test_device_maps_of_several_devices_are_refused(model_of, tmp_path):
-    folder, spread = str(model_of()), {"transformer.h.0": "cpu", "transformer.h.1": "disk", "transformer.h.2": "cpu"}
+    folder, spread = str(model_of()), {"transformer.h.0": "cpu", "transformer.h.1": "disk"}
     spread |= {f"transformer.{name}": "cpu" for name in ("wte", "wpe", "ln_f")} | {"lm_head": "cpu"}
     with pytest.raises(ValueError, match="device_map has put its weights on cpu and the disk: all have to be on one"):
         load_model(folder, device_map=spread, offload_folder=str(tmp_path))

@@ -590,9 +590,9 @@ def given_by(pair, source, ids):
 SOME_EDGES = [
     ("embedding", "a1.h1", "query"),
     ("a0.h2", "a1.h0", "key"),
-    ("m0", "a2.h1", "value"),
+    ("m0", "a1.h1", "value"),
     ("embedding", "m0", "input"),
-    ("a1.h3", "m2", "input"),
+    ("a0.h3", "m1", "input"),
     ("m1", "logits", "input"),
 ]
 
