@@ -168,10 +168,10 @@ def test_norms_of_gradient_x_activation():
     plain, model = make_pair("gpt2")
     plain.set_attn_implementation("sdpa")
     one = replace(FOUR[1], true=Object((5,), ("a",)), false=Object((40,), ("b",)))
-    products = products_apart(plain, one, "mlp", 2, "contrast_logit")
+    products = products_apart(plain, one, "mlp", 1, "contrast_logit")
     for norm, expected in (("l1", products.abs().sum(-1)), ("l2", products.square().sum(-1).sqrt())):
         (scores,) = gradient_x_activation(model, [one], LayerRequest(reduce="norm", norm=norm))
-        assert_close(scores.components["mlp"][2], expected, rtol=0, atol=1e-10)
+        assert_close(scores.components["mlp"][1], expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("variant", ["opt-post-norm", "gpt2"])
@@ -321,7 +321,7 @@ def table(text):
 def test_command(done):
     rows = table(done("layers", FACTS, MODEL, "--component", "attention", "--component", "mlp", "--dtype", "float64"))
     assert tuple(rows[0]) == LayerRow._fields
-    assert {(r["component"], r["layer"]) for r in rows} == {(c, str(n)) for c in ("mlp", "attention") for n in range(2)}
+    assert {(r["component"], r["layer"]) for r in rows} == {(c, str(n)) for c in ("mlp", "attention") for n in range(3)}
     assert {r["item"] for r in rows} == {str(n) for n in range(12)}
     assert rows[0]["position"] == "-1"
     assert rows[0]["role"] == "bos"

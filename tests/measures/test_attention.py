@@ -309,7 +309,7 @@ def test_a_layer_without_attention_is_refused(name, monkeypatch):
         return replace(point, blocks=(*point.blocks[:-1], point.blocks[-1][1:]))
 
     monkeypatch.setattr(model, "record", without_attention)
-    with pytest.raises(ValueError, match="layer 2 of this model does not begin with attention"):
+    with pytest.raises(ValueError, match="layer 1 of this model does not begin with attention"):
         scores_of(name, model, random_ids(4))
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from decomp.measures import SCORES, GradientOptions, Request, Text
 from decomp.measures.functions import FUNCTIONS
 from decomp.measures.quadrature import RULES, quadrature
-from tests.variants import VOCAB, make_pair, random_ids
+from tests.variants import VOCAB, deep, make_pair, random_ids
 
 VARIANTS = ["opt", "opt-post-norm", "opt-pre-norm-projected", "gpt2", "gpt2-relu"]
 T = 9
@@ -96,7 +96,7 @@ def test_gradients_of_token_and_position(variant):
 @pytest.mark.parametrize("variant", ["opt-post-norm", "gpt2"])
 def test_captum_integrated_gradients(variant, rule):
     names = {"gauss-legendre": "gausslegendre", "left": "riemann_left", "right": "riemann_right"}
-    plain, model = make_pair(variant)
+    plain, model = make_pair(variant, **deep(variant))
     text = text_of()
     scores = one("integrated_gradients", model, text, "log2_prob", quadrature=rule, steps=7).scores
     for target in (0, 3, 7):
