@@ -69,8 +69,6 @@ def goes_to_a_person(values: dict[str, Any]) -> bool:
 def show(job: Any) -> None:
     """Print the segments of each item in order of rank."""
     from decomp.cli.running import with_progress
-    from decomp.report.contexts import lines_of
     from decomp.tables.table import Table
 
-    found = Table.from_blocks(job.work.columns, job.work.table(with_progress(job, quiet=False)), job.made)
-    click.echo("\n".join(lines_of(found)))
+    Table.from_blocks(job.work.columns, job.work.table(with_progress(job, quiet=False)), job.made).show()

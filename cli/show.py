@@ -16,7 +16,11 @@ from decomp.cli import kinds, layout, options
 )
 @click.argument("table", type=kinds.INPUT)
 @options.target
-@click.option("--measure", shell_complete=kinds.MEASURE.complete, help="Measure of the table.  [default: its first]")
+@click.option(
+    "--measure",
+    shell_complete=kinds.MEASURE.complete,
+    help="Measure of the table.  [default: its first; all of contexts]",
+)
 @click.option("--article", "articles", type=int, multiple=True, help="Show this article, from 0.  [default: all]")
 @options.whole_number("--top", "Number of sources of a target, those with the largest absolute scores.", 10)
 def command(table: Path, target: int | str | None, measure: str | None, articles: tuple[int, ...], top: int) -> None:
@@ -24,8 +28,8 @@ def command(table: Path, target: int | str | None, measure: str | None, articles
 
     TABLE is a table of decomp score or contrast, a run's folder, or a stored decomposition. With --target, the
     text in the colours of that token's sources, and these ranked; else a short text in the colours of surprisal,
-    and the predictions that rest most on a distant token. Without colours where NO_COLOR is set, or the output is
-    no terminal.
+    and the predictions that rest most on a distant token. Of a table of decomp context, without --target, the
+    segments in order of rank. Without colours where NO_COLOR is set, or the output is no terminal.
     """
     from decomp.report.opening import open_shown
 

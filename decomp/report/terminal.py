@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from decomp.io.names import suggested
+from decomp.report.contexts import is_context, lines_of
 from decomp.report.readable import one_line, shortened
 from decomp.report.texts import ShownText, texts_of
 from decomp.tables.table import Table
@@ -53,9 +54,13 @@ def shown(
 
     With a `target`, the position of a predicted token (or "last"): the text in the colours of its sources' scores, and
     the `top` sources. Without: a short text in the colours of surprisal, and an excerpt. `measure` is by default the
-    table's first. ValueError for a measure or a target that the table has not.
+    table's first. A table of contexts without a target: all segments in order of rank, by default of all measures.
+    ValueError for a measure or a target that the table has not.
     """
-    texts, number = texts_of(table), measure_number(table, measure)
+    number = measure_number(table, measure)
+    if is_context(table) and target is None:
+        return "\n".join(lines_of(table if measure is None else table.select(measure=measure)))
+    texts = texts_of(table)
     name = LABELS.get(table.measures()[number], table.measures()[number])
     if target is not None:
         text = texts[0]

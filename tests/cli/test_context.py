@@ -87,6 +87,19 @@ def test_a_terminal_has_the_segments_in_order_of_rank(scored):
     assert lines[3].split()[1:] == ["</s>"]
 
 
+@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
+def test_show_has_the_same_list(done, scored, tmp_path, suffix):
+    several = decomp.context([{"id": "vase", **ITEM}], "demo-opt", ("delta_lp", "input_x_gradient"))
+    for name, found in (("one", scored), ("two", several)):
+        found.save(tmp_path / f"{name}.{suffix}")
+        assert done("show", tmp_path / f"{name}.{suffix}").splitlines() == list(lines_of(found))
+    chosen = done("show", tmp_path / f"two.{suffix}", "--measure", "input_x_gradient").splitlines()
+    assert [line for line in chosen if line.startswith("vase")] == [
+        line for line in lines_of(several) if line.startswith("vase") and "input_x_gradient" in line
+    ]
+    assert "rests on" not in done("show", tmp_path / f"one.{suffix}", "--target", "last")
+
+
 def test_the_page_has_every_stretch_of_text_once(scored):
     (text,) = texts_of(scored)
     shown = [piece.strip() for piece in text.pieces]
