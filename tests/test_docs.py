@@ -34,6 +34,7 @@ def test_commands_page_is_current():
     assert (ROOT / "docs" / "commands.md").read_text("utf-8") == page, "run python docs/make.py"
 
 
+@pytest.mark.usefixtures("_measures_as_they_were")
 @pytest.mark.parametrize("module", EXAMPLES)
 def test_examples(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -64,14 +64,17 @@ def register_measure(
     measure's name and whose import calls this function. ValueError for a name that is taken or can't be part of a
     table, and for unknown functions.
 
-    The distance of each token from the one that is predicted, as a measure:
+    A measure that needs no model, the nearness of each token to the one that is predicted:
 
-        def nearness(model, text, request):
-            positions = torch.arange(len(text.ids))
-            return -(positions[1:, None] - positions).abs().float()
-
-        decomp.register_measure("nearness", nearness, line="minus the distance in tokens", together="targets")
-        decomp.score("The cat sat.", measures="nearness")
+    >>> import decomp
+    >>> import torch
+    >>> def nearness(model, text, request):
+    ...     positions = torch.arange(len(text.ids))
+    ...     return 1 / (positions[1:, None] - positions).clamp(min=1)
+    >>> measure = decomp.register_measure("nearness", nearness, line="1 / distance in tokens")
+    >>> table = decomp.score("The cat sat.", "demo-opt", measures=("delta_lp", "nearness"))
+    >>> [(row.source_token, row.score) for row in table.select(measure="nearness", token="Ġcat")]
+    [('</s>', 0.5), ('The', 1.0)]
     """
     chosen = default if default is not None or not functions else functions[0]
     measure = Measure(
