@@ -187,7 +187,7 @@ def buffer_sizes(panel: Panel, block_rows: int, folded: FoldedNetwork, point: Op
     numbers = {
         "rows": panel.rows.stop * hidden,
         "values": rectangles * network.value_width,
-        "mixed": strip_targets * len(panel.sources) * width,
+        "mixed": strip_targets * len(panel.sources) * max(width, hidden),
         # The model's own attention function holds scores, masked scores and weights at once.
         "attention": 4 * network.heads * strip_targets * len(point),
         "outputs, moved": run_rows * (width + hidden),

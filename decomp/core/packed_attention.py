@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decomp.core.network import Attention, Norm
 from decomp.core.operating_point import FrozenBranch
-from decomp.core.pairs import Block, Panel, joined, rows_of, within
+from decomp.core.pairs import Block, Panel, as_one, joined, rows_of, sources_within, within
 from decomp.core.workspace import Workspace, bytes_of
 
 STRIP_TARGETS = 64
@@ -59,15 +59,15 @@ class FoldedAttention:
         values = (sources @ self.value).view(len(sources), self.kv_heads, -1).transpose(0, 1)
         outputs = self.output.view(self.heads, -1, self.output.shape[-1])
         carried = torch.bmm(values.repeat_interleave(self.heads // self.kv_heads, 0), outputs).transpose(0, 1)
-        for block in panel.blocks:
-            weights = attention_rows(block, frozen, work)
-            for segment in block.segments:
-                first = segment.sources.start - block.sources.start
-                part = weights[:, block.targets_of(segment), first : first + len(segment.sources)]
-                kept = slice(segment.sources.start - panel.sources.start, segment.sources.stop - panel.sources.start)
-                moved = work("moved", len(segment.sources), len(segment.targets), rows.shape[1])
-                torch.bmm(part.permute(2, 1, 0), carried[kept], out=moved)
-                rows[segment.rows].view(*segment.shape, -1).add_(moved.transpose(0, 1))
+        for blocks in panel.strips(STRIP_TARGETS):
+            strip = as_one(blocks)
+            weights = attention_rows(strip, frozen, work)[:, :, : len(strip.sources)]
+            moved = work("mixed", len(strip.sources), len(strip.targets), rows.shape[1])
+            # Contiguous, as otherwise every source's product would copy its weights.
+            torch.bmm(weights.permute(2, 1, 0).contiguous(), carried[sources_within(strip, panel)], out=moved)
+            for segment in strip.segments:
+                own = moved[sources_within(segment, strip), strip.targets_of(segment)]
+                rows[segment.rows].view(*segment.shape, -1).add_(own.transpose(0, 1))
 
     def carry(
         self, rows: Tensor, panels: Sequence[Panel], frozen: Sequence[FrozenBranch], block_rows: int, work: Workspace
@@ -91,8 +91,7 @@ class FoldedAttention:
             for block in run:
                 strip, mixed = next(mixed_blocks)
                 for segment in block.segments:
-                    first = segment.sources.start - strip.sources.start
-                    part = mixed[:, strip.targets_of(segment), first : first + len(segment.sources)]
+                    part = mixed[:, strip.targets_of(segment), sources_within(segment, strip)]
                     own = outputs[within(segment.rows, place)].view(*segment.shape, self.heads, -1)
                     own.copy_(part.permute(1, 2, 0, 3))
             rows[place].addmm_(outputs, self.output)
@@ -124,12 +123,12 @@ def mix(
     work: Workspace,
 ) -> Iterator[tuple[Block, Float[Tensor, "H targets sources V"]]]:
     """Yield for each block of a panel the strip of targets it is in, and Σ_j A^h[i, j] · values[j] of the strip."""
-    first_target, first_source = panel.targets.start, panel.sources.start
+    first_target = panel.targets.start
     for blocks in panel.strips(STRIP_TARGETS):
-        strip = Block(panel.text, tuple(segment for block in blocks for segment in block.segments))
+        strip = as_one(blocks)
         weights = attention_rows(strip, frozen, work)
         middles = slice(strip.begin - first_target, strip.targets.stop - first_target)
-        kept = slice(strip.sources.start - first_source, strip.sources.stop - first_source)
+        kept = sources_within(strip, panel)
         kv_heads, targets = len(values), weights.shape[1]
         mixed = work("mixed", heads, targets, len(strip.sources), values.shape[-1])
         # Heads that share values are rows of one product.
@@ -160,7 +159,7 @@ def panel_values(
             panel, own = next(owners)
             for segment in block.segments:
                 targets = slice(segment.targets.start - panel.targets.start, segment.targets.stop - panel.targets.start)
-                sources = slice(segment.sources.start - panel.sources.start, segment.sources.stop - panel.sources.start)
+                sources = sources_within(segment, panel)
                 if len(segment.sources) < len(panel.sources):
                     own[:, targets].zero_()
                 part = flat[within(segment.rows, place)]

@@ -1,6 +1,6 @@
 """The (target, source) pairs that have a contribution, and the row of each: target by target, none left empty."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -232,6 +232,16 @@ def joined(stretches: Iterable[Stretch], max_rows: int) -> Iterator[tuple[Stretc
 def rows_of(run: tuple[Stretch, ...]) -> slice:
     """Return the rows of consecutive stretches, from the first one's to the last one's."""
     return slice(run[0].rows.start, run[-1].rows.stop)
+
+
+def as_one(blocks: Sequence[Block]) -> Block:
+    """Return consecutive blocks of one text as a single one."""
+    return Block(blocks[0].text, tuple(segment for block in blocks for segment in block.segments))
+
+
+def sources_within(part: Segment | Block, whole: Block | Panel) -> slice:
+    """Return the slice of the sources of the whole that a part has."""
+    return slice(part.sources.start - whole.sources.start, part.sources.stop - whole.sources.start)
 
 
 def within(part: slice, whole: slice) -> slice:
