@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decomp.core.network import Mixture, Norm
 from decomp.core.operating_point import FrozenBranch
-from decomp.core.packed_mlp import FoldedInPlace, FoldedMLP
+from decomp.core.packed_mlp import FoldedInPlace, FoldedMLP, scaled_neurons
 from decomp.core.pairs import Block, Panel
 from decomp.core.workspace import Workspace
 
@@ -72,8 +72,5 @@ def through_expert(
     rows: Float[Tensor, "n D"], slopes: Sequence[Float[Tensor, "n F"]], expert: FoldedMLP, work: Workspace
 ) -> Float[Tensor, "n D"]:
     """Return (Σ_p slope_p ⊙ rows W_p) W_out of one expert."""
-    shape = len(rows), len(expert.down)
-    neurons = torch.mm(rows, expert.ups[0].T, out=work("neurons", *shape)).mul_(slopes[0])
-    for up, slope in zip(expert.ups[1:], slopes[1:], strict=True):
-        neurons.addcmul_(torch.mm(rows, up.T, out=work("gated neurons", *shape)), slope)
+    neurons = scaled_neurons(rows, expert.ups, slopes, work)
     return torch.mm(neurons, expert.down, out=work("output of an expert", len(rows), expert.down.shape[1]))

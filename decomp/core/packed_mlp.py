@@ -89,7 +89,7 @@ class FoldedMLP(FoldedInPlace):
         for text, own in texts.items():
             for target, path in paths[text].items():
                 if path != "dense":
-                    carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", work)
+                    carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", block_rows, work)
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,7 @@ def carry_target(
     mlp: FoldedMLP,
     frozen: FrozenBranch,
     formed: bool,
+    block_rows: int,
     work: Workspace,
 ) -> None:
     """Add the outputs of one target's active neurons, whose weights are gathered once for all its sources.
@@ -205,27 +206,78 @@ def carry_target(
     at = range(target, target + 1)
     slopes = [scaled_slopes(at, frozen, number, work, f"slope {number}")[0] for number in range(len(mlp.ups))]
     active = active_neurons(slopes).nonzero()[:, 0]
-    hidden, slopes = rows.shape[1], [slope[active] for slope in slopes]
-    ups = [
-        torch.index_select(up, 0, active, out=work(f"up {number}", *up.shape)[: len(active)])
-        for number, up in enumerate(mlp.ups)
-    ]
-    down = torch.index_select(mlp.down, 0, active, out=work("down", *mlp.down.shape)[: len(active)])
+    slopes = [slope[active] for slope in slopes]
+    *ups, down = (
+        torch.index_select(weights, 0, active, out=work(f"gathered {number}", *weights.shape)[: len(active)])
+        for number, weights in enumerate((*mlp.ups, mlp.down))
+    )
     if formed:
-        joined_up = ups[0].mul_(slopes[0][:, None])
-        for up, slope in zip(ups[1:], slopes[1:], strict=True):
-            joined_up.addcmul_(up, slope[:, None])
-        joint = torch.mm(joined_up.T, down, out=work("joint", hidden, hidden))
+        carry_by_map(rows, places, ups, slopes, down, work)
+    else:
+        for run in places_together(places, block_rows):
+            carry_by_neurons(rows, run, ups, slopes, down, work)
+
+
+def carry_by_map(
+    rows: Tensor,
+    places: Sequence[slice],
+    ups: Sequence[Float[Tensor, "active D"]],
+    slopes: Sequence[Float[Tensor, " active"]],
+    down: Float[Tensor, "active D"],
+    work: Workspace,
+) -> None:
+    """Add the outputs Σ_p n W_p diag(slope_p) W_out to the rows n of a target by one matrix for all; changes `ups`."""
+    up = ups[0].mul_(slopes[0][:, None])
+    for other, slope in zip(ups[1:], slopes[1:], strict=True):
+        up.addcmul_(other, slope[:, None])
+    joint = torch.mm(up.T, down, out=work("joint", rows.shape[1], rows.shape[1]))
     for place in places:
         part = rows[place]
-        if formed:
-            part.add_(torch.mm(part, joint, out=work("moved", len(part), hidden)))
-            continue
-        neurons = torch.mm(part, ups[0].T, out=work("neurons", len(part), len(active))).mul_(slopes[0])
-        for up, slope in zip(ups[1:], slopes[1:], strict=True):
-            own = torch.mm(part, up.T, out=work("gated neurons", len(part), len(active)))
-            neurons.addcmul_(own, slope)
-        part.addmm_(neurons, down)
+        part.add_(torch.mm(part, joint, out=work("moved", *part.shape)))
+
+
+def carry_by_neurons(
+    rows: Tensor,
+    places: Sequence[slice],
+    ups: Sequence[Float[Tensor, "active D"]],
+    slopes: Sequence[Float[Tensor, " active"]],
+    down: Float[Tensor, "active D"],
+    work: Workspace,
+) -> None:
+    """Add the outputs Σ_p (slope_p ⊙ n W_p) W_out to the rows n of a target, all in one product with each `up`."""
+    sizes = [place.stop - place.start for place in places]
+    parts = [rows[place] for place in places]
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, out=work("moved", sum(sizes), rows.shape[1]))
+    for part, own in zip(parts, scaled_neurons(joined, ups, slopes, work).split(sizes), strict=True):
+        part.addmm_(own, down)
+
+
+def scaled_neurons(
+    rows: Float[Tensor, "n D"],
+    ups: Sequence[Float[Tensor, "F D"]],
+    slopes: Sequence[Float[Tensor, "*n F"]],
+    work: Workspace,
+) -> Float[Tensor, "n F"]:
+    """Return Σ_p slope_p ⊙ rows W_p, with slopes for each row, or the same for all."""
+    shape = len(rows), len(ups[0])
+    neurons = torch.mm(rows, ups[0].T, out=work("neurons", *shape)).mul_(slopes[0])
+    for up, slope in zip(ups[1:], slopes[1:], strict=True):
+        neurons.addcmul_(torch.mm(rows, up.T, out=work("gated neurons", *shape)), slope)
+    return neurons
+
+
+def places_together(places: Sequence[slice], max_rows: int) -> Iterator[list[slice]]:
+    """Yield runs of slices that have at most `max_rows` rows together, or of one slice."""
+    run: list[slice] = []
+    count = 0
+    for place in places:
+        size = place.stop - place.start
+        if run and count + size > max_rows:
+            yield run
+            run, count = [], 0
+        run.append(place)
+        count += size
+    yield run
 
 
 def scaled_slopes(
