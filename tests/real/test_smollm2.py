@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 CAPITALS = [("Germany", "Berlin", "Paris"), ("Japan", "Tokyo", "Rome")]
 PROMPT = "The capital of {} is the city of"
-PAGE = " ".join((ROOT / "data" / "demo.sentitems").read_text().split()[1:50])
+PAGE = " ".join((ROOT / "data" / "demo.sentitems").read_text().split()[1:25])
 BOS = "<|im_start|>"
 
 
@@ -55,7 +55,7 @@ def strongest(table):
 
 def test_a_page_is_a_sum_of_its_tokens(pair, page):
     """In float32, beside hidden states of up to about 50, and logits that are the plain model's."""
-    assert len(page.input_ids) > 55
+    assert len(page.input_ids) > 25
     assert page.completeness_gap() < 1e-4 * page.hidden.abs().max()
     with torch.no_grad():
         hidden = pair[0].base_model(page.input_ids[None]).last_hidden_state[0]
@@ -64,7 +64,7 @@ def test_a_page_is_a_sum_of_its_tokens(pair, page):
 
 def test_delta_lp_of_a_page_is_what_ablated_logits_say(pair, page):
     scores, head = page.delta_lp(), pair[0].get_output_embeddings().weight
-    for i in (5, 50):
+    for i in (5, 20):
         token = page.input_ids[i + 1]
         with torch.no_grad():
             states = torch.stack([page.hidden[i], *(page.hidden[i] - page.contributions(i))])
