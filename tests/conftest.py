@@ -1,5 +1,6 @@
 """Where things are, and the commands as a person runs them."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from importlib import import_module
@@ -32,6 +33,16 @@ LONG = (
     "tests/cli/",
 )
 """Files with tests of many seconds. They come first, so that workers that share the tests end together."""
+
+
+def pytest_sessionstart() -> None:
+    """What is imported with the tests stays: to look for cycles in it, time and again, takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

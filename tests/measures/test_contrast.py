@@ -10,14 +10,13 @@ from torch.testing import assert_close
 from decomp.corpus.contrast_items import Item, TokenisedItem
 from decomp.measures import GradientOptions, Request, find_measure
 from decomp.measures.contrast import (
-    contrastive_request,
     contrastive_scores,
-    default_measures,
     log2_odds,
     make_contrast,
     prompt_scores,
     scored,
 )
+from decomp.measures.contrast_request import contrastive_request, default_measures
 from decomp.measures.registry import Measure
 from decomp.tables.blocks import rows_of
 from decomp.tables.columns import scores_block

@@ -154,7 +154,7 @@ def test_residual_shrinks_at_the_order_of_the_rule(rule, order):
         return scores.extra["<residual>"][1].abs().item()
 
     more = 1 if rule == "trapezoid" else 0
-    assert abs(math.log2(residual(24 + more) / residual(48 + more)) - order) < 0.1
+    assert abs(math.log2(residual(16 + more) / residual(32 + more)) - order) < 0.1
 
 
 def test_residual_of_gauss_legendre_vanishes():
