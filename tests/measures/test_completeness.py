@@ -1,5 +1,7 @@
 """Nothing lost, nothing counted twice: every measure, unit, span and decomposition length, alone and contrasted."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -12,6 +14,7 @@ from tests.variants import make_pair, random_ids
 
 WORDS = [0, 1, 2, 2, 3, 4, 4, 4, 5, 6, 6, 7]
 IDS = random_ids(len(WORDS))
+WORDS_OF = {"token": None, "word": WORDS}
 COMPLETE = {"decomposed_logit", "integrated_gradients", "discretized_ig", "alti_logit"}
 """Rows of a target, with those that are no token, sum to the function or its change."""
 ADDITIVE = {"input_x_gradient", "integrated_gradients", "discretized_ig"}
@@ -28,6 +31,12 @@ def scored(model, name, words=None, **asked):
     text = Text(IDS, range(len(IDS) - 1), words=None if words is None else torch.tensor(words))
     ((result,),) = SCORES[name](model, [text], Request(gradients=QUICK, **asked))
     return result
+
+
+@pytest.fixture(scope="module")
+def every_source(model):
+    """What is scored where all sources are kept, once for all lengths."""
+    return cache(lambda name, unit, span, extra: scored(model, name, WORDS_OF[unit], span=span, extra=extra))
 
 
 def total(result, targets=None):
@@ -55,11 +64,12 @@ GRID = [
 
 
 @pytest.mark.parametrize(("name", "unit", "span", "length"), GRID)
-def test_a_length_changes_nothing_that_is_kept(model, name, unit, span, length):
-    words = WORDS if unit == "word" else None
+def test_a_length_changes_nothing_that_is_kept(model, every_source, name, unit, span, length):
+    words = WORDS_OF[unit]
     units = len(IDS) if words is None else WORDS[-1] + 1
     extra = not SCORES[name].takes_groups or span == 1
-    whole, some = (scored(model, name, words, span=span, decomposition_length=w, extra=extra) for w in (None, length))
+    whole = every_source(name, unit, span, extra)
+    some = scored(model, name, words, span=span, decomposition_length=length, extra=extra)
     assert whole.targets == some.targets == range(units - span)
     assert (whole.decomposition_length, some.decomposition_length) == (units, min(length, units))
     for target in some.targets:

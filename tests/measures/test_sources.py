@@ -1,6 +1,7 @@
 """Measures with groups of tokens as sources: their definition, sums over tokens, a group taken away, or a refusal."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -32,6 +33,12 @@ def scored(model, name, sources=SOURCES, targets=None, **asked):
     return result
 
 
+@pytest.fixture(scope="module")
+def of_tokens(model):
+    """What is scored where each token is a source, once for each measure."""
+    return cache(lambda name: scored(model, name, None))
+
+
 def begun(target):
     return len({*LABELS[: target + 1]})
 
@@ -45,8 +52,8 @@ def test_every_measure_sums_takes_groups_or_refuses():
 
 @pytest.mark.parametrize("kept", [None, 1, 3])
 @pytest.mark.parametrize("name", [*SUMMED, "first_order", "decomposed_logit"])
-def test_sums_over_the_tokens_of_each_source(model, name, kept):
-    result, tokens = scored(model, name, decomposition_length=kept), scored(model, name, None)
+def test_sums_over_the_tokens_of_each_source(model, of_tokens, name, kept):
+    result, tokens = scored(model, name, decomposition_length=kept), of_tokens(name)
     assert result.scores.shape == (len(IDS) - 1, 6)
     for target in range(len(IDS) - 1):
         sources = result.sources(target)
