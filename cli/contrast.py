@@ -77,7 +77,7 @@ def score(items: Sequence["Item"], name: str, checked: "ContrastSettings", value
     from decomp.cli.common import made_now, say, silence_libraries
     from decomp.cli.running import Job, deliver
     from decomp.jobs import open_contrasting  # imports torch
-    from decomp.tables.contrasting import preferring
+    from decomp.tables.contrasting import items_preferring_target
 
     silence_libraries()
     opened = open_contrasting(items, checked, name)
@@ -87,7 +87,7 @@ def score(items: Sequence["Item"], name: str, checked: "ContrastSettings", value
     def say_preferred() -> None:
         say(f"The model prefers the target in {len(preferred)} of {len(opened.contrasts)} items.", values["quiet"])
 
-    deliver(job, values, lambda rows: preferred.update(preferring(rows)), say_preferred)
+    deliver(job, values, lambda rows: preferred.update(items_preferring_target(rows)), say_preferred)
 
 
 def items_and_model(

@@ -13,11 +13,11 @@ def command() -> None:
 
     Also lists the tested versions of transformers, and the models and inputs that are shipped to try things with.
     """
-    for line in described():
+    for line in family_lines():
         click.echo(line)
 
 
-def described() -> Iterator[str]:
+def family_lines() -> Iterator[str]:
     """Yield the lines of the list of families, one fact a line."""
     from decomp.models.families import DEMO_FILES, DEMO_MODELS, FAMILIES, TESTED_TRANSFORMERS
     from decomp.models.registry import model_types

@@ -522,7 +522,7 @@ def options_of_measures(*first: Decorator) -> Decorator:
     )
 
 
-def attributed(functions: Sequence[str]) -> Callable[[F], F]:
+def function_option(functions: Sequence[str]) -> Callable[[F], F]:
     """Return the option for the function that measures attribute."""
     known = kinds.function(functions)
     return click.option("--function", type=known, help=f"Function that is attributed: {', '.join(functions)}.")
@@ -530,7 +530,7 @@ def attributed(functions: Sequence[str]) -> Callable[[F], F]:
 
 def plain_measures(*default: str) -> Decorator:
     """Return the options of measures of the next token."""
-    return options_of_measures(measures(*default), attributed(PLAIN_FUNCTIONS))
+    return options_of_measures(measures(*default), function_option(PLAIN_FUNCTIONS))
 
 
 measure_options = plain_measures("delta_lp")
@@ -545,7 +545,7 @@ contrast_options = together(
     ),
     options_of_measures(
         measures(otherwise="  [default: those that explain a contrast]"),
-        attributed(CONTRAST_FUNCTIONS),
+        function_option(CONTRAST_FUNCTIONS),
     ),
 )
 context_items = section(

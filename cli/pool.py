@@ -73,16 +73,16 @@ class Pool:
                 reason = describe_death(error)
                 if not unit:  # it could not begin
                     continue
-                results = [failed(unit, reason)]
+                results = [failed_outcome(unit, reason)]
             if waiting:
                 unit = waiting.pop()
                 own = items[unit[0].start : unit[-1].stop]
                 running[worker.run.remote(unit, own)] = (worker, unit)
             yield from results
-        yield from (failed(unit, reason) for unit in reversed(waiting))
+        yield from (failed_outcome(unit, reason) for unit in reversed(waiting))
 
 
-def failed(unit: Unit, reason: str) -> Outcome:
+def failed_outcome(unit: Unit, reason: str) -> Outcome:
     """Return the outcome of a unit that failed for this reason."""
     return Outcome(range(unit[0].start, unit[-1].stop), [], reason, 0.0, "", 0)
 

@@ -75,7 +75,7 @@ def say_wrote(path: Path, what: str = "") -> None:
     click.echo(", ".join(filter(None, (f"wrote {path}", what, took))), err=True)
 
 
-class Counting:
+class CountingWriter:
     """A writer of rows that counts them."""
 
     def __init__(self, write: Writer) -> None:
@@ -100,6 +100,6 @@ class Counting:
 def announced(path: Path, opened: AbstractContextManager[Writer]) -> Iterator[Writer]:
     """Open a table through its writer, and print what was written once the table is there."""
     with opened as write:
-        counting = Counting(write)
+        counting = CountingWriter(write)
         yield counting
     say_wrote(path, amount(counting.rows, "row"))

@@ -122,7 +122,7 @@ def check_run_options(run_folder: Path | None, shard: Shard, engine: str, overwr
         raise ValueError("--overwrite would remove what the other shards compute: remove the folder of --run first")
 
 
-def finished(job: Job[T], values: Values) -> Iterator[Block] | None:
+def table_rows(job: Job[T], values: Values) -> Iterator[Block] | None:
     """Return the rows of the job's table, computed as they are taken, or in a run first computed and then read.
 
     None where the table has to wait for other shards.
@@ -160,7 +160,7 @@ def evaluate(
     )
     made = made_now(opened.model.about(), lambda _: opened.made["options"]["baseline"])
     job = Job(opened.work, opened.model, values["model"], {**made, **opened.contents})
-    blocks = finished(job, values)
+    blocks = table_rows(job, values)
     if blocks is None:
         return
     found = Table.from_blocks(job.work.columns, blocks)
@@ -198,7 +198,7 @@ def deliver(
 
     `on_block` is called with each block of the table's rows, `at_end` once all are written but not yet in place.
     """
-    blocks, run = finished(job, values), values["run_folder"]
+    blocks, run = table_rows(job, values), values["run_folder"]
     if blocks is None:
         return False
     with writer(job, values) as write:
@@ -315,7 +315,10 @@ def engine_of(job: Job[T], values: Values) -> Iterator[tuple[Engine, dict[str, A
     if values.get("engine", "local") == "local":
         from torch import get_num_threads
 
-        yield locally(items, partial(job.work.compute, job.model)), {"engine": "local", "threads": get_num_threads()}
+        yield (
+            local_engine(items, partial(job.work.compute, job.model)),
+            {"engine": "local", "threads": get_num_threads()},
+        )
         return
     with open_pool(values["ray_address"], values["num_workers"], values["device"]) as pool:
         say(f"{pool.workers} workers of {pool.threads} threads each", values["quiet"])
@@ -323,7 +326,7 @@ def engine_of(job: Job[T], values: Values) -> Iterator[tuple[Engine, dict[str, A
         yield work, {"engine": "ray", "workers": pool.workers, "threads": pool.threads}
 
 
-def locally(items: list[T], compute: Callable[[list[T]], Block]) -> Engine:
+def local_engine(items: list[T], compute: Callable[[list[T]], Block]) -> Engine:
     """Return the engine that computes in this process."""
 
     def work(batch: Batch) -> Block:

@@ -75,11 +75,11 @@ def open_job(values: Mapping[str, Any]) -> StoringJob:
 def job_of(storing: StoringJob, values: Mapping[str, Any], keep: Keep | None = None) -> Job[Numbered]:
     """Return the job that decomposes the windows, and stores each with `keep`, by default in files."""
     from decomp.jobs import contents
-    from decomp.runs.cost import cost_model, planned
+    from decomp.runs.cost import cost_model, work_items
 
     model, windows = storing.model, storing.windows
     cost = cost_model(model, values["decomposition_length"], with_logits=False)
-    plan = planned(windows, cost, values["sources"])
+    plan = work_items(windows, cost, values["sources"])
     made = {**made_now(model.about(), model.default_baseline), **contents(storing.articles, windows)}
     batches = in_batches([window.tokens for window in plan], values["batch_size"], model.max_length())
     options = {name: values[name] for name in ("decomposition_length", "activation_rule", "gate_rule", "memory")}

@@ -45,7 +45,7 @@ from decomp.measures.surprisal import begins_word
 from decomp.measures.windows import check_predicted
 from decomp.models.base import DecomposedModel
 from decomp.models.loading import load_model
-from decomp.runs.cost import cost_model, planned
+from decomp.runs.cost import cost_model, work_items
 from decomp.settings import (
     ContextSettings,
     ContrastSettings,
@@ -188,7 +188,7 @@ class Scoring:
         """Return the work behind the table of scores: the windows, with their costs and batches."""
         positions = self.model.max_length()
         cost = cost_model(self.model, self.scorer.request.decomposition_length)
-        plan = planned(self.windows, cost, self.scorer.leading.sources, self.scorer.leading.unit)
+        plan = work_items(self.windows, cost, self.scorer.leading.sources, self.scorer.leading.unit)
         batches = in_batches([item.tokens for item in plan], batch_size, positions)
         compute, columns = self.scorer.part, self.columns
         return Work("window", self.windows, plan, batches, compute, columns, unit_cost=cost(positions))

@@ -25,7 +25,7 @@ TEMPLATE, OWN = "<template>", "<own>"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedContext:
     """The text of a context as the model is given it, with the span of characters of each segment."""
 
     text: str
@@ -38,7 +38,7 @@ class TokenisedContext:
 
     item: ContextItem
     """The context item."""
-    rendered: Rendered
+    rendered: RenderedContext
     """The text of the context, with the spans of its segments."""
     ids: Int[Tensor, " T"]
     """The token ids of the context and then of the answer."""
@@ -70,7 +70,7 @@ class TokenisedContext:
         return list(dict.fromkeys(self.labels.tolist()))
 
 
-def rendered(item: ContextItem, tokenizer: Any) -> Rendered:
+def render_context(item: ContextItem, tokenizer: Any) -> RenderedContext:
     """Return an item's context as the text that the model is given: segments joined, or messages in a chat template.
 
     ValueError for messages where the tokenizer has no chat template, or one whose output does not show where each
@@ -78,10 +78,10 @@ def rendered(item: ContextItem, tokenizer: Any) -> Rendered:
     """
     if item.messages:
         return chat(item, tokenizer)
-    return Rendered(*joined_segments(item))
+    return RenderedContext(*joined_segments(item))
 
 
-def chat(item: ContextItem, tokenizer: Any) -> Rendered:
+def chat(item: ContextItem, tokenizer: Any) -> RenderedContext:
     """Return a chat as the tokenizer's chat template writes it, up to where the assistant's answer begins."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(f"{item.place}: the model's tokenizer has no chat template: give segments instead of messages")
@@ -103,7 +103,7 @@ def chat(item: ContextItem, tokenizer: Any) -> Rendered:
         raise ValueError(
             f"{item.place}: the model's chat template changes messages when an answer follows: give segments instead"
         )
-    return Rendered(whole, tuple(spans))
+    return RenderedContext(whole, tuple(spans))
 
 
 def by_template(tokenizer: Any, messages: Sequence[Message], where: str, **options: Any) -> str:
@@ -181,13 +181,13 @@ def tokenise_context(
     return in_segments(whole, item.segments, context.spans)
 
 
-def prompt_and_answer(item: ContextItem, tokenizer: Any) -> tuple[Rendered, str | None]:
+def prompt_and_answer(item: ContextItem, tokenizer: Any) -> tuple[RenderedContext, str | None]:
     """Return the context's text and the answer's; a space between the two is moved to the front of the answer."""
-    context = rendered(item, tokenizer)
+    context = render_context(item, tokenizer)
     if item.answer is None or item.messages:
         return context, item.answer
     text, answer = spaced(context.text, item.answer)
-    return Rendered(text, tuple((min(a, len(text)), min(b, len(text))) for a, b in context.spans)), answer
+    return RenderedContext(text, tuple((min(a, len(text)), min(b, len(text))) for a, b in context.spans)), answer
 
 
 def check_length(item: ContextItem, tokens: int, positions: int) -> None:

@@ -26,7 +26,7 @@ AGREEMENT = 8
 """The tokens on either side of a seam that both pieces must have in common."""
 
 
-class Encoded(NamedTuple):
+class EncodedText(NamedTuple):
     """The token ids of a text, and the span of characters of each token."""
 
     ids: Int32[np.ndarray, " A"]
@@ -82,7 +82,7 @@ def tokenise(number: int, article: Article, tokenizer: Tokenizer) -> TokenisedAr
     return with_tokens(number, article, torch.from_numpy(encoded.ids.astype(np.int64)), encoded.spans)
 
 
-def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[str, Encoded]:
+def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[str, EncodedText]:
     """Return the text of token ids, and the span of characters of each; a beginning-of-sequence token is dropped.
 
     ValueError, which names the article as `what`, for a token id that the tokenizer does not have.
@@ -97,7 +97,7 @@ def text_of_ids(ids: Sequence[int], tokenizer: Tokenizer, what: str) -> tuple[st
     return decoded(own.tolist(), tokenizer)
 
 
-def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, Encoded]:
+def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, EncodedText]:
     """Return the text of token ids that are not what the tokenizer makes of it, and the characters of each.
 
     A token's characters are those that it adds to the text of the tokens before it.
@@ -115,7 +115,7 @@ def decoded(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, Encoded]:
         ends = [(len(left.rstrip("\ufffd")), len(right)) for left, right in pairwise(beginnings)]
         spans += [(len(text) + left, len(text) + right) for left, right in ends]
         text += beginnings[-1]
-    return text, Encoded(np.array(ids, np.int32), spans_of(spans))
+    return text, EncodedText(np.array(ids, np.int32), spans_of(spans))
 
 
 def with_tokens(
@@ -134,7 +134,7 @@ def with_tokens(
     return TokenisedArticle(number, article.id, text, ids, text_spans, own, article.parts, article.annotations)
 
 
-def encode(text: str, tokenizer: Tokenizer) -> Encoded:
+def encode(text: str, tokenizer: Tokenizer) -> EncodedText:
     """Return the tokens of a text: those that the tokenizer makes of the whole, in less memory for a long one.
 
     A long text is tokenised in pieces that overlap. Two pieces are joined where both have the same tokens on either
@@ -142,26 +142,26 @@ def encode(text: str, tokenizer: Tokenizer) -> Encoded:
     """
     if len(text) <= PIECE + OVERLAP:
         return encode_piece(text, tokenizer, 0)
-    parts: list[Encoded] = []
+    parts: list[EncodedText] = []
     for piece in pieces(text, tokenizer):
         if parts:
             found = seam(parts[-1], piece)
             if found is None:
                 return encode_piece(text, tokenizer, 0)
             left, right = found
-            parts[-1] = Encoded(*(values[:left].copy() for values in parts[-1]))
-            piece = Encoded(*(values[right:] for values in piece))
+            parts[-1] = EncodedText(*(values[:left].copy() for values in parts[-1]))
+            piece = EncodedText(*(values[right:] for values in piece))
         parts.append(piece)
-    return Encoded(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    return EncodedText(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-def pieces(text: str, tokenizer: Tokenizer) -> Iterator[Encoded]:
+def pieces(text: str, tokenizer: Tokenizer) -> Iterator[EncodedText]:
     """Yield the tokens of a long text piece by piece; each piece ends with the first characters of the next one."""
     for start in range(0, max(1, len(text) - OVERLAP), PIECE):
         yield encode_piece(text[start : start + PIECE + OVERLAP], tokenizer, start)
 
 
-def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> Encoded:
+def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> EncodedText:
     """Return the tokens of a text, tokenised at once; `start` is its first character's index in the article.
 
     ValueError for a tokenizer that does not give the characters of its tokens.
@@ -176,10 +176,10 @@ def encode_piece(text: str, tokenizer: Tokenizer, start: int) -> Encoded:
         return_attention_mask=False,
         return_token_type_ids=False,
     )
-    return Encoded(np.array(encoded["input_ids"], np.int32), spans_of(encoded["offset_mapping"]) + np.int32(start))
+    return EncodedText(np.array(encoded["input_ids"], np.int32), spans_of(encoded["offset_mapping"]) + np.int32(start))
 
 
-def seam(left: Encoded, right: Encoded) -> tuple[int, int] | None:
+def seam(left: EncodedText, right: EncodedText) -> tuple[int, int] | None:
     """Return where to join two overlapping pieces: the index of one token in the left and in the right piece.
 
     It is the first token in the second half of the overlap around which both pieces have the same tokens. None where
@@ -193,7 +193,7 @@ def seam(left: Encoded, right: Encoded) -> tuple[int, int] | None:
     return None
 
 
-def agree_around(left: Encoded, right: Encoded, i: int, j: int) -> bool:
+def agree_around(left: EncodedText, right: EncodedText, i: int, j: int) -> bool:
     """Return whether two pieces have the same tokens around token `i` of the left and `j` of the right one."""
     if min(i, j) < AGREEMENT or j + AGREEMENT > len(right.ids):
         return False

@@ -112,11 +112,12 @@ class ContextRows:
             lost = np.array([plain - without_segments([number]) for number in ranked])
             for name, own in {**scores, ITSELF: lost}.items():
                 yield from (
-                    (removal, name, *found) for found in judged(own, lost, ranked, context, plain, without_segments)
+                    (removal, name, *found)
+                    for found in ranking_metrics(own, lost, ranked, context, plain, without_segments)
                 )
 
 
-def judged(
+def ranking_metrics(
     scores: Float[np.ndarray, " S"],
     lost: Float[np.ndarray, " S"],
     ranked: Sequence[int],

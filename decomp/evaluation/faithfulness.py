@@ -158,10 +158,12 @@ def rankings(
     kept = scores[0].sources(target)
     ranked = {s.measure: rank_sources(s.scores[target, kept.start : kept.stop]) for s in scores}
     device = scores[0].scores.device
-    return ranked | {drawn(draw): torch.randperm(len(kept), generator=generator).to(device) for draw in range(draws)}
+    return ranked | {
+        random_name(draw): torch.randperm(len(kept), generator=generator).to(device) for draw in range(draws)
+    }
 
 
-def drawn(draw: int) -> str:
+def random_name(draw: int) -> str:
     """Return the name of one random ranking."""
     return f"{RANDOM} {draw}"
 
@@ -187,8 +189,8 @@ class FaithfulnessSummary:
     def random(self, found: Mapping[Key, Sequence[float]]) -> Iterator[Row]:
         """Yield the means of random rankings, with the interval that holds 95 % of the draws."""
         for name, *key in found:
-            if name == drawn(0):
-                every = np.array([found[(drawn(draw), *key)] for draw in range(self.draws)])
+            if name == random_name(0):
+                every = np.array([found[(random_name(draw), *key)] for draw in range(self.draws)])
                 means = every.mean(1)
                 low, high = np.quantile(means, [0.025, 0.975])
                 yield (RANDOM, *key, every.shape[1], float(means.mean()), float(low), float(high), self.seed)

@@ -56,7 +56,7 @@ class CarriedScores:
 
     def add(self, chunk: Chunk) -> None:
         """Score the contributions of a chunk to the targets that are scored, and sum them over sources."""
-        targets, sources, rows = recent(chunk, self.oldest)
+        targets, sources, rows = recent_pairs(chunk, self.oldest)
         if self.kept is not None:
             self.kept.index_add_(0, targets, rows)
         # Targets rise along the rows.
@@ -85,7 +85,7 @@ class CarriedScores:
         return Scores(measure, self.text.targets, count, self.readout.log2_prob, self.scores[:-1], self.rest(count))
 
 
-def recent(
+def recent_pairs(
     chunk: Chunk, oldest: Int[Tensor, " T"]
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, "pairs E"]]:
     """Return target, source and contribution of those pairs of a chunk whose source counts for its target."""

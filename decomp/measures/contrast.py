@@ -105,7 +105,9 @@ def make_contrast(
 
     begin = len(item.prompt)
     if multi_token == "sum":
-        texts = tuple(forced(tensor(item.prompt + word), item, sources) for word in (item.target, item.foil))
+        texts = tuple(
+            teacher_forced_text(tensor(item.prompt + word), item, sources) for word in (item.target, item.foil)
+        )
         return Contrast(item, texts, begin, item.target, item.foil)
     pairs = enumerate(zip(item.target, item.foil, strict=False))
     same = next((place for place, (target, foil) in pairs if target != foil), None)
@@ -128,7 +130,7 @@ def sources_of(item: TokenisedItem, sources: Sources | None, length: int) -> Par
     return named_partition(replace(found, labels=torch.cat([found.labels, later])))
 
 
-def forced(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None = None) -> Text:
+def teacher_forced_text(ids: Int[Tensor, " T"], item: TokenisedItem, sources: Sources | None = None) -> Text:
     """Return a text whose tokens after the prompt are predicted together, as if they were one word."""
     begin = len(item.prompt)
     words = torch.arange(len(ids), device=ids.device).clamp(max=begin)

@@ -38,7 +38,7 @@ Path = Callable[[], Iterator[tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]]]
 def gradient_norm(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield the norm ‖∂F/∂x_k‖ for every target and source k (Simonyan et al. 2014), per unit of embedding."""
 
-    def score(x: Embedded) -> Scored:
+    def score(x: EmbeddedText) -> Scored:
         return x.along(lambda: iter([(x.inputs, torch.ones_like(x.inputs))]), "norm"), {}
 
     return score_texts("gradient_norm", score, model, texts, request)
@@ -47,7 +47,7 @@ def gradient_norm(model: Model, texts: Sequence[Text], request: Request) -> Iter
 def input_x_gradient(model: Model, texts: Sequence[Text], request: Request) -> Iterator[list[Scores]]:
     """Yield the product x_k · ∂F/∂x_k for every target and source k (Denil et al. 2014)."""
 
-    def score(x: Embedded) -> Scored:
+    def score(x: EmbeddedText) -> Scored:
         return x.along(lambda: iter([(x.inputs, x.inputs)]), request.gradients.reduce), {}
 
     return score_texts("input_x_gradient", score, model, texts, request)
@@ -60,7 +60,7 @@ def integrated_gradients(model: Model, texts: Sequence[Text], request: Request) 
     """
     nodes = quadrature(request.gradients.quadrature, request.gradients.steps)
 
-    def score(x: Embedded) -> Scored:
+    def score(x: EmbeddedText) -> Scored:
         baseline = x.baseline()
         line = x.inputs - baseline
         path = lambda: ((baseline + node * line, weight * line) for node, weight in nodes)  # noqa: E731
@@ -78,7 +78,7 @@ def discretized_ig(model: Model, texts: Sequence[Text], request: Request) -> Ite
     if options.positions:
         raise ValueError("discretized_ig goes through embeddings of words, which have no position: leave positions out")
 
-    def score(x: Embedded) -> Scored:
+    def score(x: EmbeddedText) -> Scored:
         neighbors, baseline = model.until_weights_change(Neighbors.of_model), x.baseline()[0]
         words = anchors(x.text.ids, baseline, neighbors, options, request.memory // 2)
         points = word_path(x.text.ids, baseline, words, neighbors, options.steps)
@@ -90,17 +90,17 @@ def discretized_ig(model: Model, texts: Sequence[Text], request: Request) -> Ite
 
 @torch.no_grad()
 def score_texts(
-    measure: str, score: "Callable[[Embedded], Scored]", model: Model, texts: Sequence[Text], request: Request
+    measure: str, score: "Callable[[EmbeddedText], Scored]", model: Model, texts: Sequence[Text], request: Request
 ) -> Iterator[list[Scores]]:
     """Yield the scores of each text, computed by `score` from its embeddings, under the measure's name."""
     for text in texts:
-        embedded = Embedded.of(model, text, request)
+        embedded = EmbeddedText.of(model, text, request)
         scores, extra = score(embedded)
         yield [Scores(measure, text.targets, len(text.ids), embedded.readout(embedded.hidden).log2_prob, scores, extra)]
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class EmbeddedText:
     """A text with the embeddings that gradients are taken with respect to."""
 
     model: Model
@@ -116,7 +116,7 @@ class Embedded:
     """The map from the width of `inputs` to that of `state`; None where the widths are equal."""
 
     @classmethod
-    def of(cls, model: Model, text: Text, request: Request) -> "Embedded":
+    def of(cls, model: Model, text: Text, request: Request) -> "EmbeddedText":
         """Return a text with the embeddings that the request's gradients are taken with respect to."""
         point = model.record(text.ids)
         embeddings, project_in = model.token_embeddings()

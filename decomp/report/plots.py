@@ -103,7 +103,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return Picture(figsize=(width, height), layout="constrained")
 
 
-def diverging() -> Any:
+def diverging_colours() -> Any:
     """Return the colours from blue by white to orange."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -196,7 +196,9 @@ def matrix(seen: PlottedScores) -> "Figure":
     labels = 1 if text.stops is None else 2
     figure = new_figure(max(3, side * min(1, 1 / share)) + 2, side * max(0.25, min(1, share)) + labels)
     axes = figure.subplots()
-    image = axes.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    image = axes.imshow(
+        values, cmap=diverging_colours(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+    )
     label_ticks(axes.xaxis, seen, columns, seen.source, rotation=90 if text.stops is None else 45)
     label_ticks(axes.yaxis, seen, text.targets, seen.label)
     axes.set_xlabel("source")
@@ -331,7 +333,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         values[place] = row["mean"]
     figure = new_figure(2.6 + 0.62 * len(names), 1.6 + 0.5 * len(names))
     axes = figure.subplots()
-    image = axes.imshow(values, cmap=diverging(), vmin=-1, vmax=1, aspect="auto")
+    image = axes.imshow(values, cmap=diverging_colours(), vmin=-1, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="#1b1f24")
@@ -374,7 +376,7 @@ def draw_heat(figure: "Figure", axis: Any, by_name: Mapping[str, Mapping[int, fl
     names = sorted(by_name, key=lambda name: order.index(name) if name in order else -1)
     values = np.array([[by_name[name].get(layer, np.nan) for layer in range(layers)] for name in names])
     limit = float(np.nanmax(np.abs(values))) or 1.0
-    image = axis.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto")
+    image = axis.imshow(values, cmap=diverging_colours(), vmin=-limit, vmax=limit, aspect="auto")
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axis.set_xticks(range(0, layers, -(-layers // 24)))
     figure.colorbar(image, ax=axis)

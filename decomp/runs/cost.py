@@ -46,7 +46,7 @@ def cost_model(model: Model, decomposition_length: int | None, with_logits: bool
     return CostModel(config.num_hidden_layers, config.hidden_size, vocab, decomposition_length)
 
 
-def planned(
+def work_items(
     windows: Sequence[TokenisedWindow], cost: CostModel, sources: Sources | None = None, unit: Unit = "token"
 ) -> list[WorkItem]:
     """Return the windows as items of work, each with its predicted cost in floating-point operations."""

@@ -74,12 +74,12 @@ def rates(run: Run, parts: Sequence[dict[str, Any]]) -> tuple[float | None, floa
         return None, None
     lately = max(e["time"] for e in parts) - max(RECENT, 3 * max(e["seconds"] for e in parts))
     recent = [e for e in parts if e["time"] >= lately]
-    busy = covered([(e["time"] - e["seconds"], e["time"]) for e in recent])
+    busy = length_of_union([(e["time"] - e["seconds"], e["time"]) for e in recent])
     worked = amount(run, (number for e in recent for number in range(e["first"], e["stop"])))
     return worked.pairs / busy, worked.cost / busy
 
 
-def covered(intervals: Iterable[tuple[float, float]]) -> float:
+def length_of_union(intervals: Iterable[tuple[float, float]]) -> float:
     """Return the length of the union of intervals."""
     total, reached = 1e-9, float("-inf")
     for begin, end in sorted(intervals):

@@ -150,6 +150,13 @@ def without(column: Column, rows: Bool[np.ndarray, " rows"]) -> Column:
     return np.ma.array(np.ma.getdata(column), mask=missing(column) | rows) if rows.any() else column
 
 
+def take_or_missing(column: Column, rows: Int[np.ndarray, " taken"]) -> Column:
+    """Return the values of a column in these rows, missing where the row is −1."""
+    if not len(column):
+        return none_of(column, len(rows))
+    return without(column[rows], rows < 0)
+
+
 def numbers(column: Column) -> Values:
     """Return a column of numbers, with 0 for missing values."""
     assert isinstance(column, np.ndarray)

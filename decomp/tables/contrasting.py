@@ -69,6 +69,6 @@ def groups_of(contrast: Contrast, tokenizer: Tokenizer) -> Groups:
     return Groups(np.array(partition.begins[: len(texts)]), texts, sizes)
 
 
-def preferring(rows: Block) -> set[int]:
+def items_preferring_target(rows: Block) -> set[int]:
     """Return the numbers of the items in these rows whose target the model prefers."""
     return {*numbers(rows["article"])[equal_to(rows["prefers_target"], True)].tolist()}

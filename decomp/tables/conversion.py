@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from decomp.tables.blocks import Block, block_of, concatenate
 from decomp.tables.files import TableFile
-from decomp.tables.joining import Joined, Key, join
+from decomp.tables.joining import JoinedTable, Key, join
 from decomp.tables.operations import merge, with_models
 from decomp.tables.predictors import Predictors
 from decomp.tables.provenance import Made, check_alike, made_together
@@ -59,7 +59,7 @@ class Conversion:
         return {name: value for name, value in given.items() if value}
 
 
-class Converted(NamedTuple):
+class ConvertedTable(NamedTuple):
     """A table that is to be written: its columns, the account of how it is made, and its rows."""
 
     columns: Sequence[str]
@@ -72,12 +72,14 @@ def in_digits(blocks: Iterable[Block], digits: int | None) -> Iterator[Block]:
     return iter(blocks) if digits is None else map(partial(rounded, digits=digits), blocks)
 
 
-def rounded_table(table: TableFile, digits: int | None) -> Converted:
+def rounded_table(table: TableFile, digits: int | None) -> ConvertedTable:
     """Return any table as it is, but for its numbers' digits."""
-    return Converted(table.columns, table.made(), in_digits(table.blocks(), digits))
+    return ConvertedTable(table.columns, table.made(), in_digits(table.blocks(), digits))
 
 
-def converted(paths: Sequence[Path], tables: Sequence[TableFile], conversion: Conversion, mixed: bool) -> Converted:
+def converted(
+    paths: Sequence[Path], tables: Sequence[TableFile], conversion: Conversion, mixed: bool
+) -> ConvertedTable:
     """Return long tables merged and converted; `paths` name them in errors.
 
     ValueError for tables that do not belong together, unless `mixed`, and for those that can't be merged.
@@ -90,9 +92,9 @@ def converted(paths: Sequence[Path], tables: Sequence[TableFile], conversion: Co
         warn_of_thinned(known)
     merged = with_models(tables, made)
     together = made_together(made, conversion.account())
-    return Converted(conversion.columns(merged[0].columns), together, conversion(merge(merged)))
+    return ConvertedTable(conversion.columns(merged[0].columns), together, conversion(merge(merged)))
 
 
-def joined(table: Converted, theirs: Mapping[str, Any], keys: Sequence[Key], word: str | None) -> Joined:
+def joined(table: ConvertedTable, theirs: Mapping[str, Any], keys: Sequence[Key], word: str | None) -> JoinedTable:
     """Return the rows of the readers' table with the columns of a converted table; see `joining.join`."""
     return join(theirs, concatenate([block_of(table.columns, []), *table.blocks]), keys, word)

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from jaxtyping import Int
 
 from decomp.io.names import suggested
-from decomp.tables.blocks import Block, Column, Row, Texts, length, missing, none_of, plain, without
+from decomp.tables.blocks import Block, Column, Row, Texts, length, plain, take_or_missing
 from decomp.tables.parquet import column_of
 
 SHOWN = 5
@@ -41,7 +41,7 @@ def parse_key(text: str) -> Key:
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedTable:
     """The rows of the readers' table with the columns of their words, and an account of what did not match."""
 
     block: Block
@@ -96,7 +96,7 @@ def own_kind(array: Any, path: Path, name: str) -> Column:
         raise ValueError(f"{path}: the column {name!r} can't be read ({str(error)[:100]})") from error
 
 
-def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = None) -> Joined:
+def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = None) -> JoinedTable:
     """Return all rows of `theirs` with the columns of the row of `ours` that has the same keys, or missing values.
 
     `word` is their column of words, to be compared with ours. ValueError for a column that is missing, keys of
@@ -111,8 +111,10 @@ def join(theirs: Block, ours: Block, keys: Sequence[Key], word: str | None = Non
     rows = rows_with(of_theirs, of_ours, " and ".join(key.ours for key in keys))
     differing = different_words(theirs, ours, rows, word)
     lost = list(dict.fromkeys(key for key, row in zip(of_theirs, rows, strict=True) if row < 0))
-    added = {f"{CLASH}{name}" if name in theirs else name: picked(column, rows) for name, column in ours.items()}
-    found = Joined(
+    added = {
+        f"{CLASH}{name}" if name in theirs else name: take_or_missing(column, rows) for name, column in ours.items()
+    }
+    found = JoinedTable(
         {**theirs, **added},
         int((rows >= 0).sum()),
         tuple(lost[:SHOWN]),
@@ -139,7 +141,7 @@ def rows_with(theirs: Sequence[Row], ours: Sequence[Row], names: str) -> Int[np.
     return np.array([place.get(key, -1) for key in theirs])
 
 
-def refuse_most(found: Joined) -> None:
+def refuse_most(found: JoinedTable) -> None:
     """Raise ValueError where most rows do not match, or have another word."""
     if 2 * found.matched <= length(found.block) or 2 * found.different > found.matched:
         raise ValueError(f"most rows do not match: {'. '.join(found.report().splitlines())}. Change --on, or its shift")
@@ -174,10 +176,3 @@ def different_words(
     own = plain(ours["token"])
     pairs = ((str(text).strip(), own[row].strip()) for text, row in zip(plain(column), rows, strict=True) if row >= 0)
     return [(one, other) for one, other in pairs if one != other]
-
-
-def picked(column: Column, rows: Int[np.ndarray, " rows"]) -> Column:
-    """Return the values of a column in these rows, missing where the row is −1."""
-    if not len(column):
-        return none_of(column, len(rows))
-    return without(column[rows], (rows < 0) | missing(column)[rows])

@@ -96,7 +96,7 @@ class Predictors:
         found = {name: found[name] for name in self.columns_without_lags(block)}
         lagged = [name for name in found if name in LAGGED]
         for lag in range(1, self.spillover + 1):
-            rows = earlier(measure, position, lag)
+            rows = rows_before(measure, position, lag)
             for name in lagged:
                 found[f"{name}_{lag}"] = np.where(rows < 0, np.nan, numbers(found[name]).astype(np.float64)[rows])
         return found
@@ -229,7 +229,7 @@ def distal_scores(rows: Rows, distal: int) -> Block:
     is_far, count = rows.is_source & (rows.distance > distal), len(rows.targets)
     highest = np.full(count, -np.inf)
     np.maximum.at(highest, rows.target[is_far], rows.score[is_far])
-    far = only(is_far, rows.target, count)
+    far = targets_with(is_far, rows.target, count)
     total = sums(rows.score, is_far, rows)
     return {"distal_max": np.where(far, highest, np.nan), "distal_sum": np.where(far, total, np.nan)}
 
@@ -284,7 +284,9 @@ def divided(above: Numbers, below: Numbers) -> Numbers:
     return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
 
 
-def only(rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count: int) -> Bool[np.ndarray, " targets"]:
+def targets_with(
+    rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count: int
+) -> Bool[np.ndarray, " targets"]:
     """Return which targets have any of these rows."""
     return np.bincount(group[rows], minlength=count) > 0
 
@@ -292,7 +294,7 @@ def only(rows: Bool[np.ndarray, " rows"], group: Int[np.ndarray, " rows"], count
 def share_of(of: Bool[np.ndarray, " rows"], rows: Rows) -> Numbers:
     """Return the share of these rows in the sum of all absolute scores of their target, missing where it has none."""
     share = divided(sums(np.abs(rows.score), of, rows), rows.whole)
-    return np.where(only(of, rows.target, len(rows.targets)), share, np.nan)
+    return np.where(targets_with(of, rows.target, len(rows.targets)), share, np.nan)
 
 
 def measures(block: Block) -> list[str]:
@@ -338,7 +340,7 @@ def sentences(
     return number[row].astype(np.int32), (places - start)[row].astype(np.int32)
 
 
-def earlier(
+def rows_before(
     measure: Int[np.ndarray, " targets"], position: Int[np.ndarray, " targets"], lag: int
 ) -> Int[np.ndarray, " targets"]:
     """Return the row of the same measure `lag` words before each row, −1 where there is none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from decomp.tables.blocks import Block, Column, Texts, none_of, numbers, present, take, without
+from decomp.tables.blocks import Block, Column, Texts, numbers, present, take, take_or_missing
 from decomp.tables.provenance import Made
 from decomp.tables.reduction import BOS_POSITION, NOTHING_DROPPED, OF_SOURCES, Reduction, first_rows, is_dropped, named
 
@@ -61,10 +61,10 @@ def summary(block: Block, keep: Reduction) -> Block:
         if name not in OF_SOURCES
     }
     for name in ("source_position", "source_token", "distance", "score"):
-        found[f"strongest_{name}"] = picked(block[name], strongest)
+        found[f"strongest_{name}"] = take_or_missing(block[name], strongest)
     found["strongest_share"] = share(found["strongest_score"], total)
     for name, rows in (("bos", is_bos), ("bias", is_bias)):
-        found[f"{name}_score"] = picked(block["score"], only_first(rows.nonzero()[0], group, count))
+        found[f"{name}_score"] = take_or_missing(block["score"], only_first(rows.nonzero()[0], group, count))
         found[f"{name}_share"] = share(found[f"{name}_score"], total)
     return found
 
@@ -76,11 +76,6 @@ def only_first(
     found = np.full(count, -1)
     found[group[rows[::-1]]] = rows[::-1]
     return found
-
-
-def picked(column: Column, rows: Int[np.ndarray, " targets"]) -> Column:
-    """Return the values of a column in these rows, missing where the row is −1."""
-    return without(column[rows], rows < 0) if len(column) else none_of(column, len(rows))
 
 
 def share(score: Column, total: Float[np.ndarray, " targets"]) -> Float[np.ndarray, " targets"]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from decomp.corpus.context_items import read_context_items
-from decomp.corpus.contexts import rendered, tokenise_context
+from decomp.corpus.contexts import render_context, tokenise_context
 from decomp.models.loading import load_config, load_tokenizer
 from tests.commands import ROOT
 
@@ -38,7 +38,7 @@ def texts_of_segments(context):
 
 def test_segments_are_lines_of_one_text():
     (item,) = read({"id": "x", "segments": SEGMENTS, "answer": "It sat."})
-    context = rendered(item, None)
+    context = render_context(item, None)
     assert context.text == "The cat sat on the mat.\nThe key was lost."
     assert texts_of_segments(context) == [segment.text for segment in item.segments]
     assert [(segment.name, segment.ranked) for segment in item.segments] == [("cat", True), ("segment 2", True)]
@@ -47,7 +47,7 @@ def test_segments_are_lines_of_one_text():
 def test_examples_are_segments_before_a_question():
     examples = [{"input": "2 + 2", "output": "4"}, {"input": "1 + 2", "output": "3", "name": "odd"}]
     (item,) = read({"instruction": "Add.", "examples": examples, "question": "3 + 3", "answer": "6"})
-    assert rendered(item, None).text == "Add.\n\n2 + 2\n4\n\n1 + 2\n3\n\n3 + 3\n"
+    assert render_context(item, None).text == "Add.\n\n2 + 2\n4\n\n1 + 2\n3\n\n3 + 3\n"
     ranked = {segment.name: segment.ranked for segment in item.segments}
     assert ranked == {"instruction": False, "example 1": True, "odd": True, "question": False}
 
@@ -55,7 +55,7 @@ def test_examples_are_segments_before_a_question():
 def test_messages_stand_where_the_template_puts_them(tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", CHATML, raising=False)
     (item,) = read({"messages": TURNS})
-    context = rendered(item, tokenizer)
+    context = render_context(item, tokenizer)
     assert context.text.startswith("<s>system\nBe kind.</s>\n<s>user\nThe user sat.\nuser</s>\n")
     assert context.text.endswith("Where?</s>\n<s>assistant\n")
     assert texts_of_segments(context) == ["The user sat.", "user", "system", "Where?"]
@@ -82,7 +82,7 @@ def test_messages_stand_where_the_template_puts_them(tokenizer, monkeypatch):
 def test_templates_that_do_not_tell_are_refused(tokenizer, monkeypatch, template, line):
     monkeypatch.setattr(tokenizer, "chat_template", template, raising=False)
     with pytest.raises(ValueError, match=line):
-        rendered(read({"messages": TURNS})[0], tokenizer)
+        render_context(read({"messages": TURNS})[0], tokenizer)
 
 
 def test_every_token_has_its_segment(tokenizer):

@@ -12,7 +12,7 @@ import torch
 import decomp
 from decomp.corpus.context_items import read_context_items
 from decomp.corpus.contexts import tokenise_context
-from decomp.evaluation.contexts import SegmentRemoval, judged
+from decomp.evaluation.contexts import SegmentRemoval, ranking_metrics
 from tests.measures.test_contexts import ITEM
 
 KNOWN = {**ITEM, "evidence": "letter"}
@@ -68,7 +68,7 @@ def test_metrics_by_definition(removing):
         asked.append(list(numbers))
         return -10.0 - sum(lost[list(numbers)])
 
-    found = dict(judged(scores, lost, [0, 1, 2], context, -10.0, left))
+    found = dict(ranking_metrics(scores, lost, [0, 1, 2], context, -10.0, left))
     assert found["spearman"] == pytest.approx(-1.0)
     assert found["top_1_drop"] == 1.0
     assert (found["top_3_drop"], asked) == (8.0, [[1, 2, 0]])
