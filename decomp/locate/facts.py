@@ -89,10 +89,10 @@ def make_fact(record: Record, tokenizer: Tokenizer, bos: int | None) -> Fact:
     shared, true, false = objects_of(record, filled, tokenizer)
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     in_subject = [start < begin + len(subject) and stop > begin for start, stop in encoded["offset_mapping"]]
-    front = [] if bos is None else [bos]
-    ids = [*front, *encoded["input_ids"], *shared]
+    beginning = [] if bos is None else [bos]
+    ids = [*beginning, *encoded["input_ids"], *shared]
     tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
-    roles = ("bos",) * len(front) + roles_of(in_subject + [False] * len(shared))
+    roles = ("bos",) * len(beginning) + roles_of(in_subject + [False] * len(shared))
     return Fact(torch.tensor(ids), tokens, roles, true, false, bos is not None, record.place)
 
 

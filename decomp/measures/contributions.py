@@ -144,10 +144,10 @@ def predicted_log2_prob(readout: Readout, text: Text, request: Request) -> Float
 
     The logits of all targets of a long text would cost as much as the way back.
     """
-    asked = slice(text.targets.start, text.targets.stop if request.span == 1 else None)
-    found = next_log2_prob(readout.hidden[asked], readout.next_ids[asked], readout.unembedding)
+    scored_rows = slice(text.targets.start, text.targets.stop if request.span == 1 else None)
+    found = next_log2_prob(readout.hidden[scored_rows], readout.next_ids[scored_rows], readout.unembedding)
     known = found.new_zeros(len(readout.hidden))
-    known[asked] = found
+    known[scored_rows] = found
     return known
 
 

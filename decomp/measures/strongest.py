@@ -64,8 +64,8 @@ def strongest(score: ScoreFunction, model: Model, texts: Sequence[Text], request
 
 def screened(model: Model, text: Text, request: Request) -> list[Scores]:
     """Return the scores of the screen for a text's only prediction. ValueError for a text with several."""
-    asked = replace(request, strongest=None, extra=False, own=False)
-    screens = next(iter(SCREEN(model, [text], asked)))
+    alone = replace(request, strongest=None, extra=False, own=False)
+    screens = next(iter(SCREEN(model, [text], alone)))
     if (count := len(screens[0].targets)) != 1:
         raise ValueError(
             f"the strongest sources are those of one prediction, and {text.place or 'the text'} has "

@@ -219,10 +219,10 @@ class Interventions:
         check_finite(values, lambda at: f"{one.place}: log2 P with changed neurons ({at[0]})")
         before, *after = values.split([1, *[1 + len(random)] * len(self.factors)])
         for factor, changed in zip(self.factors, after, strict=True):
-            change, front = changed - before, (one.number, *key, factor)
+            change, shared = changed - before, (one.number, *key, factor)
             count, plain = int(self.sets[key].sum()), before.item()
-            yield CheckRow(*front, "found", count, 1, plain, change[0].item(), None)
-            yield CheckRow(*front, "random", count, len(random), plain, *mean_and_sd(change[1:]))
+            yield CheckRow(*shared, "found", count, 1, plain, change[0].item(), None)
+            yield CheckRow(*shared, "random", count, len(random), plain, *mean_and_sd(change[1:]))
 
     def of_unrelated(self, model: Model, other: Item) -> Iterator[CheckRow]:
         """Yield a row for the neurons of every other fact, and each factor, on an item at its level of edits."""

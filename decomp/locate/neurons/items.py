@@ -85,9 +85,9 @@ def read_items(
     than `positions`.
     """
     check_levels(levels)
-    front = [] if bos is None else [bos]
+    beginning = [] if bos is None else [bos]
     records = enumerate(item_records(source, contrast, fields))
-    items = [one for n, record in records for one in items_of(n, record, tokenizer, front, levels, contrast)]
+    items = [one for n, record in records for one in items_of(n, record, tokenizer, beginning, levels, contrast)]
     for one in items:
         for completion in one.completions:
             check_length(one.place, len(completion.context) + len(completion.target) - 1, positions)
@@ -95,16 +95,16 @@ def read_items(
 
 
 def items_of(
-    number: int, record: Record, tokenizer: Tokenizer, front: list[int], levels: Sequence[str], contrast: bool
+    number: int, record: Record, tokenizer: Tokenizer, beginning: list[int], levels: Sequence[str], contrast: bool
 ) -> Iterator[Item]:
     """Yield the items in one row of a file: a prompt once, an edit at each level; errors are those of `read_items`."""
     mask = record.values.get(MASK_FIELD)
     if form_of(record) == FORMS[0]:
         for level in levels if mask in (None, "") else [text_of(record, MASK_FIELD)]:
             found = cut_edit(record, tokenizer, level, contrast)
-            yield make_item(number, record, level if level in CUTS else "mask", found, tokenizer, front, contrast)
+            yield make_item(number, record, level if level in CUTS else "mask", found, tokenizer, beginning, contrast)
     else:
-        yield make_item(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, front, contrast)
+        yield make_item(number, record, "", cut_prompt(record, tokenizer, contrast), tokenizer, beginning, contrast)
 
 
 def cut_edit(record: Record, tokenizer: Tokenizer, level: str, contrast: bool) -> Cut:
@@ -137,10 +137,10 @@ def cut_prompt(record: Record, tokenizer: Tokenizer, contrast: bool) -> Cut:
 
 
 def make_item(
-    number: int, record: Record, level: str, found: Cut, tokenizer: Tokenizer, front: list[int], contrast: bool
+    number: int, record: Record, level: str, found: Cut, tokenizer: Tokenizer, beginning: list[int], contrast: bool
 ) -> Item:
     """Return the item of one row at a level. ValueError, with the place, for an empty context or an unchanged text."""
-    context = front + found.before_ids
+    context = beginning + found.before_ids
     if not context:
         raise ValueError(f"{record.place}: nothing precedes what is predicted: begin with a token (without --no-bos)")
     if contrast and found.new_ids == found.old_ids:
@@ -150,4 +150,4 @@ def make_item(
     fact = str(record.values["fact"] if named else number)
     tokens = tuple(tokenizer.convert_ids_to_tokens([*found.new_ids, *(found.old_ids if contrast else [])]))
     foils = foil if contrast else None
-    return Item(number, record.place, fact, level, found, target, foils, bool(front), tokens, named)
+    return Item(number, record.place, fact, level, found, target, foils, bool(beginning), tokens, named)

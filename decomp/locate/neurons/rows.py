@@ -93,10 +93,10 @@ def neuron_rows(
     value, *rest = significant(torch.cat([result.value[None], result.effect, result.residual]))
     for n, (rank, layer, neuron) in enumerate(zip(ranks, layers, neurons, strict=True)):
         tail = (float(share[layer, neuron]), value, rest[layer], rest[len(total) + layer])
-        front = (item.number, item.fact, item.level, item.cut.level, layer, neuron)
+        shared = (item.number, item.fact, item.level, item.cut.level, layer, neuron)
         for j, place in enumerate(places):
             score = scores[n * len(places) + j]
-            yield NeuronRow(*front, *place, bool(kept[layer, neuron]), rank, score, *tail)
+            yield NeuronRow(*shared, *place, bool(kept[layer, neuron]), rank, score, *tail)
 
 
 def ranked(total: Float[Tensor, "L F"], kept: Bool[Tensor, "L F"]) -> tuple[list[int], Int[Tensor, " N"]]:
@@ -115,9 +115,9 @@ def positions_of(item: Item) -> list[int]:
 def layer_rows(item: Item, result: NeuronScores, kept: Bool[Tensor, "L F"]) -> Iterator[tuple[Any, ...]]:
     """Yield a row for every layer of an item, with the columns of neurons, and the number of neurons found."""
     (value,), effects, residuals = (significant(x) for x in (result.value[None], result.effect, result.residual))
-    front = (item.number, item.fact, item.level, item.cut.level)
+    shared = (item.number, item.fact, item.level, item.cut.level)
     for layer, (count, effect, residual) in enumerate(zip(kept.sum(1).tolist(), effects, residuals, strict=True)):
-        row = (*front, layer, None, None, None, False, None, None, None, value, effect, residual)
+        row = (*shared, layer, None, None, None, False, None, None, None, value, effect, residual)
         yield (*row, count)
 
 
