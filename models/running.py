@@ -40,14 +40,30 @@ def alone(forward: Callable[..., R]) -> Callable[..., R]:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keep all parts of a model in evaluation mode; those that were training do so again at the end."""
+    training = [module for module in model.modules() if module.training]
+    mode = model.training
+    if training:  # to tell all parts what they are already takes as long as a small layer
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train(mode)
+            for module in model.modules():
+                module.training = False
+            for module in training:
+                module.training = True
+
+
+@contextmanager
 def running(model: PreTrainedModel, attention: str) -> Iterator[None]:
     """Keep a model in evaluation mode, with the given attention, for one thread; undo the changes at the end."""
-    with exclusive(model), own_precision(model.dtype):
-        before, training = model.config._attn_implementation, model.training
+    with exclusive(model), own_precision(model.dtype), evaluating(model):
+        before = model.config._attn_implementation
         try:
-            model.eval()
             model.config._attn_implementation = attention
             yield
         finally:
             model.config._attn_implementation = before
-            model.train(training)

@@ -47,6 +47,17 @@ def test_threads_share_a_model(variant):
     assert model.config._attn_implementation != "decomp_recording"
 
 
+def test_parts_that_were_in_evaluation_mode_stay_so():
+    """A model that trains but for some layers is as it was."""
+    _, model = make_pair("gpt2")
+    model.train()
+    model.blocks()[0].eval()
+    before = [module.training for module in model.modules()]
+    with running(model, "eager"):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == before
+
+
 def with_gradients(model, ids):
     return model.record(ids, embedding=model.record(ids).embedding)
 
