@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decomp.core.network import MLP, Norm
@@ -82,14 +82,17 @@ class FoldedMLP(FoldedInPlace):
         """Yield once, then read the rows and add the MLP's outputs to them; `frozen` has an entry for each text."""
         yield
         texts = {text: TextPanels(tuple(group)) for text, group in groupby(panels, lambda panel: panel.text)}
-        paths = {text: choose_paths(own, frozen[text], self.down.shape) for text, own in texts.items()}
+        active = {text: active_neurons(frozen[text].mlp.slopes) for text in texts}
+        paths = {text: choose_paths(own, active[text], self) for text, own in texts.items()}
         dense = (part for panel in panels for block in panel.blocks for part in dense_parts(block, paths[panel.text]))
         for run in joined(dense, block_rows):
             carry_run(rows, run, self, frozen, work)
         for text, own in texts.items():
             for target, path in paths[text].items():
                 if path != "dense":
-                    carry_target(rows, own.rows[target], target, self, frozen[text], path == "formed", block_rows, work)
+                    neurons = active[text][target].nonzero()[:, 0]
+                    slopes = slopes_at(target, neurons, frozen[text], work)
+                    carry_target(rows, own.rows[target], self, neurons, slopes, path == "formed", block_rows, work)
 
 
 @dataclass(frozen=True)
@@ -141,15 +144,12 @@ def active_neurons(slopes: Sequence[Float[Tensor, "*T F"]]) -> Bool[Tensor, "*T 
     return active
 
 
-def choose_paths(panels: TextPanels, frozen: FrozenBranch, shape: Sequence[int]) -> dict[int, Path]:
-    """Return the cheapest way for each target; `shape` is (neurons, hidden)."""
-    slopes = frozen.mlp.slopes
-    active = active_neurons(slopes).sum(1).tolist()
-    neurons, hidden = shape
+def choose_paths(panels: TextPanels, active: Bool[Tensor, "T F"], mlp: FoldedMLP) -> dict[int, Path]:
+    """Return the cheapest way for each target."""
+    counts, device = active.sum(1).tolist(), active.device.type
+    neurons, hidden = mlp.down.shape
     return {
-        target: cheapest_path(
-            active[target], panels.counts[target], len(rows), hidden, neurons, slopes[0].device.type, len(slopes)
-        )
+        target: cheapest_path(counts[target], panels.counts[target], len(rows), hidden, neurons, device, len(mlp.ups))
         for target, rows in panels.rows.items()
     }
 
@@ -192,9 +192,9 @@ def carry_run(
 def carry_target(
     rows: Tensor,
     places: Sequence[slice],
-    target: int,
     mlp: FoldedMLP,
-    frozen: FrozenBranch,
+    active: Int[Tensor, " active"],
+    slopes: Sequence[Float[Tensor, " active"]],
     formed: bool,
     block_rows: int,
     work: Workspace,
@@ -203,10 +203,6 @@ def carry_target(
 
     If `formed`, the map through all these neurons is made once, and applied to each source.
     """
-    at = range(target, target + 1)
-    slopes = [scaled_slopes(at, frozen, number, work, f"slope {number}")[0] for number in range(len(mlp.ups))]
-    active = active_neurons(slopes).nonzero()[:, 0]
-    slopes = [slope[active] for slope in slopes]
     *ups, down = (
         torch.index_select(weights, 0, active, out=work(f"gathered {number}", *weights.shape)[: len(active)])
         for number, weights in enumerate((*mlp.ups, mlp.down))
@@ -280,13 +276,19 @@ def places_together(places: Sequence[slice], max_rows: int) -> Iterator[list[sli
     yield run
 
 
-def scaled_slopes(
-    targets: range, frozen: FrozenBranch, number: int, work: Workspace, buffer: str = "slope"
-) -> Float[Tensor, "targets F"]:
+def slopes_at(
+    target: int, neurons: Int[Tensor, " active"], frozen: FrozenBranch, work: Workspace
+) -> list[Float[Tensor, " active"]]:
+    """Return some neurons' scaled slopes at one target, for each input projection."""
+    at = range(target, target + 1)
+    return [scaled_slopes(at, frozen, number, work)[0, neurons] for number in range(len(frozen.mlp.slopes))]
+
+
+def scaled_slopes(targets: range, frozen: FrozenBranch, number: int, work: Workspace) -> Float[Tensor, "targets F"]:
     """Return the slopes for one input projection, times the 1/σ of the norms around the MLP."""
     place = slice(targets.start, targets.stop)
     slope = frozen.mlp.slopes[number][place]
     for norm in (frozen.norm_in, frozen.norm_out):
         if norm is not None:
-            slope = torch.mul(slope, norm.inverse_std[place, None], out=work(buffer, *slope.shape))
+            slope = torch.mul(slope, norm.inverse_std[place, None], out=work("slope", *slope.shape))
     return slope
