@@ -89,9 +89,8 @@ def import_what_is_imported_by(*commands: list[str]) -> None:
 def serve() -> None:
     torch.set_num_threads(1)
     disable_progress_bar()  # which begins a thread
-    import_module(
-        "decomp.jobs"
-    )  # most of all, and nothing but imports: once here, in place of once there and once here
+    # Most of what commands import, and nothing but imports: once here, in place of once there and once here.
+    import_module("decomp.jobs")
     import_what_is_imported_by(
         ["score", "text.txt", "demo-opt", "--run", "run", "-o", "table.tsv", "-q"],
         ["decompose", "text.txt", "demo-opt", "4", "--output-dir", "stored", "-q"],
