@@ -43,18 +43,13 @@ def alone(forward: Callable[..., R]) -> Callable[..., R]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Keep all parts of a model in evaluation mode; those that were training do so again at the end."""
     training = [module for module in model.modules() if module.training]
-    mode = model.training
     if training:  # to tell all parts what they are already takes as long as a small layer
         model.eval()
     try:
         yield
     finally:
-        if training:
-            model.train(mode)
-            for module in model.modules():
-                module.training = False
-            for module in training:
-                module.training = True
+        for module in training:
+            module.training = True
 
 
 @contextmanager
