@@ -476,9 +476,7 @@ def articles_of(
         return read_articles(source, form)
     if isinstance(source, Mapping):
         raise ValueError(f"expected one data set, not several: give one of {', '.join(map(str, source))}")
-    # A data frame of pandas; a data set has a function of that name, too, which gives columns.
-    if hasattr(source, "to_dict") and not are_rows(source):
-        source = source.to_dict("records")
+    source = records_of_frame(source)
     if are_rows(source):
         return articles_of_rows(source, form)
     if form != InputFormat():
@@ -492,6 +490,15 @@ def articles_of(
     if not any(article.text.strip() for article in articles):
         raise ValueError("the text is empty: give at least one word")
     return articles
+
+
+def records_of_frame(source: Any) -> Any:
+    """Return the rows of a data frame (of pandas or polars) or an Arrow table, and anything else as it is."""
+    for rows in ("to_dicts", "to_pylist"):
+        if hasattr(source, rows):
+            return getattr(source, rows)()
+    # A data set has a function of that name too, which gives columns.
+    return source.to_dict("records") if hasattr(source, "to_dict") and not are_rows(source) else source
 
 
 def are_rows(source: Any) -> TypeGuard[Iterable[Mapping[str, Any]]]:

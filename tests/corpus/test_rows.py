@@ -1,6 +1,7 @@
 """Rows of a data set, and texts that come as token ids."""
 
 import json
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,13 @@ def test_a_real_data_set():
     assert len(rows) == len(decomp.score([row["body"] for row in ROWS], MODEL))
 
 
-def test_a_data_frame():
-    pandas = pytest.importorskip("pandas", reason="needs pandas (extra test)")
-    rows = decomp.score(pandas.DataFrame(ROWS), MODEL, text_field="body", id_field="name")
+@pytest.mark.parametrize(
+    ("library", "make"),
+    [("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table.from_pylist")],
+)
+def test_a_data_frame(library, make):
+    module = pytest.importorskip(library, reason=f"needs {library} (extra test)")
+    rows = decomp.score(attrgetter(make)(module)(ROWS), MODEL, text_field="body", id_field="name")
     assert list(dict.fromkeys(rows["article_id"])) == ["a", "b"]
 
 
