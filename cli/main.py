@@ -3,9 +3,11 @@
 import atexit
 import errno
 import gc
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from itertools import chain
 from typing import Any
@@ -87,8 +89,11 @@ class LazyGroup(WithExamples, cloup.Group):
         except ValueError as error:
             raise InputError(str(error)) from error
         except BrokenPipeError:
-            # The reader (head, less) has seen enough.
+            # The reader (head, less) has seen enough. What is still to be written at the end goes nowhere: else
+            # Python would say so, and exit with a code of its own.
             sys.stderr.close()
+            with suppress(OSError):  # a stream that is no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

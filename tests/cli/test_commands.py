@@ -214,12 +214,13 @@ def test_closed_standard_output(monkeypatch, tmp_path):
     assert not on_terminal()
 
 
-def test_a_reader_that_has_seen_enough(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough(tmp_path, unbuffered):
     """As `| head` after its last line: no message, exit code 1."""
     seen, written = os.pipe()
     os.close(seen)
     command = [sys.executable, "-c", "from decomp.cli.main import main; main()", "measures"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, stdout=written, stderr=subprocess.PIPE, check=False)
     os.close(written)
     assert (ended.returncode, ended.stderr) == (1, b"")
